@@ -1,0 +1,1 @@
+//! Real Meros processes on loopback.

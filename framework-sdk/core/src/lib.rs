@@ -1,0 +1,1 @@
+//! The framework driver as a state machine: subscribe, acknowledge, reconcile, back off.

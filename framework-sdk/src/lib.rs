@@ -1,0 +1,1 @@
+//! Write a Meros framework: the Scheduler trait and the session beneath it.

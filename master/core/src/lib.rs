@@ -1,0 +1,1 @@
+//! MasterCore: slaves, frameworks, offers, tasks, roles; no clock, socket, file or thread.

@@ -1,0 +1,1 @@
+//! The master: network, registry, projections and HTTP around MasterCore.

@@ -1,0 +1,12 @@
+//! The vocabulary of Meros: what masters, slaves, frameworks and tools say to each other.
+//!
+//! Typed ids, the resource algebra, descriptions of slaves, frameworks, offers and tasks, messages
+//! by receiver, coded refusals, and the codec that turns them into bounded frames. With the feature
+//! `transport` also QUIC with mutual TLS and the cluster's certificate authority.
+//!
+//! Absent: policy, clocks, and (without the feature) any input or output.
+
+pub mod codec;
+pub mod resources;
+#[cfg(feature = "transport")]
+pub mod transport;

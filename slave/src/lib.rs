@@ -1,0 +1,1 @@
+//! The slave: containers, checkpoint, network and HTTP around SlaveCore.

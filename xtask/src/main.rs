@@ -1,0 +1,3 @@
+//! The project's own commands: test, fix, demo, setup, tidy.
+
+fn main() {}
