@@ -6,7 +6,21 @@
 //!
 //! Absent: policy, clocks, and (without the feature) any input or output.
 
+pub mod attribute;
 pub mod codec;
+pub mod executor;
+pub mod framework;
+pub mod ids;
+pub mod labels;
+pub mod message;
+pub mod offer;
+pub mod refusal;
 pub mod resources;
+pub mod role;
+pub mod slave;
+pub mod status;
+pub mod task;
+pub mod time;
 #[cfg(feature = "transport")]
 pub mod transport;
+pub mod view;

@@ -1,0 +1,86 @@
+//! What is replicated: the configured truth, as commands that carry their own ids and times
+//! (architecture decision 4). `Registry::apply` is total: a command that no longer fits is a
+//! result, never a panic, because every master applies the same entry.
+
+use meros_proto::framework::FrameworkDescription;
+use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveDescription;
+use meros_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One replicated change. Variants are appended, never reordered: logs outlive versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a cluster.
+    FormCluster {
+        /// Drawn at random by the first master.
+        cluster_id: ClusterId,
+    },
+    /// A slave becomes a member (semantics J1).
+    AdmitSlave {
+        /// Its new id.
+        slave_id: SlaveId,
+        /// The name in its certificate: nobody else may come back under this id.
+        principal: String,
+        /// What it is and has.
+        slave: SlaveDescription,
+        /// When.
+        at: Timestamp,
+    },
+    /// A slave came back as something else than it was.
+    UpdateSlave {
+        /// Which.
+        slave_id: SlaveId,
+        /// What it is and has now.
+        slave: SlaveDescription,
+    },
+    /// A slave is given up (semantics K4).
+    MarkSlaveUnreachable {
+        /// Which.
+        slave_id: SlaveId,
+        /// The one time for all its tasks.
+        at: Timestamp,
+    },
+    /// An unreachable slave is back (semantics K5).
+    MarkSlaveReachable {
+        /// Which.
+        slave_id: SlaveId,
+    },
+    /// A slave left for good (semantics K8).
+    RemoveSlave {
+        /// Which.
+        slave_id: SlaveId,
+        /// When.
+        at: Timestamp,
+    },
+    /// A framework is known from now on (semantics Q1).
+    AdmitFramework {
+        /// Its new id.
+        framework_id: FrameworkId,
+        /// Who it is: the name in its certificate.
+        principal: String,
+        /// What it says of itself.
+        framework: FrameworkDescription,
+        /// Roles without offers.
+        suppressed_roles: Vec<RoleName>,
+        /// When.
+        at: Timestamp,
+    },
+    /// A framework came back with another description or other suppressed roles.
+    UpdateFramework {
+        /// Which.
+        framework_id: FrameworkId,
+        /// What it says of itself now.
+        framework: FrameworkDescription,
+        /// Roles without offers.
+        suppressed_roles: Vec<RoleName>,
+    },
+    /// A framework was torn down or timed out (semantics N3, N4).
+    RemoveFramework {
+        /// Which.
+        framework_id: FrameworkId,
+        /// When.
+        at: Timestamp,
+    },
+}

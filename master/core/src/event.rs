@@ -1,0 +1,97 @@
+//! What can happen to a master: the one door in.
+
+use meros_proto::ids::{Epoch, FrameworkId, TaskId};
+use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use std::time::Duration;
+
+use crate::command::Command;
+
+/// A connection, numbered by the shell and never reused within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// A proposal of this process, numbered by the core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+/// A question or order of an operator, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What an operator can ask of the leading master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperatorCall {
+    /// Kill a task of any framework, as the framework itself would (semantics B9).
+    KillTask {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        task_id: TaskId,
+        /// Instead of the task's own grace.
+        grace: Option<Duration>,
+    },
+    /// End a framework with its tasks (semantics B3).
+    Teardown {
+        /// Which.
+        framework_id: FrameworkId,
+    },
+}
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This master leads from now on: the registry is complete up to this term.
+    Elected {
+        /// The term; higher than any before.
+        epoch: Epoch,
+    },
+    /// A command has become part of the registry, on this master in this order.
+    Committed {
+        /// Set if this process proposed it in this term.
+        proposal: Option<ProposalId>,
+        /// The command.
+        command: Command,
+    },
+    /// A peer with a slave's certificate has connected.
+    SlaveConnected {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The name in its certificate.
+        principal: String,
+    },
+    /// A peer with a framework's certificate has connected.
+    FrameworkConnected {
+        /// Its connection.
+        connection: ConnectionId,
+        /// The name in its certificate.
+        principal: String,
+    },
+    /// A connection has ended, by whomever; nothing more comes from it or reaches it.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A message of a slave.
+    Slave {
+        /// From where.
+        connection: ConnectionId,
+        /// What.
+        message: SlaveToMaster,
+    },
+    /// A message of a framework.
+    Framework {
+        /// From where.
+        connection: ConnectionId,
+        /// What.
+        message: FrameworkToMaster,
+    },
+    /// An operator asks. Answered by exactly one `Effect::Reply`.
+    Operator {
+        /// To answer it.
+        request: RequestId,
+        /// What.
+        call: OperatorCall,
+    },
+    /// Time has passed: what is due at `now` happens.
+    Tick,
+}

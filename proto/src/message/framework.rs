@@ -1,0 +1,45 @@
+//! What a framework receives from the leading master (semantics C).
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId};
+use crate::offer::Offer;
+use crate::refusal::Refusal;
+use crate::status::TaskStatus;
+
+/// From a master to a framework.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MasterToFramework {
+    /// The subscription holds; offers and updates follow.
+    Subscribed {
+        /// Its id, to be kept and used on the next subscription.
+        framework_id: FrameworkId,
+        /// The cluster.
+        cluster_id: ClusterId,
+        /// The leader's term.
+        epoch: Epoch,
+    },
+    /// Resources to use or decline; not repeated, not persisted (semantics C2).
+    Offers(Vec<Offer>),
+    /// An offer is no longer valid (semantics C4).
+    Rescind {
+        /// Which.
+        offer_id: OfferId,
+    },
+    /// News of a task; to be acknowledged if `update_id` is set (semantics C5).
+    Update(TaskStatus),
+    /// A slave was lost (semantics C7).
+    Failure {
+        /// Which.
+        slave_id: SlaveId,
+    },
+    /// A call was refused; the subscription goes on.
+    Refused {
+        /// The call, by the name of its variant.
+        call: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The subscription has ended; the connection is closed (semantics C7).
+    Error(Refusal),
+}

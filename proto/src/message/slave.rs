@@ -1,0 +1,102 @@
+//! What a slave receives from the leading master.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use crate::refusal::Refusal;
+use crate::role::RoleName;
+use crate::task::TaskDescription;
+
+/// What a slave must know of a framework to run its tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFramework {
+    /// Its id.
+    pub framework_id: FrameworkId,
+    /// Its name, for people.
+    pub name: String,
+    /// The user its tasks run as, unless the task says otherwise; absent: the slave's own.
+    pub user: Option<String>,
+    /// Whether its tasks are checkpointed (semantics L1).
+    pub checkpoint: bool,
+}
+
+/// An order to run a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunTask {
+    /// For whom.
+    pub framework: TaskFramework,
+    /// The role its resources are allocated to.
+    pub role: RoleName,
+    /// What to run.
+    pub task: TaskDescription,
+}
+
+/// From a master to a slave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MasterToSlave {
+    /// The slave is admitted or welcome back. It sends its unacknowledged updates again at once
+    /// (semantics I1).
+    Registered {
+        /// Its id, to be kept.
+        slave_id: SlaveId,
+        /// The cluster, to be kept.
+        cluster_id: ClusterId,
+        /// The leader's term; orders of an older one are refused.
+        epoch: Epoch,
+        /// A slave that hears no ping for this long looks for a master anew (semantics K2).
+        ping_timeout: Duration,
+    },
+    /// The request on this connection was refused; the connection is closed.
+    Refused(Refusal),
+    /// Are you there? Answer: `Pong` (semantics K1).
+    Ping {
+        /// Whether the master takes this slave as registered; if not, it re-registers
+        /// (semantics K2).
+        registered: bool,
+    },
+    /// Run a task. Answer: status updates. A task the slave has already is left alone.
+    RunTask(Box<RunTask>),
+    /// Kill a task: SIGTERM to its tree, SIGKILL after the grace (semantics M5). For a task that
+    /// the slave does not have, it makes an update that says so.
+    KillTask {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        task_id: TaskId,
+        /// Instead of the task's own; a repeat may only shorten it.
+        grace: Option<Duration>,
+    },
+    /// The framework has dealt with an update: the next one of that task may go.
+    Acknowledge {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which task.
+        task_id: TaskId,
+        /// Which update.
+        update_id: UpdateId,
+    },
+    /// The master believes these tasks to be here and they were not in the report: for each that
+    /// the slave does not have, it makes an update that says so (semantics K6).
+    ReconcileTasks {
+        /// Whose and which, and whether the task is known to have started here.
+        tasks: Vec<ReconcileOnSlave>,
+    },
+    /// The framework is gone: kill its tasks and forget their updates (semantics N3).
+    ShutdownFramework {
+        /// Which.
+        framework_id: FrameworkId,
+    },
+}
+
+/// A task that a slave is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReconcileOnSlave {
+    /// Whose.
+    pub framework_id: FrameworkId,
+    /// Which.
+    pub task_id: TaskId,
+    /// Whether it was ever seen running; if so, it is gone, else it was dropped.
+    pub started: bool,
+}

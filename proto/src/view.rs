@@ -1,0 +1,209 @@
+//! What can be read of a cluster: the rows of `meros slaves|frameworks|offers|ps`, the JSON of
+//! `GET /api/v1/…`, and the changes from which a projection keeps them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attribute::Attributes;
+use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
+use crate::labels::Labels;
+use crate::resources::Resources;
+use crate::role::RoleName;
+use crate::slave::SlaveState;
+use crate::status::{TaskState, TaskStatus};
+use crate::time::Timestamp;
+
+/// The master that answers, and its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterView {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The leader's term.
+    pub epoch: Epoch,
+    /// Since when it leads.
+    pub elected_at: Timestamp,
+    /// The version of the software.
+    pub version: String,
+}
+
+/// A slave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlaveView {
+    /// Its id.
+    pub slave_id: SlaveId,
+    /// Its host name.
+    pub hostname: String,
+    /// Where its HTTP endpoint listens; empty if it has none.
+    pub http_address: String,
+    /// How it stands with the master.
+    pub state: SlaveState,
+    /// Since when.
+    pub state_since: Timestamp,
+    /// All it has.
+    pub resources: Resources,
+    /// What its admin says of it.
+    pub attributes: Attributes,
+    /// The version of its software.
+    pub version: String,
+}
+
+/// How a framework stands with the master (semantics N).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameworkState {
+    /// Known from the registry; has not come back to this leader yet.
+    Recovered,
+    /// Connected.
+    Subscribed,
+    /// Away; removed when its failover timeout passes.
+    Disconnected,
+    /// Torn down or timed out.
+    Completed,
+}
+
+impl FrameworkState {
+    /// The word, as JSON has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Subscribed => "subscribed",
+            Self::Disconnected => "disconnected",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// A framework.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameworkView {
+    /// Its id.
+    pub framework_id: FrameworkId,
+    /// Its name.
+    pub name: String,
+    /// Who it is.
+    pub principal: String,
+    /// Its roles.
+    pub roles: Vec<RoleName>,
+    /// The roles it wants no offers for.
+    pub suppressed_roles: Vec<RoleName>,
+    /// How it stands with the master.
+    pub state: FrameworkState,
+    /// Since when.
+    pub state_since: Timestamp,
+    /// How long it may stay away.
+    pub failover_timeout: Duration,
+    /// Where its user interface is; may be empty.
+    pub webui_url: String,
+}
+
+/// An outstanding offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferView {
+    /// Its id.
+    pub offer_id: OfferId,
+    /// For whom.
+    pub framework_id: FrameworkId,
+    /// Where.
+    pub slave_id: SlaveId,
+    /// For which role.
+    pub role: RoleName,
+    /// What.
+    pub resources: Resources,
+    /// Since when.
+    pub made_at: Timestamp,
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its id.
+    pub task_id: TaskId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// Where it is.
+    pub slave_id: SlaveId,
+    /// The role its resources are allocated to.
+    pub role: RoleName,
+    /// What it takes.
+    pub resources: Resources,
+    /// The newest state known.
+    pub state: TaskState,
+    /// The last status that was made, without its `data`.
+    pub status: Option<TaskStatus>,
+    /// When it was launched, or first heard of by this leader.
+    pub launched_at: Timestamp,
+    /// Of the task.
+    pub labels: Labels,
+}
+
+/// Why an offer is no longer outstanding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OfferEnd {
+    /// The framework used it.
+    Accepted,
+    /// The framework gave it back.
+    Declined,
+    /// The master took it back (semantics E5).
+    Rescinded,
+    /// The framework held it too long (semantics E4).
+    TimedOut,
+}
+
+/// One change of what can be read, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterChange {
+    /// A master has been elected; what was known before it is void.
+    Elected(MasterView),
+    /// A slave is new or has changed.
+    Slave(SlaveView),
+    /// A slave is no more.
+    SlaveRemoved(SlaveId),
+    /// A framework is new or has changed.
+    Framework(FrameworkView),
+    /// An offer has been made.
+    OfferMade(OfferView),
+    /// An offer is no longer outstanding.
+    OfferEnded {
+        /// Which.
+        offer_id: OfferId,
+        /// How.
+        end: OfferEnd,
+    },
+    /// A task is new.
+    TaskAdded(TaskView),
+    /// A task has a new state or status.
+    TaskChanged {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        task_id: TaskId,
+        /// The newest state known.
+        state: TaskState,
+        /// The last status made.
+        status: Option<TaskStatus>,
+    },
+    /// A task has left the master's tables: its end was acknowledged, or its framework is gone.
+    TaskRemoved {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        task_id: TaskId,
+    },
+}
+
+/// A change with its place in the order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterEvent {
+    /// Counted from 1 within a leader's term, without gaps.
+    pub sequence: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub change: ClusterChange,
+}

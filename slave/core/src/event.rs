@@ -1,0 +1,109 @@
+//! What can happen to a slave: the one door in.
+
+use std::time::Duration;
+
+use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::message::slave::MasterToSlave;
+use meros_proto::status::{Reason, TaskExit};
+use serde::{Deserialize, Serialize};
+
+/// A connection to a master, numbered by the shell and never reused within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// One record to be made durable, numbered by the core, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(pub u64);
+
+/// The container of a task. One task has one container in its life, and task ids may come again
+/// after their end, so containers are numbered: `<incarnation>-<number>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContainerId {
+    /// The life of the slave that made it.
+    pub incarnation: u32,
+    /// Counted within that life.
+    pub number: u64,
+}
+
+impl std::fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.incarnation, self.number)
+    }
+}
+
+/// How a container ended, as the shell observed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// How its first process ended.
+    pub exit: TaskExit,
+    /// Set if a limit ended it.
+    pub limitation: Option<Limitation>,
+}
+
+/// A limit that a container broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limitation {
+    /// Which: `ContainerLimitationMemory`, `…Disk` or `ContainerLimitation`.
+    pub reason: Reason,
+    /// For a person: the limit, the use, and what to do.
+    pub message: String,
+}
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A connection to a master stands.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// It has ended.
+    Disconnected {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A message of a master.
+    Master {
+        /// From where.
+        connection: ConnectionId,
+        /// What.
+        message: MasterToSlave,
+    },
+    /// All records up to this one are durable.
+    Persisted {
+        /// The last of them.
+        record: RecordId,
+    },
+    /// A container's first process has started.
+    ContainerStarted {
+        /// Which.
+        container: ContainerId,
+        /// Its process id.
+        pid: u32,
+    },
+    /// A container could not be started; nothing of it is left.
+    ContainerNotStarted {
+        /// Which.
+        container: ContainerId,
+        /// For a person: what, why, and what to do.
+        message: String,
+    },
+    /// A container has ended and its whole process tree is dead.
+    ContainerEnded {
+        /// Which.
+        container: ContainerId,
+        /// How.
+        exit: ContainerExit,
+    },
+    /// An operator stops the slave for good: its tasks are killed, then it unregisters
+    /// (semantics K8).
+    Leave {
+        /// How long tasks have to end.
+        grace: Duration,
+    },
+    /// Time has passed: what is due at `now` happens.
+    Tick,
+}
+
+/// The key of a task on a slave.
+pub type TaskKey = (FrameworkId, TaskId);
