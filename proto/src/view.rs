@@ -140,6 +140,34 @@ pub struct TaskView {
     pub labels: Labels,
 }
 
+/// A slave as `GET /api/v1/slaves` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlaveRow {
+    /// What the master says of it.
+    #[serde(flatten)]
+    pub slave: SlaveView,
+    /// Of its resources, what tasks take.
+    pub used: Resources,
+    /// Of its resources, what outstanding offers hold.
+    pub offered: Resources,
+    /// Tasks on it that have not ended.
+    pub tasks: u64,
+}
+
+/// A framework as `GET /api/v1/frameworks` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameworkRow {
+    /// What the master says of it.
+    #[serde(flatten)]
+    pub framework: FrameworkView,
+    /// What its tasks take.
+    pub used: Resources,
+    /// Its tasks that have not ended.
+    pub tasks: u64,
+    /// Its outstanding offers.
+    pub offers: u64,
+}
+
 /// Why an offer is no longer outstanding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
