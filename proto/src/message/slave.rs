@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::framework::FrameworkCapability;
 use crate::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
 use crate::refusal::Refusal;
 use crate::role::RoleName;
@@ -20,6 +21,8 @@ pub struct TaskFramework {
     pub user: Option<String>,
     /// Whether its tasks are checkpointed (semantics L1).
     pub checkpoint: bool,
+    /// What it understands; a slave makes KILLING updates only for those who do (semantics F2).
+    pub capabilities: Vec<FrameworkCapability>,
 }
 
 /// An order to run a task.
