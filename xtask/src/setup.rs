@@ -30,6 +30,8 @@ enum Remedy {
     Package(&'static str),
     /// A component of the Rust toolchain.
     Component(&'static str),
+    /// A variable that leads the build astray; only the user's shell can unset it.
+    Unset(&'static str),
 }
 
 /// Installs what is missing when that is possible, and says what was done or is to be done.
@@ -47,7 +49,7 @@ pub(crate) fn run() -> Result<(), String> {
     }
     for command in commands(&lacks, is_root()) {
         println!("setup: {}", command.join(" "));
-        if !is_root() && command[0] == "sudo" {
+        if matches!(command[0], "sudo" | "unset") {
             continue;
         }
         let status = Command::new(command[0])
@@ -106,9 +108,15 @@ fn missing() -> Vec<Lack> {
         ),
         (
             has_libclang(Path::new("/"), &|name| env::var_os(name)),
-            Lack {
-                what: "libclang and its headers (make the bindings to rocksdb)",
-                remedy: Remedy::Package("libclang-dev"),
+            match env::var_os("LIBCLANG_PATH") {
+                None => Lack {
+                    what: "libclang and its headers (make the bindings to rocksdb)",
+                    remedy: Remedy::Package("libclang-dev"),
+                },
+                Some(_) => Lack {
+                    what: "libclang (makes the bindings to rocksdb) where LIBCLANG_PATH says",
+                    remedy: Remedy::Unset("LIBCLANG_PATH"),
+                },
             },
         ),
     ];
@@ -121,20 +129,14 @@ fn missing() -> Vec<Lack> {
 
 /// The commands that would install `lacks`, each with its arguments.
 fn commands(lacks: &[Lack], root: bool) -> Vec<Vec<&'static str>> {
-    let of_kind = |pick: fn(Remedy) -> Option<&'static str>| {
-        lacks
-            .iter()
-            .filter_map(|lack| pick(lack.remedy))
-            .collect::<Vec<_>>()
-    };
-    let packages = of_kind(|remedy| match remedy {
-        Remedy::Package(name) => Some(name),
-        Remedy::Component(_) => None,
-    });
-    let components = of_kind(|remedy| match remedy {
-        Remedy::Component(name) => Some(name),
-        Remedy::Package(_) => None,
-    });
+    let (mut packages, mut components, mut variables) = (Vec::new(), Vec::new(), Vec::new());
+    for lack in lacks {
+        match lack.remedy {
+            Remedy::Package(name) => packages.push(name),
+            Remedy::Component(name) => components.push(name),
+            Remedy::Unset(name) => variables.push(name),
+        }
+    }
     let mut commands = Vec::new();
     if !packages.is_empty() {
         let sudo = if root { vec![] } else { vec!["sudo"] };
@@ -144,6 +146,9 @@ fn commands(lacks: &[Lack], root: bool) -> Vec<Vec<&'static str>> {
     }
     if !components.is_empty() {
         commands.push([vec!["rustup", "component", "add"], components].concat());
+    }
+    if !variables.is_empty() {
+        commands.push([vec!["unset"], variables].concat());
     }
     commands
 }
@@ -398,6 +403,10 @@ mod tests {
             },
             Lack {
                 what: "",
+                remedy: Remedy::Unset("LIBCLANG_PATH"),
+            },
+            Lack {
+                what: "",
                 remedy: Remedy::Package("g++"),
             },
             Lack {
@@ -417,6 +426,7 @@ mod tests {
                 "apt-get update",
                 "apt-get install -y --no-install-recommends g++ libclang-dev",
                 "rustup component add clippy",
+                "unset LIBCLANG_PATH",
             ]
         );
         assert!(shown(false)[1].starts_with("sudo apt-get install"));
