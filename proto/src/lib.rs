@@ -7,6 +7,7 @@
 //! Absent: policy, clocks, and (without the feature) any input or output.
 
 pub mod attribute;
+mod bounded_list;
 pub mod codec;
 pub mod executor;
 pub mod framework;
