@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use meros_proto::ids::{OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::role::RoleName;
 
 /// What a framework asks of its driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// Use offers (semantics B4).
+    /// Use offers (semantics B4). Every task in it gets exactly one terminal status, also when
+    /// the accept never reaches a master: while disconnected its tasks are DROPPED at once. A
+    /// task whose id is live already is taken out and answered by a refusal.
     Accept {
         /// All of one slave and one role.
         offer_ids: Vec<OfferId>,
@@ -19,19 +22,19 @@ pub enum Call {
         /// For what is left.
         filters: Filters,
     },
-    /// Give offers back (semantics B5).
+    /// Give offers back (semantics B5). Does nothing while disconnected: offers are void then.
     Decline {
         /// Which.
         offer_ids: Vec<OfferId>,
         /// For how long.
         filters: Filters,
     },
-    /// Want offers again (semantics B7).
+    /// Want offers again (semantics B7). Remembered over re-subscriptions.
     Revive {
         /// Empty: all roles.
         roles: Vec<RoleName>,
     },
-    /// Want no offers for now (semantics B8).
+    /// Want no offers for now (semantics B8). Remembered over re-subscriptions.
     Suppress {
         /// Empty: all roles.
         roles: Vec<RoleName>,
@@ -41,10 +44,10 @@ pub enum Call {
     Kill {
         /// Which.
         task_id: TaskId,
-        /// Instead of the task's own grace.
+        /// Instead of the task's own grace; a repeat can only shorten it.
         grace: Option<Duration>,
     },
-    /// Acknowledge an update; only for sessions that do it themselves.
+    /// A delivered update has been dealt with (semantics B11): the next one of its task may come.
     Acknowledge {
         /// From the update.
         slave_id: Option<SlaveId>,
@@ -53,8 +56,13 @@ pub enum Call {
         /// From the update.
         update_id: UpdateId,
     },
-    /// Ask for the state of all live tasks now (semantics H8).
-    Reconcile,
+    /// Ask for the state of tasks now (semantics H8).
+    Reconcile {
+        /// Tasks that the framework believes to be live, for example from its own records after a
+        /// restart: they are tracked from now on. Empty: all live ones, and those that only the
+        /// master knows.
+        tasks: Vec<ReconcileTask>,
+    },
     /// End the framework with its tasks (semantics B3).
     Teardown,
     /// Leave, and come back later: tasks stay.
@@ -63,11 +71,25 @@ pub enum Call {
 
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "updates are the common case: a box each would cost more"
+)]
 pub enum Event {
-    /// A connection to a master stands.
+    /// The connection that `Effect::Connect` asked for stands.
     Connected,
-    /// It has ended, or could not be made.
-    Disconnected,
+    /// It could not be made.
+    ConnectFailed {
+        /// Why, for a person.
+        why: String,
+        /// Trying again cannot help: the identity is not what the cluster trusts.
+        hopeless: bool,
+    },
+    /// The connection has ended, and not by `Effect::Disconnect`.
+    Disconnected {
+        /// Why, for a person.
+        why: String,
+    },
     /// A message of the master.
     Master(MasterToFramework),
     /// The framework asks.

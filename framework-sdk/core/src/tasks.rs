@@ -1,0 +1,282 @@
+//! The tasks of a framework as its driver knows them.
+//!
+//! Invariants: D1 a task is live or ended, never both; D2 a terminal status of a task is
+//! delivered once; D3 an update is acknowledged only after it was delivered and handled.
+//! Absent: resources, sending.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use meros_proto::ids::{SlaveId, TaskId, UpdateId};
+use meros_proto::status::{Reason, TaskState, TaskStatus};
+
+use crate::config::{ENDED_TASKS_MAX, LIVE_TASKS_MAX, UNHANDLED_UPDATES_MAX};
+
+/// Which updates of a task have come. Masters and slaves number theirs apart and send again
+/// what is not acknowledged, each only its latest one (semantics I1, Q2).
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    last_by_slave: Option<UpdateId>,
+    last_by_master: Option<UpdateId>,
+    /// Delivered, and not acknowledged by the framework yet.
+    unhandled: Vec<UpdateId>,
+}
+
+impl Seen {
+    fn last_mut(&mut self, id: UpdateId) -> &mut Option<UpdateId> {
+        if id.is_by_master() {
+            &mut self.last_by_master
+        } else {
+            &mut self.last_by_slave
+        }
+    }
+}
+
+/// A task that has not ended.
+#[derive(Debug, Clone, Default)]
+struct LiveTask {
+    slave_id: Option<SlaveId>,
+    /// The state delivered last; none if the framework only named the task.
+    state: Option<TaskState>,
+    seen: Seen,
+    kill: Option<Kill>,
+}
+
+/// A kill that is repeated until the task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kill {
+    pub(crate) grace: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+struct EndedTask {
+    seen: Seen,
+    /// Tells its own entry in `order` from one of an earlier life of the same id.
+    number: u64,
+}
+
+/// What to do with an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// News: tell the framework.
+    Deliver,
+    /// Delivered and handled before: only acknowledge it again.
+    Repeat,
+    /// Nothing: said before, or it will come again once the framework has caught up.
+    Ignore,
+    /// A task lives whose end was delivered: acknowledge and kill it.
+    Kill,
+}
+
+/// All tasks, by id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TaskTable {
+    live: BTreeMap<TaskId, LiveTask>,
+    ended: BTreeMap<TaskId, EndedTask>,
+    /// The ended ones, oldest first; may hold entries of ids that live again.
+    order: VecDeque<(TaskId, u64)>,
+    ended_count: u64,
+}
+
+impl TaskTable {
+    pub(crate) fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(crate) fn is_live(&self, task_id: &TaskId) -> bool {
+        self.live.contains_key(task_id)
+    }
+
+    pub(crate) fn is_ended(&self, task_id: &TaskId) -> bool {
+        self.ended.contains_key(task_id)
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.live.len() < LIVE_TASKS_MAX
+    }
+
+    pub(crate) fn live_ids(&self) -> impl Iterator<Item = &TaskId> {
+        self.live.keys()
+    }
+
+    pub(crate) fn slave_of(&self, task_id: &TaskId) -> Option<SlaveId> {
+        self.live.get(task_id).and_then(|task| task.slave_id)
+    }
+
+    /// Starts to track a task that is being launched. An id may be used again after its end; what
+    /// was seen of its earlier life is kept to tell late duplicates apart.
+    pub(crate) fn launch(&mut self, task_id: &TaskId, slave_id: SlaveId) {
+        let seen = self
+            .ended
+            .remove(task_id)
+            .map(|ended| ended.seen)
+            .unwrap_or_default();
+        let task = LiveTask {
+            slave_id: Some(slave_id),
+            state: Some(TaskState::Staging),
+            seen,
+            kill: None,
+        };
+        self.live.insert(task_id.clone(), task);
+    }
+
+    /// A launch ended before it was sent. What is remembered of an earlier life stays.
+    pub(crate) fn end_launch(&mut self, task_id: &TaskId) {
+        if !self.is_ended(task_id) {
+            self.remember_end(task_id.clone(), Seen::default());
+        }
+    }
+
+    /// Starts to track a task by its name; does nothing if it is known or there is no room.
+    pub(crate) fn track(&mut self, task_id: &TaskId, slave_id: Option<SlaveId>) {
+        if !self.is_ended(task_id) && (self.is_live(task_id) || self.has_room()) {
+            let task = self.live.entry(task_id.clone()).or_default();
+            task.slave_id = task.slave_id.or(slave_id);
+        }
+    }
+
+    /// Remembers a kill, and returns it as it is now: a repeat can only shorten the grace.
+    pub(crate) fn kill(&mut self, task_id: &TaskId, grace: Option<Duration>) -> Kill {
+        let Some(task) = self.live.get_mut(task_id) else {
+            return Kill { grace };
+        };
+        let grace = match (task.kill.and_then(|kill| kill.grace), grace) {
+            (Some(before), Some(now)) => Some(before.min(now)),
+            (before, now) => before.or(now),
+        };
+        *task.kill.insert(Kill { grace })
+    }
+
+    /// The kills that are remembered.
+    pub(crate) fn kills(&self) -> impl Iterator<Item = (&TaskId, Kill)> {
+        self.live
+            .iter()
+            .filter_map(|(id, task)| task.kill.map(|kill| (id, kill)))
+    }
+
+    /// The terminal state of a task that the master does not know (semantics H6): a launch that
+    /// was lost on the way never started, anything else is gone.
+    pub(crate) fn end_of_unknown(&self, task_id: &TaskId) -> TaskState {
+        match self.live.get(task_id).map(|task| task.state) {
+            Some(Some(TaskState::Staging)) => TaskState::Dropped,
+            _ => TaskState::Gone,
+        }
+    }
+
+    /// Takes in what was said of a task.
+    pub(crate) fn observe(&mut self, status: &TaskStatus) -> Verdict {
+        if let Some(ended) = self.ended.get(&status.task_id) {
+            return late(ended, status);
+        }
+        self.track(&status.task_id, status.slave_id);
+        let Some(task) = self.live.get_mut(&status.task_id) else {
+            // No room to track it: its end is still remembered, so that it is told once.
+            if status.state.is_terminal() {
+                let mut seen = Seen::default();
+                seen.unhandled.extend(status.update_id);
+                self.remember_end(status.task_id.clone(), seen);
+            }
+            return Verdict::Deliver;
+        };
+        match status.update_id {
+            Some(id) if task.seen.unhandled.contains(&id) => return Verdict::Ignore,
+            Some(id) if *task.seen.last_mut(id) == Some(id) => return Verdict::Repeat,
+            Some(_) if task.seen.unhandled.len() >= UNHANDLED_UPDATES_MAX => {
+                return Verdict::Ignore;
+            }
+            Some(id) => {
+                task.seen.unhandled.push(id);
+                *task.seen.last_mut(id) = Some(id);
+            }
+            None if status.reason == Some(Reason::Reconciliation)
+                && task.state == Some(status.state) =>
+            {
+                return Verdict::Ignore;
+            }
+            None => {}
+        }
+        task.state = Some(status.state);
+        task.slave_id = status.slave_id.or(task.slave_id);
+        if status.state.is_terminal() {
+            let task = self.live.remove(&status.task_id).expect("looked up above");
+            self.remember_end(status.task_id.clone(), task.seen);
+        }
+        Verdict::Deliver
+    }
+
+    /// Marks an update as handled. False if it was not delivered, or was handled before.
+    pub(crate) fn handled(&mut self, task_id: &TaskId, update_id: UpdateId) -> bool {
+        let seen = match self.live.get_mut(task_id) {
+            Some(task) => &mut task.seen,
+            None => match self.ended.get_mut(task_id) {
+                Some(task) => &mut task.seen,
+                // Ended so long ago that it was forgotten, or never tracked for want of room.
+                None => return true,
+            },
+        };
+        let before = seen.unhandled.len();
+        seen.unhandled.retain(|id| *id != update_id);
+        seen.unhandled.len() < before
+    }
+
+    fn remember_end(&mut self, task_id: TaskId, seen: Seen) {
+        self.ended_count += 1;
+        let number = self.ended_count;
+        self.order.push_back((task_id.clone(), number));
+        self.ended.insert(task_id, EndedTask { seen, number });
+        // Every ended task has one entry of its number in `order`, so this bounds both.
+        while self.order.len() > ENDED_TASKS_MAX {
+            let (oldest, number) = self.order.pop_front().expect("the loop's condition");
+            if self
+                .ended
+                .get(&oldest)
+                .is_some_and(|ended| ended.number == number)
+            {
+                self.ended.remove(&oldest);
+            }
+        }
+    }
+
+    /// D1 and the bounds.
+    pub(crate) fn check_invariants(&self) {
+        assert!(
+            self.live.len() <= LIVE_TASKS_MAX,
+            "more live tasks than the bound"
+        );
+        assert!(
+            self.ended.len() <= self.order.len(),
+            "an ended task is never forgotten"
+        );
+        assert!(
+            self.order.len() <= ENDED_TASKS_MAX,
+            "more ended tasks than the bound"
+        );
+        for (id, task) in &self.live {
+            assert!(
+                !self.ended.contains_key(id),
+                "{id}: D1 broken, live and ended"
+            );
+            let terminal = task.state.is_some_and(TaskState::is_terminal);
+            assert!(!terminal, "{id}: D1 broken, live in a terminal state");
+            assert!(
+                task.seen.unhandled.len() <= UNHANDLED_UPDATES_MAX,
+                "{id}: too many unhandled"
+            );
+        }
+    }
+}
+
+/// What to do with news of a task whose end was delivered.
+fn late(ended: &EndedTask, status: &TaskStatus) -> Verdict {
+    // An acknowledgement of any later update would let the master forget the task before the
+    // framework has handled its end (D3). It comes again by itself.
+    if !ended.seen.unhandled.is_empty() {
+        Verdict::Ignore
+    } else if !status.state.is_terminal() {
+        Verdict::Kill
+    } else if status.update_id.is_some() {
+        Verdict::Repeat
+    } else {
+        Verdict::Ignore
+    }
+}

@@ -1,0 +1,863 @@
+//! Scripts: events in, exact effects out.
+
+use std::time::Duration;
+
+use meros_proto::ids::{Epoch, OfferId, SlaveId, TaskId, UpdateId};
+use meros_proto::offer::{Filters, Operation};
+use meros_proto::resources::Resources;
+use meros_proto::status::{Reason, Source};
+use meros_proto::task::{Command, TaskDescription};
+
+use super::*;
+
+const FRAMEWORK: FrameworkId = FrameworkId(3);
+const CLUSTER: ClusterId = ClusterId(77);
+
+/// A driver, its clock, and what it did last.
+struct Script {
+    driver: Driver,
+    now: Timestamp,
+}
+
+impl Script {
+    fn with(change: impl FnOnce(&mut DriverConfig)) -> Self {
+        let role = "*".parse().expect("a role");
+        let mut config = DriverConfig {
+            framework: FrameworkDescription::new("test", role),
+            suppressed_roles: Vec::new(),
+            cluster_id: None,
+            seed: 1,
+        };
+        change(&mut config);
+        let now = Timestamp(1_000_000);
+        Self {
+            driver: Driver::new(config, now),
+            now,
+        }
+    }
+
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A driver that has just been subscribed.
+    fn subscribed() -> Self {
+        let mut script = Self::new();
+        script.connect();
+        script.on_message(welcome());
+        script
+    }
+
+    #[must_use]
+    fn on(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.driver.handle(event, self.now, &mut effects);
+        self.driver.check_invariants();
+        effects
+    }
+
+    fn call(&mut self, call: Call) -> Vec<Effect> {
+        self.on(Event::Call(call))
+    }
+
+    fn on_message(&mut self, message: MasterToFramework) -> Vec<Effect> {
+        self.on(Event::Master(message))
+    }
+
+    /// Goes on to the next deadline.
+    fn tick(&mut self) -> Vec<Effect> {
+        let deadline = self.driver.next_deadline().expect("something is due");
+        self.now = self.now.max(deadline);
+        self.on(Event::Tick)
+    }
+
+    fn wait(&mut self, duration: Duration) -> Vec<Effect> {
+        self.now = self.now.after(duration);
+        self.on(Event::Tick)
+    }
+
+    fn connect(&mut self) -> Vec<Effect> {
+        assert!(matches!(self.tick()[..], [Effect::Connect { .. }]));
+        self.on(Event::Connected)
+    }
+
+    fn break_off(&mut self) {
+        let effects = self.on(Event::Disconnected {
+            why: "cut".to_owned(),
+        });
+        assert_eq!(
+            effects,
+            [Effect::Deliver(News::Disconnected {
+                why: "cut".to_owned()
+            })]
+        );
+    }
+
+    /// Comes back; what follows the subscription.
+    fn resubscribe(&mut self) -> Vec<Effect> {
+        self.connect();
+        let mut effects = self.on_message(welcome());
+        let news = News::Subscribed {
+            framework_id: FRAMEWORK,
+            cluster_id: CLUSTER,
+            again: true,
+        };
+        assert_eq!(effects.remove(0), Effect::Deliver(news));
+        effects
+    }
+
+    fn launch(&mut self, names: &[&str]) {
+        let effects = self.call(accept(names));
+        assert!(
+            matches!(
+                effects[..],
+                [Effect::Send(FrameworkToMaster::Accept { .. })]
+            ),
+            "{effects:?}"
+        );
+    }
+
+    /// Hands in an update and handles it, as a framework does.
+    fn settle(&mut self, status: TaskStatus) {
+        let update_id = status.update_id.expect("a reliable one");
+        let delivered = self.on_message(MasterToFramework::Update(status.clone()));
+        assert_eq!(delivered, [Effect::Deliver(News::Update(status.clone()))]);
+        assert_eq!(
+            self.call(acknowledge(&status)),
+            [acknowledged(&status, update_id)]
+        );
+    }
+}
+
+fn welcome() -> MasterToFramework {
+    MasterToFramework::Subscribed {
+        framework_id: FRAMEWORK,
+        cluster_id: CLUSTER,
+        epoch: Epoch(1),
+    }
+}
+
+fn id(name: &str) -> TaskId {
+    TaskId::new(name).expect("a task id")
+}
+
+fn offer_id(number: u64) -> OfferId {
+    OfferId {
+        epoch: Epoch(1),
+        number,
+    }
+}
+
+fn task(name: &str) -> TaskDescription {
+    let resources: Resources = "cpus:1".parse().expect("resources");
+    TaskDescription::command(id(name), SlaveId(5), resources, Command::shell("true"))
+}
+
+fn accept(names: &[&str]) -> Call {
+    Call::Accept {
+        offer_ids: vec![offer_id(1)],
+        operations: vec![Operation::Launch(
+            names.iter().map(|name| task(name)).collect(),
+        )],
+        filters: Filters::default(),
+    }
+}
+
+/// The `number`-th update that the slave made.
+fn update(name: &str, state: TaskState, number: u64) -> TaskStatus {
+    let mut status = TaskStatus::new(id(name), state, Source::Slave, Timestamp(5));
+    status.slave_id = Some(SlaveId(5));
+    status.update_id = Some(UpdateId::by_slave(SlaveId(5), 1, number));
+    status
+}
+
+/// An answer to a reconciliation.
+fn answer(name: &str, state: TaskState) -> TaskStatus {
+    let mut status = TaskStatus::new(id(name), state, Source::Master, Timestamp(5));
+    status.reason = Some(Reason::Reconciliation);
+    status
+}
+
+fn acknowledge(status: &TaskStatus) -> Call {
+    Call::Acknowledge {
+        slave_id: status.slave_id,
+        task_id: status.task_id.clone(),
+        update_id: status.update_id.expect("a reliable one"),
+    }
+}
+
+fn acknowledged(status: &TaskStatus, update_id: UpdateId) -> Effect {
+    Effect::Send(FrameworkToMaster::Acknowledge {
+        slave_id: status.slave_id,
+        task_id: status.task_id.clone(),
+        update_id,
+    })
+}
+
+fn asked(names: &[&str], slave_id: Option<SlaveId>) -> Effect {
+    let tasks = names
+        .iter()
+        .map(|name| ReconcileTask {
+            task_id: id(name),
+            slave_id,
+        })
+        .collect();
+    Effect::Send(FrameworkToMaster::Reconcile { tasks })
+}
+
+fn kill(name: &str, slave_id: Option<SlaveId>, grace: Option<Duration>) -> Effect {
+    Effect::Send(FrameworkToMaster::Kill {
+        task_id: id(name),
+        slave_id,
+        grace,
+    })
+}
+
+#[track_caller]
+fn the_status(effects: &[Effect]) -> &TaskStatus {
+    match effects {
+        [Effect::Deliver(News::Update(status))] => status,
+        other => panic!("expected one status, got {other:?}"),
+    }
+}
+
+#[test]
+fn it_connects_at_once_and_subscribes_before_anything_else() {
+    let mut script = Script::new();
+    assert_eq!(script.driver.next_deadline(), Some(script.now));
+    assert_eq!(script.on(Event::Tick), [Effect::Connect { hint: None }]);
+    let effects = script.on(Event::Connected);
+    let [
+        Effect::Send(FrameworkToMaster::Subscribe {
+            framework,
+            suppressed_roles,
+        }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!((framework.framework_id, suppressed_roles.len()), (None, 0));
+    let news = News::Subscribed {
+        framework_id: FRAMEWORK,
+        cluster_id: CLUSTER,
+        again: false,
+    };
+    assert_eq!(script.on_message(welcome()), [Effect::Deliver(news)]);
+    assert_eq!(script.driver.framework_id(), Some(FRAMEWORK));
+}
+
+#[test]
+fn a_resubscription_bears_the_id_and_the_roles_that_are_suppressed_now() {
+    // semantics: N2, N6
+    let roles: Vec<RoleName> = ["a", "b"]
+        .map(|role| role.parse().expect("a role"))
+        .to_vec();
+    let mut script = Script::with(|config| config.framework.roles = roles.clone());
+    script.connect();
+    script.on_message(welcome());
+    let suppress = |script: &mut Script, roles: &[RoleName]| {
+        script.call(Call::Suppress {
+            roles: roles.to_vec(),
+        })
+    };
+    assert_eq!(suppress(&mut script, &[]).len(), 1);
+    assert_eq!(
+        suppress(&mut script, &roles[..1]),
+        [],
+        "it is suppressed already"
+    );
+    script.break_off();
+    assert_eq!(
+        script.call(Call::Revive {
+            roles: roles[1..].to_vec()
+        }),
+        []
+    );
+    let effects = script.connect();
+    let [
+        Effect::Send(FrameworkToMaster::Subscribe {
+            framework,
+            suppressed_roles,
+        }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(framework.framework_id, Some(FRAMEWORK));
+    assert_eq!(suppressed_roles[..], roles[..1]);
+    let foreign: RoleName = "c".parse().expect("a role");
+    assert_eq!(
+        suppress(&mut script, &[foreign]),
+        [],
+        "it would make the subscription invalid"
+    );
+}
+
+#[test]
+fn a_redirection_is_followed_at_once_but_not_for_ever() {
+    let elsewhere = |n: u32| {
+        MasterToFramework::Error(Refusal::NotLeading {
+            leader: Some(format!("10.0.0.{n}:5050")),
+        })
+    };
+    let mut script = Script::new();
+    script.connect();
+    for n in 0..REDIRECTS_MAX {
+        let hint = Some(format!("10.0.0.{n}:5050"));
+        let effects = script.on_message(elsewhere(n));
+        assert_eq!(effects, [Effect::Disconnect, Effect::Connect { hint }]);
+        let _ = script.on(Event::Connected);
+    }
+    let effects = script.on_message(elsewhere(9));
+    assert!(
+        matches!(
+            effects[..],
+            [
+                Effect::Disconnect,
+                Effect::Deliver(News::ConnectFailed { .. })
+            ]
+        ),
+        "{effects:?}"
+    );
+    assert_eq!(
+        script.tick(),
+        [Effect::Connect {
+            hint: Some("10.0.0.9:5050".to_owned())
+        }]
+    );
+}
+
+#[test]
+fn a_leader_that_steps_down_interrupts_and_is_replaced() {
+    let mut script = Script::subscribed();
+    let refusal = Refusal::NotLeading {
+        leader: Some("10.0.0.2:5050".to_owned()),
+    };
+    let effects = script.on_message(MasterToFramework::Error(refusal));
+    assert!(
+        matches!(
+            &effects[..],
+            [
+                Effect::Disconnect,
+                Effect::Deliver(News::Disconnected { .. }),
+                Effect::Connect { hint: Some(_) }
+            ]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn attempts_that_fail_back_off_and_say_why() {
+    let mut script = Script::new();
+    let mut delays = Vec::new();
+    for attempt in 1..=12 {
+        assert!(matches!(script.tick()[..], [Effect::Connect { .. }]));
+        let why = "nobody there".to_owned();
+        let effects = script.on(Event::ConnectFailed {
+            why: why.clone(),
+            hopeless: false,
+        });
+        let [
+            Effect::Deliver(News::ConnectFailed {
+                why: said,
+                attempts,
+                retry_in,
+            }),
+        ] = &effects[..]
+        else {
+            panic!("{effects:?}");
+        };
+        assert_eq!((said, *attempts), (&why, attempt));
+        assert_eq!(
+            script.driver.next_deadline(),
+            Some(script.now.after(*retry_in))
+        );
+        delays.push(*retry_in);
+    }
+    assert!(delays[0] <= RETRY_MIN && delays[11] >= RETRY_MAX / 2 && delays[11] <= RETRY_MAX);
+}
+
+#[test]
+fn a_master_that_does_not_answer_the_subscription_is_left() {
+    let mut script = Script::new();
+    script.connect();
+    assert_eq!(script.wait(SUBSCRIBE_TIMEOUT / 2), []);
+    let effects = script.wait(SUBSCRIBE_TIMEOUT / 2);
+    assert!(
+        matches!(
+            effects[..],
+            [
+                Effect::Disconnect,
+                Effect::Deliver(News::ConnectFailed { .. })
+            ]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_refusal_that_would_come_again_ends_the_session_and_any_other_does_not() {
+    let superseded = Refusal::Superseded {
+        what: "framework".to_owned(),
+    };
+    let fatal = [
+        Refusal::FrameworkRemoved {
+            framework_id: FRAMEWORK,
+        },
+        Refusal::FrameworkUnknown {
+            framework_id: FRAMEWORK,
+        },
+        Refusal::NotYours {
+            what: "F3".to_owned(),
+        },
+        Refusal::Invalid {
+            field: "name".to_owned(),
+            why: "it is empty".to_owned(),
+        },
+        superseded,
+    ];
+    for refusal in fatal {
+        for mut script in [Script::subscribed(), {
+            let mut script = Script::new();
+            script.connect();
+            script
+        }] {
+            let effects = script.on_message(MasterToFramework::Error(refusal.clone()));
+            let ended = News::Ended(EndReason::Refused(refusal.clone()));
+            assert_eq!(effects, [Effect::Disconnect, Effect::Deliver(ended)]);
+            // D7
+            assert_eq!(script.driver.next_deadline(), None);
+            assert_eq!(script.call(accept(&["late"])), []);
+            assert_eq!(script.on_message(welcome()), []);
+            assert_eq!(script.on(Event::Tick), []);
+        }
+    }
+    for refusal in [Refusal::Recovering, Refusal::Stopping, Refusal::TooSlow] {
+        let mut script = Script::subscribed();
+        let _ = script.on_message(MasterToFramework::Error(refusal));
+        assert!(matches!(script.tick()[..], [Effect::Connect { .. }]));
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_ends_the_session() {
+    let mut script = Script::new();
+    let _ = script.tick();
+    let why = "the certificate is of another cluster".to_owned();
+    let effects = script.on(Event::ConnectFailed {
+        why: why.clone(),
+        hopeless: true,
+    });
+    let ended = Effect::Deliver(News::Ended(EndReason::Untrusted { why }));
+    assert_eq!(effects, [Effect::Disconnect, ended]);
+}
+
+#[test]
+fn an_id_is_not_used_in_another_cluster() {
+    let mut script = Script::with(|config| {
+        config.framework.framework_id = Some(FRAMEWORK);
+        config.cluster_id = Some(ClusterId(1));
+    });
+    script.connect();
+    let effects = script.on_message(welcome());
+    assert!(
+        matches!(
+            &effects[..],
+            [
+                Effect::Disconnect,
+                Effect::Deliver(News::Ended(EndReason::Refused(_)))
+            ]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn an_update_is_delivered_once_and_acknowledged_once_handled() {
+    // semantics: I3; D3
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let status = update("a", TaskState::Running, 1);
+    let message = MasterToFramework::Update(status.clone());
+    assert_eq!(the_status(&script.on_message(message.clone())), &status);
+    assert_eq!(
+        script.on_message(message.clone()),
+        [],
+        "delivered, but not handled yet"
+    );
+    let update_id = status.update_id.expect("set");
+    assert_eq!(
+        script.call(acknowledge(&status)),
+        [acknowledged(&status, update_id)]
+    );
+    assert_eq!(
+        script.call(acknowledge(&status)),
+        [],
+        "acknowledged already"
+    );
+    assert_eq!(
+        script.on_message(message),
+        [acknowledged(&status, update_id)]
+    );
+    assert_eq!(script.driver.counters().duplicates, 2);
+}
+
+#[test]
+fn an_acknowledgement_while_disconnected_is_made_when_the_update_comes_again() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let status = update("a", TaskState::Finished, 1);
+    let _ = script.on_message(MasterToFramework::Update(status.clone()));
+    script.break_off();
+    assert_eq!(script.call(acknowledge(&status)), []);
+    assert_eq!(script.resubscribe(), []);
+    let update_id = status.update_id.expect("set");
+    let effects = script.on_message(MasterToFramework::Update(status.clone()));
+    assert_eq!(effects, [acknowledged(&status, update_id)]);
+}
+
+#[test]
+fn a_second_terminal_update_of_a_task_is_acknowledged_and_not_delivered() {
+    // semantics: R12; D2
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let first = update("a", TaskState::Failed, 1);
+    let second = update("a", TaskState::Finished, 2);
+    let _ = script.on_message(MasterToFramework::Update(first.clone()));
+    let again = MasterToFramework::Update(second.clone());
+    assert_eq!(
+        script.on_message(again.clone()),
+        [],
+        "the first is not handled yet: D3"
+    );
+    let _ = script.call(acknowledge(&first));
+    let update_id = second.update_id.expect("set");
+    assert_eq!(script.on_message(again), [acknowledged(&second, update_id)]);
+    assert_eq!(
+        script.on_message(MasterToFramework::Update(answer("a", TaskState::Gone))),
+        []
+    );
+}
+
+#[test]
+fn an_id_can_be_used_again_after_its_end_and_late_duplicates_do_not_end_it() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let first = update("a", TaskState::Finished, 1);
+    script.settle(first.clone());
+    script.launch(&["a"]);
+    let update_id = first.update_id.expect("set");
+    let effects = script.on_message(MasterToFramework::Update(first.clone()));
+    assert_eq!(effects, [acknowledged(&first, update_id)]);
+    script.settle(update("a", TaskState::Failed, 2));
+}
+
+#[test]
+fn a_task_that_lives_after_its_end_was_told_is_killed() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let mut lost = update("a", TaskState::GoneByOperator, 1);
+    lost.update_id = Some(UpdateId::by_master(Epoch(1), 1));
+    script.settle(lost);
+    let back = update("a", TaskState::Running, 1);
+    let update_id = back.update_id.expect("set");
+    let effects = script.on_message(MasterToFramework::Update(back.clone()));
+    assert_eq!(
+        effects,
+        [
+            acknowledged(&back, update_id),
+            kill("a", Some(SlaveId(5)), None)
+        ]
+    );
+    assert_eq!(script.driver.counters().resurrected, 1);
+}
+
+#[test]
+fn tasks_accepted_while_disconnected_are_dropped_at_once() {
+    let mut script = Script::subscribed();
+    script.break_off();
+    let effects = script.call(accept(&["a", "b"]));
+    let states: Vec<_> = effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Deliver(News::Update(s)) => (s.task_id.as_str(), s.state, s.reason),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let why = Some(Reason::MasterDisconnected);
+    assert_eq!(
+        states,
+        [
+            ("a", TaskState::Dropped, why),
+            ("b", TaskState::Dropped, why)
+        ]
+    );
+    assert_eq!(script.driver.live_tasks(), 0);
+    let declined = Call::Decline {
+        offer_ids: vec![offer_id(1)],
+        filters: Filters::default(),
+    };
+    assert_eq!(script.call(declined), []);
+    let effects = script.call(accept(&[]));
+    let refusal = Refusal::OfferInvalid {
+        offer_id: offer_id(1),
+    };
+    let refused = News::Refused {
+        call: "Accept".to_owned(),
+        refusal,
+    };
+    assert_eq!(effects, [Effect::Deliver(refused)]);
+    assert_eq!(script.resubscribe(), [], "there is nothing to ask about");
+}
+
+#[test]
+fn a_task_id_in_use_is_taken_out_of_an_accept() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let effects = script.call(accept(&["a", "b", "b"]));
+    let [
+        Effect::Deliver(News::Refused { refusal: first, .. }),
+        Effect::Deliver(News::Refused { .. }),
+        Effect::Send(FrameworkToMaster::Accept { operations, .. }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert!(
+        first.to_string().contains("a task a is live already"),
+        "{first}"
+    );
+    assert_eq!(operations[..], [Operation::Launch(vec![task("b")])]);
+}
+
+#[test]
+fn an_accept_that_fits_no_frame_ends_its_tasks_and_gives_the_offer_back() {
+    let mut script = Script::subscribed();
+    let mut big = task("a");
+    big.data = vec![0; ACCEPT_BYTES_MAX].into();
+    let effects = script.call(Call::Accept {
+        offer_ids: vec![offer_id(1)],
+        operations: vec![Operation::Launch(vec![big])],
+        filters: Filters::default(),
+    });
+    let [
+        Effect::Deliver(News::Update(status)),
+        Effect::Send(FrameworkToMaster::Decline { offer_ids, .. }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(
+        (status.state, status.reason),
+        (TaskState::Error, Some(Reason::TaskInvalid))
+    );
+    assert_eq!(offer_ids[..], [offer_id(1)]);
+}
+
+#[test]
+fn a_kill_is_repeated_after_each_resubscription_until_the_task_has_ended() {
+    // semantics: B9
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let call = |secs| Call::Kill {
+        task_id: id("a"),
+        grace: Some(Duration::from_secs(secs)),
+    };
+    let sent = |secs| kill("a", Some(SlaveId(5)), Some(Duration::from_secs(secs)));
+    assert_eq!(script.call(call(5)), [sent(5)]);
+    assert_eq!(
+        script.call(call(9)),
+        [sent(5)],
+        "a repeat can only shorten the grace"
+    );
+    script.break_off();
+    assert_eq!(script.call(call(2)), []);
+    assert_eq!(
+        script.resubscribe(),
+        [sent(2), asked(&["a"], Some(SlaveId(5)))]
+    );
+    script.settle(update("a", TaskState::Killed, 1));
+    script.break_off();
+    assert_eq!(script.resubscribe(), []);
+    assert_eq!(
+        script.call(call(1)),
+        [],
+        "it has ended, and the framework knows"
+    );
+}
+
+#[test]
+fn a_kill_of_an_unheard_task_is_answered_even_if_nobody_knows_it() {
+    let mut script = Script::subscribed();
+    let effects = script.call(Call::Kill {
+        task_id: id("x"),
+        grace: None,
+    });
+    assert_eq!(effects, [kill("x", None, None)]);
+    let effects = script.on_message(MasterToFramework::Update(answer("x", TaskState::Unknown)));
+    assert_eq!(the_status(&effects).state, TaskState::Gone);
+}
+
+#[test]
+fn every_live_task_is_asked_about_after_a_resubscription_until_there_is_an_answer() {
+    // semantics: H2, H8; D6
+    let mut script = Script::subscribed();
+    script.launch(&["a", "b"]);
+    script.settle(update("a", TaskState::Running, 1));
+    script.break_off();
+    let slave = Some(SlaveId(5));
+    assert_eq!(script.resubscribe(), [asked(&["a", "b"], slave)]);
+    let same = MasterToFramework::Update(answer("a", TaskState::Running));
+    assert_eq!(script.on_message(same), [], "it says nothing new");
+    // Its slave is not back yet: no answer.
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let before = script.now;
+        let effects = script.tick();
+        if effects == [asked(&["b"], slave)] {
+            waits.push(script.now.since(before));
+        } else {
+            assert_eq!(effects, []);
+        }
+    }
+    assert!(waits.len() >= 5, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= RECONCILE_RETRY_MAX));
+    assert!(waits[4] > waits[0] * 2, "it backs off: {waits:?}");
+    let effects = script.on_message(MasterToFramework::Update(answer("b", TaskState::Gone)));
+    assert_eq!(the_status(&effects).state, TaskState::Gone);
+    let quiet = script.now.after(RECONCILE_INTERVAL / 2);
+    while script.driver.next_deadline().is_some_and(|at| at < quiet) {
+        assert_eq!(script.tick(), []);
+    }
+    // The next round, a quarter of an hour later.
+    assert_eq!(script.tick(), [asked(&["a"], slave)]);
+}
+
+#[test]
+fn a_lost_launch_is_found_out() {
+    // semantics: H6
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    script.break_off();
+    assert_eq!(script.resubscribe().len(), 1);
+    let effects = script.on_message(MasterToFramework::Update(answer("a", TaskState::Unknown)));
+    let status = the_status(&effects);
+    assert_eq!(status.state, TaskState::Dropped);
+    assert_eq!(
+        status.message,
+        "the master knows neither the task nor its slave"
+    );
+}
+
+#[test]
+fn a_refused_accept_is_followed_by_a_question_about_its_tasks() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let refusal = Refusal::OverLimit {
+        what: "tasks".to_owned(),
+        limit: 1,
+        advice: "wait".to_owned(),
+    };
+    let refused = MasterToFramework::Refused {
+        call: "Accept".to_owned(),
+        refusal: refusal.clone(),
+    };
+    let news = News::Refused {
+        call: "Accept".to_owned(),
+        refusal,
+    };
+    let effects = script.on_message(refused);
+    assert_eq!(
+        effects,
+        [Effect::Deliver(news), asked(&["a"], Some(SlaveId(5)))]
+    );
+}
+
+#[test]
+fn a_round_asks_one_bounded_message_at_a_time() {
+    // D5
+    let mut script = Script::subscribed();
+    let names: Vec<String> = (0..RECONCILE_CHUNK + 2)
+        .map(|n| format!("t{n:05}"))
+        .collect();
+    script.launch(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    script.break_off();
+    let effects = script.resubscribe();
+    let [Effect::Send(FrameworkToMaster::Reconcile { tasks })] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(tasks.len(), RECONCILE_CHUNK);
+    for name in &names[..RECONCILE_CHUNK - 1] {
+        let news = answer(name, TaskState::Staging);
+        assert_eq!(script.on_message(MasterToFramework::Update(news)), []);
+    }
+    let last = answer(&names[RECONCILE_CHUNK - 1], TaskState::Staging);
+    let effects = script.on_message(MasterToFramework::Update(last));
+    let rest = [
+        names[RECONCILE_CHUNK].as_str(),
+        names[RECONCILE_CHUNK + 1].as_str(),
+    ];
+    assert_eq!(effects, [asked(&rest, Some(SlaveId(5)))]);
+}
+
+#[test]
+fn a_resumed_framework_asks_for_what_only_the_master_knows() {
+    let mut script = Script::with(|config| config.framework.framework_id = Some(FRAMEWORK));
+    let tasks = vec![ReconcileTask {
+        task_id: id("mine"),
+        slave_id: None,
+    }];
+    assert_eq!(script.call(Call::Reconcile { tasks }), []);
+    script.connect();
+    let effects = script.on_message(welcome());
+    assert_eq!(effects[1..], [asked(&[], None), asked(&["mine"], None)]);
+    let adopted = answer("orphan", TaskState::Running);
+    let effects = script.on_message(MasterToFramework::Update(adopted.clone()));
+    assert_eq!(the_status(&effects), &adopted);
+    assert_eq!(script.driver.live_tasks(), 2);
+}
+
+#[test]
+fn a_teardown_is_repeated_until_a_master_confirms_it() {
+    let mut script = Script::subscribed();
+    let teardown = Effect::Send(FrameworkToMaster::Teardown);
+    assert_eq!(script.call(Call::Teardown), std::slice::from_ref(&teardown));
+    assert_eq!(script.call(Call::Teardown), []);
+    script.break_off();
+    script.connect();
+    assert_eq!(script.on_message(welcome()), [teardown]);
+    script.break_off();
+    script.connect();
+    let removed = Refusal::FrameworkRemoved {
+        framework_id: FRAMEWORK,
+    };
+    let effects = script.on_message(MasterToFramework::Error(removed));
+    let ended = News::Ended(EndReason::TornDown { confirmed: true });
+    assert_eq!(effects, [Effect::Disconnect, Effect::Deliver(ended)]);
+}
+
+#[test]
+fn a_teardown_that_nobody_hears_ends_in_time() {
+    let mut script = Script::subscribed();
+    let _ = script.call(Call::Teardown);
+    let effects = script.wait(TEARDOWN_TIMEOUT);
+    let ended = News::Ended(EndReason::TornDown { confirmed: false });
+    assert_eq!(effects, [Effect::Disconnect, Effect::Deliver(ended)]);
+    let mut unknown = Script::new();
+    let ended = News::Ended(EndReason::TornDown { confirmed: true });
+    assert_eq!(unknown.call(Call::Teardown), [Effect::Deliver(ended)]);
+}
+
+#[test]
+fn messages_that_do_not_belong_where_they_come_change_nothing() {
+    let mut script = Script::new();
+    let status = update("a", TaskState::Running, 1);
+    assert_eq!(script.on_message(MasterToFramework::Update(status)), []);
+    script.connect();
+    assert_eq!(script.on_message(MasterToFramework::Offers(Vec::new())), []);
+    script.on_message(welcome());
+    assert_eq!(script.on_message(welcome()), []);
+    assert_eq!(script.on(Event::Connected), []);
+    assert_eq!(script.driver.counters().out_of_place, 3);
+}
