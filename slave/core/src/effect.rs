@@ -1,5 +1,8 @@
 //! What a slave does to the world: the one door out. The shell carries effects out in order and
 //! decides nothing.
+//!
+//! Order within one `handle`: what must be durable is persisted first and only acted on or told to
+//! others when it comes back as `Event::Persisted`.
 
 use std::time::Duration;
 
@@ -12,6 +15,10 @@ use crate::checkpoint::Record;
 use crate::event::{ConnectionId, ContainerId, RecordId};
 
 /// One thing to do.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the largest, a status update, is the most frequent, and effects live for microseconds"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Make a record durable, in order; comes back as `Event::Persisted`, possibly for several at
@@ -29,10 +36,13 @@ pub enum Effect {
         /// What.
         message: SlaveToMaster,
     },
-    /// Close a connection; the shell looks for a master anew. `Event::Disconnected` follows.
+    /// Close a connection; the shell looks for a master anew. `Event::Disconnected` follows, and
+    /// changes nothing any more.
     Reconnect {
         /// Which.
         connection: ConnectionId,
+        /// Where the leader is said to be, as `address:port`; worth trying first.
+        leader: Option<String>,
     },
     /// Start a container. Answer: `ContainerStarted`, later `ContainerEnded`; or
     /// `ContainerNotStarted`.
@@ -44,8 +54,8 @@ pub enum Effect {
         /// What to run in it.
         run: Box<RunTask>,
     },
-    /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Answer:
-    /// `ContainerEnded`.
+    /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Only for
+    /// containers that have answered `ContainerStarted`. Answer: `ContainerEnded`.
     KillContainer {
         /// Which.
         container: ContainerId,
@@ -57,10 +67,39 @@ pub enum Effect {
         /// Which.
         framework_id: FrameworkId,
     },
-    /// End the process: there is nothing more to do here, for this reason. None: it has left as
-    /// it was asked to.
+    /// End the process after what was sent before: there is nothing more to do here, for this
+    /// reason. None: it goes as it was asked to. Containers that still run are killed by the shell.
     Exit {
         /// Why, if not asked.
         why: Option<Refusal>,
     },
+}
+
+/// The effects of one or more calls of `handle`, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    queue: Vec<Effect>,
+}
+
+impl Effects {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes all of them out, in order; the memory is kept for the next.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.queue.drain(..)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.queue.push(effect);
+    }
 }

@@ -38,6 +38,9 @@ pub struct ContainerExit {
     pub exit: TaskExit,
     /// Set if a limit ended it.
     pub limitation: Option<Limitation>,
+    /// For a person, where there is more to say than `exit`: the command that a shell did not find.
+    /// May be empty.
+    pub message: String,
 }
 
 /// A limit that a container broke.
@@ -94,6 +97,12 @@ pub enum Event {
         container: ContainerId,
         /// How.
         exit: ContainerExit,
+    },
+    /// The process is asked to stop (SIGTERM). Its tasks cannot outlive it, so they are killed; it
+    /// keeps its id and reports what is left to report when it starts again.
+    Stop {
+        /// How long tasks have to end.
+        grace: Duration,
     },
     /// An operator stops the slave for good: its tasks are killed, then it unregisters
     /// (semantics K8).

@@ -1,1 +1,285 @@
 //! SlaveCore: task life cycle, status updates, recovery decisions; no clock, socket, file or thread.
+//!
+//! One door in, [`SlaveCore::handle`]; one door out, [`Effects`]. The shell feeds events in, carries
+//! effects out in order, and calls [`Event::Tick`] when [`SlaveCore::next_deadline`] has passed.
+//!
+//! Invariants: S1 to S12 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
+//! can be seen in one state.
+//!
+//! Absent: how containers are made, where records are kept, which master leads.
+
+mod checkpoint;
+mod config;
+mod counters;
+mod effect;
+mod event;
+mod invariants;
+mod kill;
+mod launch;
+mod recovery;
+mod registration;
+mod signal;
+mod stream;
+mod task;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod updates;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use meros_proto::ids::{ClusterId, Epoch, SlaveId};
+use meros_proto::resources::Resources;
+use meros_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use checkpoint::{Checkpoint, CheckpointedTask, Record};
+pub use config::{
+    Config, LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, REGISTER_TIMEOUT,
+    RETRY_INTERVAL_MAX, RETRY_INTERVAL_MIN,
+};
+pub use counters::Counters;
+pub use effect::{Effect, Effects};
+pub use event::{ConnectionId, ContainerExit, ContainerId, Event, Limitation, RecordId, TaskKey};
+pub use task::TaskSummary;
+
+use registration::Link;
+use stream::Stream;
+use task::Task;
+use timers::{Due, Timers};
+
+/// Who this slave is: given by the registry of a cluster, kept for life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its id.
+    pub slave_id: SlaveId,
+    /// The cluster that gave it.
+    pub cluster_id: ClusterId,
+}
+
+/// What waits for its record to become durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Awaiting {
+    /// A task, to be started.
+    Task(TaskKey),
+    /// A status update, to be sent.
+    Update(TaskKey),
+    /// The checkpoint is wiped: the last word to the master may go out.
+    Left,
+}
+
+/// The slave is going, with or without its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Going {
+    /// Set by [`Event::Leave`]: its id is given up.
+    unregister: bool,
+    /// Until when a leaving slave waits for its last updates to be acknowledged.
+    patience: Timestamp,
+    /// The step of [`Going`] that has been reached.
+    step: GoingStep,
+}
+
+/// `Killing -> Exiting` for a stop; `Killing -> Wiping -> Exiting` for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoingStep {
+    /// Containers end, updates become durable.
+    Killing,
+    /// The checkpoint is being wiped.
+    Wiping,
+    /// `Effect::Exit` is out.
+    Exiting,
+}
+
+/// The slave as a state machine.
+///
+/// The same events with the same times give the same effects.
+#[derive(Debug)]
+pub struct SlaveCore {
+    config: Config,
+    identity: Option<Identity>,
+    /// The how many-th life of this slave, from 1; in every container and update id.
+    incarnation: u32,
+    containers_made: u64,
+    updates_made: u64,
+    records_made: u64,
+    /// Records up to this one are durable.
+    durable: RecordId,
+    /// In the order of their records.
+    awaiting: VecDeque<(RecordId, Awaiting)>,
+    link: Option<Link>,
+    /// The highest term heard of: an older leader is not obeyed.
+    epoch: Epoch,
+    tasks: BTreeMap<TaskKey, Task>,
+    /// Of tasks with unacknowledged updates, and of tasks that are not here and were asked about.
+    streams: BTreeMap<TaskKey, Stream>,
+    /// Streams whose task is not in `tasks`.
+    phantoms: usize,
+    /// Tasks whose container may exist.
+    containers: BTreeMap<ContainerId, TaskKey>,
+    /// What no task uses.
+    free: Resources,
+    timers: Timers,
+    going: Option<Going>,
+    counters: Counters,
+}
+
+impl SlaveCore {
+    /// A slave that takes up where `recovered` left off: containers of an earlier life are gone, so
+    /// tasks without a last update get one now (semantics L3, L5).
+    #[must_use]
+    pub fn new(
+        config: Config,
+        recovered: Checkpoint,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> Self {
+        let mut core = Self {
+            identity: recovered.identity,
+            incarnation: recovered.incarnation.saturating_add(1),
+            containers_made: 0,
+            updates_made: 0,
+            records_made: 0,
+            durable: RecordId(0),
+            awaiting: VecDeque::new(),
+            link: None,
+            epoch: Epoch::default(),
+            tasks: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            phantoms: 0,
+            containers: BTreeMap::new(),
+            free: config.slave.resources.clone(),
+            timers: Timers::default(),
+            going: None,
+            counters: Counters::default(),
+            config,
+        };
+        core.persist(Record::IncarnationStarted(core.incarnation), effects);
+        core.recover(recovered, now, effects);
+        core
+    }
+
+    /// Takes in one event and appends what is to be done. Never panics for what peers send;
+    /// panics if the shell breaks its side (an answer about a container that was never started is
+    /// ignored and counted, not obeyed).
+    pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Effects) {
+        match event {
+            Event::Connected { connection } => self.on_connected(connection, now, effects),
+            Event::Disconnected { connection } => self.on_disconnected(connection),
+            Event::Master {
+                connection,
+                message,
+            } => {
+                self.on_master(connection, message, now, effects);
+            }
+            Event::Persisted { record } => self.on_persisted(record, now, effects),
+            Event::ContainerStarted { container, pid } => {
+                self.on_container_started(container, pid, now, effects);
+            }
+            Event::ContainerNotStarted { container, message } => {
+                self.on_container_not_started(container, message, now, effects);
+            }
+            Event::ContainerEnded { container, exit } => {
+                self.on_container_ended(container, exit, now, effects);
+            }
+            Event::Stop { grace } => self.on_go(false, grace, now, effects),
+            Event::Leave { grace } => self.on_go(true, grace, now, effects),
+            Event::Tick => self.on_tick(now, effects),
+        }
+        self.advance_going(now, effects);
+    }
+
+    /// When the next [`Event::Tick`] is due; none while nothing is waited for.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Who this slave is, once a master has admitted it.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// Whether a master has welcomed this slave on the current connection.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.link.as_ref().is_some_and(Link::is_registered)
+    }
+
+    /// The life of this slave, counted from 1.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// What has been counted in this life.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What no task uses.
+    #[must_use]
+    pub fn free(&self) -> &Resources {
+        &self.free
+    }
+
+    /// Tasks that are here, ended ones with an unacknowledged last update included, by key.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskSummary<'_>> {
+        self.tasks
+            .iter()
+            .map(|(key, task)| task.summary(key, self.incarnation))
+    }
+
+    /// How many status updates wait to be sent or acknowledged.
+    #[must_use]
+    pub fn updates_pending(&self) -> usize {
+        self.streams.values().map(Stream::len).sum()
+    }
+
+    fn on_tick(&mut self, now: Timestamp, effects: &mut Effects) {
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Master => self.on_master_silent(now, effects),
+                Due::Retry(key) => self.on_retry_due(&key, now, effects),
+                Due::Completion(key) => self.on_completion_due(&key, now, effects),
+                // What is due is seen by `advance_going` after every event.
+                Due::Patience => {}
+            }
+        }
+    }
+
+    /// Emits a record; what waits for it is remembered by the caller.
+    fn persist(&mut self, record: Record, effects: &mut Effects) -> RecordId {
+        self.records_made += 1;
+        let id = RecordId(self.records_made);
+        effects.push(Effect::Persist { id, record });
+        id
+    }
+
+    fn persist_for(
+        &mut self,
+        record: Record,
+        awaiting: Awaiting,
+        effects: &mut Effects,
+    ) -> RecordId {
+        let id = self.persist(record, effects);
+        self.awaiting.push_back((id, awaiting));
+        id
+    }
+
+    fn on_persisted(&mut self, record: RecordId, now: Timestamp, effects: &mut Effects) {
+        assert!(
+            record.0 <= self.records_made,
+            "record {record:?} was never made"
+        );
+        self.durable = self.durable.max(record);
+        while let Some((_, awaiting)) = self.awaiting.pop_front_if(|(id, _)| *id <= self.durable) {
+            match awaiting {
+                Awaiting::Task(key) => self.start_task(&key, effects),
+                Awaiting::Update(key) => self.send_head(&key, now, effects),
+                Awaiting::Left => self.say_goodbye(effects),
+            }
+        }
+    }
+}

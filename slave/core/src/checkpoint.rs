@@ -1,0 +1,137 @@
+//! What a slave remembers across its lives: records as they are made, and the state they add up to.
+//!
+//! A store may keep the records as a log or, better, the state they lead to, by key; both give the
+//! same [`Checkpoint`]. Replay is total: a record that fits nothing changes nothing, because a store
+//! may have lost a damaged one before it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use meros_proto::ids::{FrameworkId, UpdateId};
+use meros_proto::message::slave::RunTask;
+use meros_proto::status::{TaskState, TaskStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::Identity;
+use crate::event::TaskKey;
+
+/// One thing to remember. Variants are appended, never reordered: stores outlive versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A master has admitted this slave.
+    Identity(Identity),
+    /// A life of this slave has begun.
+    IncarnationStarted(u32),
+    /// A task is accepted. Durable before its container is started.
+    TaskAdded(Box<RunTask>),
+    /// A status update is made; `update_id` is set. Durable before it is sent (semantics I1).
+    UpdateMade {
+        /// Whose task it is about.
+        framework_id: FrameworkId,
+        /// The news.
+        status: Box<TaskStatus>,
+    },
+    /// A status update that is not the task's last is acknowledged.
+    UpdateAcknowledged {
+        /// Which task.
+        task: TaskKey,
+        /// Which update.
+        update_id: UpdateId,
+    },
+    /// The task's last update is acknowledged: nothing is left to say of it.
+    TaskForgotten {
+        /// Which.
+        task: TaskKey,
+    },
+    /// The framework is gone: its tasks are ended and their updates forgotten (semantics N3).
+    FrameworkShutDown {
+        /// Which.
+        framework_id: FrameworkId,
+    },
+    /// The slave has given its id up (semantics K8). Only the count of its lives stays, because
+    /// names of containers contain it.
+    Left,
+}
+
+/// A task as a checkpoint knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointedTask {
+    /// What was ordered.
+    pub run: Box<RunTask>,
+    /// Whether it was seen running.
+    pub started: bool,
+}
+
+/// What all records together say. The default is that of an empty data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Who this slave is, once admitted.
+    pub identity: Option<Identity>,
+    /// The number of its latest life; 0 before the first.
+    pub incarnation: u32,
+    /// Tasks that are not forgotten.
+    pub tasks: BTreeMap<TaskKey, CheckpointedTask>,
+    /// Updates that are not acknowledged, in the order they were made; no entry is empty.
+    pub updates: BTreeMap<TaskKey, VecDeque<TaskStatus>>,
+}
+
+impl Checkpoint {
+    /// Adds one record to what is known. Total: never panics, never refuses.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Identity(identity) => self.identity = Some(identity),
+            Record::IncarnationStarted(incarnation) => self.incarnation = incarnation,
+            Record::TaskAdded(run) => {
+                let key = (run.framework.framework_id, run.task.task_id.clone());
+                self.tasks.insert(
+                    key,
+                    CheckpointedTask {
+                        run,
+                        started: false,
+                    },
+                );
+            }
+            Record::UpdateMade {
+                framework_id,
+                status,
+            } => {
+                let key = (framework_id, status.task_id.clone());
+                if let Some(task) = self.tasks.get_mut(&key) {
+                    task.started |= status.state == TaskState::Running;
+                }
+                self.updates.entry(key).or_default().push_back(*status);
+            }
+            Record::UpdateAcknowledged { task, update_id } => {
+                if let Some(queue) = self.updates.get_mut(&task) {
+                    queue.retain(|status| status.update_id != Some(update_id));
+                    if queue.is_empty() {
+                        self.updates.remove(&task);
+                    }
+                }
+            }
+            Record::TaskForgotten { task } => {
+                self.tasks.remove(&task);
+                self.updates.remove(&task);
+            }
+            Record::FrameworkShutDown { framework_id } => {
+                self.tasks.retain(|key, _| key.0 != framework_id);
+                self.updates.retain(|key, _| key.0 != framework_id);
+            }
+            Record::Left => {
+                *self = Self {
+                    incarnation: self.incarnation,
+                    ..Self::default()
+                };
+            }
+        }
+    }
+}
+
+impl FromIterator<Record> for Checkpoint {
+    fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> Self {
+        let mut checkpoint = Self::default();
+        records
+            .into_iter()
+            .for_each(|record| checkpoint.apply(record));
+        checkpoint
+    }
+}

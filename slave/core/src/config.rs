@@ -1,0 +1,56 @@
+//! What a slave is told before its first event, and the constants of its protocol.
+
+use std::time::Duration;
+
+use meros_proto::message::master::TASKS_PER_SLAVE_MAX;
+use meros_proto::slave::SlaveDescription;
+
+/// The first wait for an acknowledgement; doubled with each repeat (semantics I1).
+pub const RETRY_INTERVAL_MIN: Duration = Duration::from_secs(10);
+/// The longest wait for an acknowledgement (semantics I1).
+pub const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(10 * 60);
+/// How long a master has to answer a registration before the slave looks for another one. A
+/// registration waits for one write of the registry, 20 s at the most.
+pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The silence after which a slave looks for a master anew when the master has not said how long
+/// (semantics K2): five pings of 15 s.
+pub const PING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
+/// What a master may ask for as ping timeout is cut to this range, so that no message can make the
+/// slave spin or sleep for ever.
+pub(crate) const PING_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(60 * 60));
+/// The most tasks that are not here and whose end is being reported. Beyond it a question is not
+/// answered: the master asks again when the slave re-registers.
+pub const PHANTOM_TASKS_MAX: usize = 10_000;
+/// After a registration the heads of all update streams go out again. At most this many at once,
+/// the rest in steps of [`RESEND_STEP`], so that 100,000 do not overrun the send queue.
+pub(crate) const RESEND_BURST: usize = 256;
+/// 256 in 10 ms: 25,600 updates in a second.
+pub(crate) const RESEND_STEP: Duration = Duration::from_millis(10);
+/// How long a slave that leaves for good waits for its last updates to be acknowledged before it
+/// unregisters all the same: then the master makes them up (semantics K8).
+pub const LEAVE_ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_secs(10);
+/// The most bytes of task descriptions in one report message. One more task may follow, and two of
+/// the largest tasks still fit a frame of 4 MiB.
+pub(crate) const REPORT_BYTES_MAX: usize = 256 * 1024;
+
+/// What a slave is and may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// What it tells masters of itself. `resources` is also what its tasks together may use.
+    pub slave: SlaveDescription,
+    /// The most tasks it holds at one time, ended ones with an unacknowledged last update included.
+    /// Default and most: [`TASKS_PER_SLAVE_MAX`].
+    pub tasks_max: usize,
+}
+
+impl Config {
+    /// The description with the default bounds.
+    #[must_use]
+    pub fn new(slave: SlaveDescription) -> Self {
+        Self {
+            slave,
+            tasks_max: TASKS_PER_SLAVE_MAX,
+        }
+    }
+}

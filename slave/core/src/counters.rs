@@ -1,0 +1,40 @@
+//! What is counted, for metrics. Plain numbers that only grow.
+
+/// Counts since this life of the slave began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Tasks accepted from masters.
+    pub tasks_accepted: u64,
+    /// Tasks refused with a DROPPED update: over a bound or over the slave's resources.
+    pub tasks_refused: u64,
+    /// Orders to run a task that is here already.
+    pub duplicate_tasks: u64,
+    /// Tasks that ended as FINISHED.
+    pub tasks_finished: u64,
+    /// Tasks that ended as FAILED.
+    pub tasks_failed: u64,
+    /// Tasks that ended as KILLED.
+    pub tasks_killed: u64,
+    /// Tasks that ended as DROPPED or GONE.
+    pub tasks_lost: u64,
+    /// Status updates made.
+    pub updates_made: u64,
+    /// Status updates sent, repeats included.
+    pub updates_sent: u64,
+    /// Status updates sent again for want of an acknowledgement.
+    pub updates_retried: u64,
+    /// Status updates acknowledged.
+    pub updates_acknowledged: u64,
+    /// Acknowledgements of an update that is not the one in flight.
+    pub stale_acknowledgements: u64,
+    /// Questions about unknown tasks that went unanswered at the bound.
+    pub unanswered: u64,
+    /// Messages of a connection that is no longer the current one, or before its registration.
+    pub messages_ignored: u64,
+    /// Answers about containers that are not known.
+    pub container_events_ignored: u64,
+    /// Times that a master welcomed this slave.
+    pub registrations: u64,
+    /// Times that this slave gave a connection up: silence, a refusal, an older leader.
+    pub reconnects: u64,
+}

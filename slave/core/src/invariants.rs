@@ -1,0 +1,196 @@
+//! The invariants that can be seen in one state of the slave. For tests and the simulator: the
+//! release path does not call this.
+
+use std::collections::BTreeSet;
+
+use crate::stream::Stream;
+use crate::task::Phase;
+use crate::timers::Due;
+use crate::{SlaveCore, TaskKey};
+
+impl SlaveCore {
+    /// Checks S1 to S8 of `docs/INVARIANTS.md`.
+    ///
+    /// # Panics
+    /// One of them is broken; the message names it.
+    pub fn check_invariants(&self) {
+        self.check_resources();
+        self.check_tasks();
+        self.check_streams();
+        self.check_journal();
+        self.check_timers();
+    }
+
+    fn check_resources(&self) {
+        let mut sum = self.free.clone();
+        for task in self.tasks.values() {
+            if task.phase != Phase::Ended && !task.abandoned {
+                sum.checked_add_assign(&task.run.task.resources)
+                    .expect("S1: sum too large");
+            }
+        }
+        assert_eq!(
+            sum, self.config.slave.resources,
+            "S1: free and used are not the total"
+        );
+    }
+
+    fn check_tasks(&self) {
+        if self.identity.is_none() {
+            assert!(
+                self.tasks.is_empty() && self.streams.is_empty(),
+                "S2: tasks without an id"
+            );
+        }
+        assert!(
+            self.tasks.len() <= self.config.tasks_max.max(self.tasks_recovered()),
+            "S3: too many tasks"
+        );
+        for (key, task) in &self.tasks {
+            assert_eq!(key.1, task.run.task.task_id, "S5: key and task differ");
+            if let Some(container) = task.container() {
+                assert_eq!(
+                    self.containers.get(&container),
+                    Some(key),
+                    "S5: container of {key:?}"
+                );
+            }
+            if task.phase == Phase::Ended {
+                assert!(
+                    !task.abandoned,
+                    "S4: {key:?} is over and nobody waits for it"
+                );
+                assert!(
+                    task.state.is_terminal(),
+                    "S4: {key:?} ended as {}",
+                    task.state
+                );
+                assert!(
+                    self.streams.contains_key(key),
+                    "S4: {key:?} has no last update"
+                );
+            } else {
+                assert!(
+                    !task.state.is_terminal(),
+                    "S4: {key:?} is {} and not over",
+                    task.state
+                );
+            }
+            if task.abandoned {
+                assert!(
+                    !self.streams.contains_key(key),
+                    "S7: {key:?} of a framework that is gone"
+                );
+            }
+        }
+        let with_container = self
+            .tasks
+            .values()
+            .filter(|task| task.container().is_some())
+            .count();
+        assert_eq!(
+            with_container,
+            self.containers.len(),
+            "S5: a container without its task"
+        );
+    }
+
+    /// Recovered tasks do not count as over the bound: they were within the one of an earlier life.
+    fn tasks_recovered(&self) -> usize {
+        self.tasks
+            .values()
+            .filter(|task| task.phase == Phase::Ended)
+            .count()
+    }
+
+    fn check_streams(&self) {
+        let mut ids = BTreeSet::new();
+        let mut phantoms = 0;
+        for (key, stream) in &self.streams {
+            assert!(!stream.is_empty(), "S6: empty stream of {key:?}");
+            assert!(
+                stream.len() <= 3,
+                "S3: RUNNING, KILLING and an end are all there can be"
+            );
+            let states: Vec<_> = stream.statuses().map(|status| status.state).collect();
+            let ends = states.iter().filter(|state| state.is_terminal()).count();
+            assert!(
+                ends <= 1 && states[..states.len() - 1].iter().all(|s| !s.is_terminal()),
+                "S6: {key:?} goes on after its end: {states:?}"
+            );
+            for status in stream.statuses() {
+                let id = status.update_id.expect("S6: an update without an id");
+                assert!(ids.insert(id), "S6: update {id} twice");
+            }
+            if stream.is_in_flight() {
+                assert!(self.is_registered(), "S6: {key:?} in flight to nobody");
+                assert!(
+                    stream.head(self.durable).is_some(),
+                    "S8: {key:?} sent before it was durable"
+                );
+            }
+            match self.tasks.get(key) {
+                Some(task) => assert_eq!(Some(task.state), stream.newest_state(), "S6: {key:?}"),
+                None => {
+                    phantoms += 1;
+                    assert!(
+                        stream
+                            .newest_state()
+                            .is_some_and(|state| state.is_terminal()),
+                        "S4: {key:?} is not here and not over"
+                    );
+                }
+            }
+        }
+        assert_eq!(phantoms, self.phantoms, "S3: phantoms are miscounted");
+    }
+
+    fn check_journal(&self) {
+        let mut last = self.durable;
+        for (id, _) in &self.awaiting {
+            assert!(*id > last, "S8: records wait out of order");
+            last = *id;
+        }
+        assert!(
+            last.0 <= self.records_made,
+            "S8: waits for a record that was never made"
+        );
+    }
+
+    fn check_timers(&self) {
+        let known = |key: &TaskKey| self.tasks.contains_key(key);
+        for due in self.timers.dues() {
+            match due {
+                Due::Master => assert!(self.link.is_some(), "S9: nobody to be silent"),
+                Due::Retry(key) => {
+                    assert!(
+                        self.streams.contains_key(key),
+                        "S9: retry of nothing: {key:?}"
+                    );
+                }
+                Due::Completion(key) => assert!(known(key), "S9: completion of nothing: {key:?}"),
+                Due::Patience => assert!(self.going.is_some(), "S9: patience for nothing"),
+            }
+        }
+        if self.link.is_some() {
+            assert!(
+                self.timers.at(&Due::Master).is_some(),
+                "S9: a silent master goes unnoticed"
+            );
+        }
+        let in_flight = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.is_in_flight());
+        for (key, _) in in_flight.collect::<Vec<(&TaskKey, &Stream)>>() {
+            assert!(
+                self.timers.at(&Due::Retry(key.clone())).is_some(),
+                "S9: {key:?} is never retried"
+            );
+        }
+        assert!(
+            self.timers.len() <= 2 + self.streams.len() + self.tasks.len(),
+            "S9: timers leak"
+        );
+    }
+}

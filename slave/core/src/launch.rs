@@ -1,0 +1,327 @@
+//! From an order to run a task to the end of its container.
+//!
+//! Command tasks go from STAGING straight to RUNNING. STARTING (semantics F2) would announce a
+//! phase of preparation, which they do not have yet, and would hold RUNNING back by a round trip to
+//! the framework, because only the head of an update stream is in flight (semantics I1).
+
+use meros_proto::ids::TaskId;
+use meros_proto::message::slave::RunTask;
+use meros_proto::status::{Reason, Source, TaskExit, TaskState, TaskStatus};
+use meros_proto::time::Timestamp;
+use tracing::{debug, warn};
+
+use crate::event::{ContainerExit, ContainerId};
+use crate::signal::signal_name;
+use crate::task::{Cause, Phase, Task, executor_of};
+use crate::timers::Due;
+use crate::{Awaiting, Effect, Effects, Record, SlaveCore, TaskKey};
+
+/// An end as it is told to the framework.
+pub(crate) struct End {
+    state: TaskState,
+    source: Source,
+    reason: Option<Reason>,
+    message: String,
+    exit: Option<TaskExit>,
+}
+
+impl End {
+    pub(crate) fn by_slave(state: TaskState, reason: Reason, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self {
+            state,
+            source: Source::Slave,
+            reason: Some(reason),
+            message,
+            exit: None,
+        }
+    }
+
+    /// Puts it into a status.
+    pub(crate) fn tell(self, mut status: TaskStatus) -> TaskStatus {
+        status.state = self.state;
+        status.source = self.source;
+        status.reason = self.reason;
+        status.message = self.message;
+        status.exit = self.exit;
+        status
+    }
+}
+
+impl SlaveCore {
+    pub(crate) fn on_run_task(&mut self, run: Box<RunTask>, now: Timestamp, effects: &mut Effects) {
+        let key = (run.framework.framework_id, run.task.task_id.clone());
+        if self.tasks.contains_key(&key) || self.streams.contains_key(&key) {
+            self.counters.duplicate_tasks += 1;
+            return;
+        }
+        if let Some(refusal) = self.refuse_task(&run) {
+            self.counters.tasks_refused += 1;
+            return self.update_phantom(key, refusal, now, effects);
+        }
+        self.free
+            .checked_sub_assign(&run.task.resources)
+            .expect("refuse_task has seen that they are free");
+        self.counters.tasks_accepted += 1;
+        let record = Record::TaskAdded(run.clone());
+        let record = self.persist_for(record, Awaiting::Task(key.clone()), effects);
+        self.tasks
+            .insert(key, Task::new(run, Phase::Accepted { record }));
+    }
+
+    /// The first that applies. The master checks all of this; the slave does it again because it
+    /// is the one that would suffer.
+    fn refuse_task(&self, run: &RunTask) -> Option<End> {
+        let dropped = |reason, message| Some(End::by_slave(TaskState::Dropped, reason, message));
+        if self.going.is_some() {
+            return dropped(Reason::SlaveDraining, "the slave is stopping".to_owned());
+        }
+        if Some(run.task.slave_id) != self.slave_id() {
+            let message = format!("it was meant for slave {}", run.task.slave_id);
+            return dropped(Reason::TaskInvalid, message);
+        }
+        if run.task.command.is_none() {
+            let message = "this slave runs commands only, and the task has none";
+            return dropped(Reason::TaskInvalid, message.to_owned());
+        }
+        let max = self.config.tasks_max;
+        if self.tasks.len() >= max {
+            let message = format!("the slave holds {max} tasks, which is its limit");
+            return dropped(Reason::ResourcesUnknown, message);
+        }
+        let why = self.free.checked_sub(&run.task.resources).err()?;
+        dropped(
+            Reason::ResourcesUnknown,
+            format!("the slave has not got it: {why}"),
+        )
+    }
+
+    /// The task's record is durable: now its container may exist.
+    pub(crate) fn start_task(&mut self, key: &TaskKey, effects: &mut Effects) {
+        let Some(slave_id) = self.slave_id() else {
+            return;
+        };
+        let Some(task) = self.tasks.get_mut(key) else {
+            return;
+        };
+        match task.phase {
+            Phase::Accepted { record } if record <= self.durable => {}
+            // Killed meanwhile, or it is a later task of the same id, whose record comes later.
+            _ => return,
+        }
+        self.containers_made += 1;
+        let container = ContainerId {
+            incarnation: self.incarnation,
+            number: self.containers_made,
+        };
+        task.phase = Phase::Starting { container };
+        let run = task.run.clone();
+        self.containers.insert(container, key.clone());
+        effects.push(Effect::StartContainer {
+            container,
+            slave_id,
+            run,
+        });
+    }
+
+    pub(crate) fn on_container_started(
+        &mut self,
+        container: ContainerId,
+        pid: u32,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Some((key, task)) = self.task_in(container) else {
+            return;
+        };
+        if task.phase != (Phase::Starting { container }) {
+            return self.ignore_container(container, "started twice");
+        }
+        task.phase = Phase::Running { container, pid };
+        if let Some(ending) = &mut task.ending {
+            // Killed while it was being started: nobody hears of it as running.
+            ending.kill_at = Some(now.after(ending.grace));
+            let grace = ending.grace;
+            return effects.push(Effect::KillContainer { container, grace });
+        }
+        if let Some(most) = task.run.task.max_completion_time {
+            self.timers
+                .set(Due::Completion(key.clone()), now.after(most));
+        }
+        let mut status = self.status(&key.1, TaskState::Running, Source::Executor, now);
+        status.executor_id = Some(executor_of(&key.1));
+        self.update_task(&key, status, effects);
+    }
+
+    pub(crate) fn on_container_not_started(
+        &mut self,
+        container: ContainerId,
+        message: String,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Some((key, task)) = self.task_in(container) else {
+            return;
+        };
+        if task.phase != (Phase::Starting { container }) {
+            return self.ignore_container(container, "failed to start after its start");
+        }
+        let end = match task.ending {
+            Some(ending) => killed_during_launch(ending.cause),
+            None => End::by_slave(TaskState::Failed, Reason::ContainerLaunchFailed, message),
+        };
+        self.end_task(&key, end, now, effects);
+    }
+
+    pub(crate) fn on_container_ended(
+        &mut self,
+        container: ContainerId,
+        exit: ContainerExit,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Some((key, task)) = self.task_in(container) else {
+            return;
+        };
+        let mut end = match task.ending {
+            // Seen running only if it was told so.
+            Some(ending) if task.state == TaskState::Staging => killed_during_launch(ending.cause),
+            Some(ending) => ended_by_us(ending.cause, task),
+            None => ended_by_itself(&exit),
+        };
+        end.exit = Some(exit.exit);
+        self.end_task(&key, end, now, effects);
+    }
+
+    /// The task is over: its resources are free, its end is told, or forgotten if nobody is left to
+    /// be told.
+    pub(crate) fn end_task(
+        &mut self,
+        key: &TaskKey,
+        end: End,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let task = self.tasks.get_mut(key).expect("callers have looked it up");
+        if let Some(container) = task.container() {
+            self.containers.remove(&container);
+        }
+        task.phase = Phase::Ended;
+        self.timers.clear(&Due::Completion(key.clone()));
+        if task.abandoned {
+            self.tasks.remove(key);
+            return self.tell_if_forgotten(key.0, effects);
+        }
+        self.release(key);
+        let mut status = end.tell(self.status(&key.1, TaskState::Failed, Source::Slave, now));
+        if status.exit.is_some() {
+            status.executor_id = Some(executor_of(&key.1));
+        }
+        debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
+        self.update_task(key, status, effects);
+    }
+
+    /// Gives back what the task took.
+    pub(crate) fn release(&mut self, key: &TaskKey) {
+        let task = self.tasks.get(key).expect("callers have looked it up");
+        self.free
+            .checked_add_assign(&task.run.task.resources)
+            .expect("they were taken from what is free");
+    }
+
+    pub(crate) fn status(
+        &self,
+        task_id: &TaskId,
+        state: TaskState,
+        source: Source,
+        now: Timestamp,
+    ) -> TaskStatus {
+        let mut status = TaskStatus::new(task_id.clone(), state, source, now);
+        status.slave_id = self.slave_id();
+        status
+    }
+
+    fn task_in(&mut self, container: ContainerId) -> Option<(TaskKey, &mut Task)> {
+        let Some(key) = self.containers.get(&container) else {
+            self.ignore_container(container, "not known");
+            return None;
+        };
+        let task = self
+            .tasks
+            .get_mut(key)
+            .expect("S5: every container has its task");
+        Some((key.clone(), task))
+    }
+
+    fn ignore_container(&mut self, container: ContainerId, why: &'static str) {
+        warn!(%container, why, "news of a container ignored");
+        self.counters.container_events_ignored += 1;
+    }
+}
+
+/// semantics: G2
+pub(crate) fn killed_during_launch(cause: Cause) -> End {
+    let message = match cause {
+        Cause::SlaveGoes => "the slave stopped before the task ran",
+        _ => "killed before it ran",
+    };
+    End::by_slave(TaskState::Killed, Reason::TaskKilledDuringLaunch, message)
+}
+
+fn ended_by_us(cause: Cause, task: &Task) -> End {
+    let (state, reason, message) = match cause {
+        Cause::Requested | Cause::FrameworkGone => {
+            (TaskState::Killed, None, "killed on request".to_owned())
+        }
+        Cause::SlaveGoes => {
+            let message = "killed because its slave was stopped".to_owned();
+            (TaskState::Killed, Some(Reason::SlaveDraining), message)
+        }
+        Cause::CompletionTime => {
+            let most = task.run.task.max_completion_time.unwrap_or_default();
+            let message = format!("ran longer than its max_completion_time of {most:?}");
+            (
+                TaskState::Failed,
+                Some(Reason::MaxCompletionTimeReached),
+                message,
+            )
+        }
+    };
+    End {
+        state,
+        source: Source::Executor,
+        reason,
+        message,
+        exit: None,
+    }
+}
+
+fn ended_by_itself(exit: &ContainerExit) -> End {
+    if let Some(limitation) = &exit.limitation {
+        return End::by_slave(
+            TaskState::Failed,
+            limitation.reason,
+            limitation.message.clone(),
+        );
+    }
+    let (state, message) = match exit.exit {
+        TaskExit::Code(0) => (TaskState::Finished, String::new()),
+        TaskExit::Code(code) => (TaskState::Failed, format!("exited with code {code}")),
+        TaskExit::Signal(number) => (
+            TaskState::Failed,
+            format!("ended by signal {}", signal_name(number)),
+        ),
+    };
+    let message = if exit.message.is_empty() {
+        message
+    } else {
+        exit.message.clone()
+    };
+    End {
+        state,
+        source: Source::Executor,
+        reason: None,
+        message,
+        exit: None,
+    }
+}

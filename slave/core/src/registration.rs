@@ -1,0 +1,342 @@
+//! How the slave stands with the leading master: registration, pings, reports (semantics K).
+
+use std::time::Duration;
+
+use meros_proto::ids::{ClusterId, Epoch, SlaveId};
+use meros_proto::message::master::{REPORT_TASKS_MAX, SlaveToMaster, TaskReport};
+use meros_proto::message::slave::MasterToSlave;
+use meros_proto::refusal::Refusal;
+use meros_proto::status::TaskState;
+use meros_proto::time::Timestamp;
+use tracing::{info, warn};
+
+use crate::config::{
+    PING_TIMEOUT_RANGE, REGISTER_TIMEOUT, REPORT_BYTES_MAX, RESEND_BURST, RESEND_STEP,
+};
+use crate::event::ConnectionId;
+use crate::task::Task;
+use crate::timers::Due;
+use crate::{Effect, Effects, Identity, Record, SlaveCore, TaskKey};
+
+/// The one connection to a master. `Asking -> Registered -> Asking` (a ping said that we are not).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) connection: ConnectionId,
+    /// Set when the master has welcomed us: the silence after which we look for another.
+    pub(crate) ping_timeout: Option<Duration>,
+}
+
+impl Link {
+    pub(crate) fn is_registered(&self) -> bool {
+        self.ping_timeout.is_some()
+    }
+}
+
+impl SlaveCore {
+    pub(crate) fn on_connected(
+        &mut self,
+        connection: ConnectionId,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        if let Some(old) = self.link.take().filter(|old| old.connection != connection) {
+            self.give_up(old.connection, None, effects);
+        }
+        self.recall_updates();
+        if self.is_gone() {
+            // To register now would be to come back.
+            self.timers.clear(&Due::Master);
+            return;
+        }
+        self.link = Some(Link {
+            connection,
+            ping_timeout: None,
+        });
+        self.ask_to_register(now, effects);
+    }
+
+    pub(crate) fn on_disconnected(&mut self, connection: ConnectionId) {
+        if self.link.is_some_and(|link| link.connection == connection) {
+            self.link = None;
+            self.timers.clear(&Due::Master);
+            self.recall_updates();
+        }
+    }
+
+    pub(crate) fn on_master(
+        &mut self,
+        connection: ConnectionId,
+        message: MasterToSlave,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let current = self
+            .link
+            .filter(|link| link.connection == connection && !self.is_gone());
+        let Some(link) = current else {
+            // Sent before it knew of our leaving it; whatever matters is said again elsewhere.
+            self.counters.messages_ignored += 1;
+            return;
+        };
+        match message {
+            MasterToSlave::Registered {
+                slave_id,
+                cluster_id,
+                epoch,
+                ping_timeout,
+            } => {
+                let identity = Identity {
+                    slave_id,
+                    cluster_id,
+                };
+                self.on_registered(link, identity, epoch, ping_timeout, now, effects);
+            }
+            MasterToSlave::Refused(refusal) => self.on_refused(link, refusal, effects),
+            MasterToSlave::Ping { registered } => self.on_ping(link, registered, now, effects),
+            _ if !link.is_registered() => self.counters.messages_ignored += 1,
+            MasterToSlave::RunTask(run) => self.on_run_task(run, now, effects),
+            MasterToSlave::KillTask {
+                framework_id,
+                task_id,
+                grace,
+            } => {
+                self.on_kill_task((framework_id, task_id), grace, now, effects);
+            }
+            MasterToSlave::Acknowledge {
+                framework_id,
+                task_id,
+                update_id,
+            } => {
+                self.on_acknowledge(&(framework_id, task_id), update_id, now, effects);
+            }
+            MasterToSlave::ReconcileTasks { tasks } => {
+                for task in tasks {
+                    let key = (task.framework_id, task.task_id);
+                    self.answer_for_unknown(key, task.started, now, effects);
+                }
+            }
+            MasterToSlave::ShutdownFramework { framework_id } => {
+                self.on_shutdown_framework(framework_id, now, effects);
+            }
+        }
+    }
+
+    /// semantics: K2
+    pub(crate) fn on_master_silent(&mut self, now: Timestamp, effects: &mut Effects) {
+        if let Some(link) = self.link.take() {
+            warn!(registered = link.is_registered(), at = ?now, "master is silent, looking for it anew");
+            self.recall_updates();
+            self.give_up(link.connection, None, effects);
+        }
+    }
+
+    fn give_up(&mut self, connection: ConnectionId, leader: Option<String>, effects: &mut Effects) {
+        self.counters.reconnects += 1;
+        effects.push(Effect::Reconnect { connection, leader });
+    }
+
+    /// Leaves the current master for another one.
+    fn leave_master(&mut self, link: Link, leader: Option<String>, effects: &mut Effects) {
+        self.link = None;
+        self.timers.clear(&Due::Master);
+        self.recall_updates();
+        self.give_up(link.connection, leader, effects);
+    }
+
+    /// A slave without an id registers; one with an id says all it has and re-registers
+    /// (semantics K5, K6).
+    fn ask_to_register(&mut self, now: Timestamp, effects: &mut Effects) {
+        let Some(link) = self.link else { return };
+        let connection = link.connection;
+        let slave = self.config.slave.clone();
+        let message = match self.identity {
+            None => SlaveToMaster::Register { slave },
+            Some(Identity {
+                slave_id,
+                cluster_id,
+            }) => {
+                self.report_tasks(connection, effects);
+                SlaveToMaster::Reregister {
+                    slave_id,
+                    cluster_id,
+                    slave,
+                }
+            }
+        };
+        effects.push(Effect::Send {
+            connection,
+            message,
+        });
+        self.timers.set(Due::Master, now.after(REGISTER_TIMEOUT));
+    }
+
+    fn report_tasks(&self, connection: ConnectionId, effects: &mut Effects) {
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        let mut flush = |chunk: &mut Vec<TaskReport>| {
+            if !chunk.is_empty() {
+                let message = SlaveToMaster::ReportTasks {
+                    tasks: std::mem::take(chunk),
+                };
+                effects.push(Effect::Send {
+                    connection,
+                    message,
+                });
+            }
+        };
+        for (key, task) in self.tasks.iter().filter(|(_, task)| !task.abandoned) {
+            bytes += report_bytes(task);
+            chunk.push(self.report(key, task));
+            if chunk.len() == REPORT_TASKS_MAX || bytes >= REPORT_BYTES_MAX {
+                flush(&mut chunk);
+                bytes = 0;
+            }
+        }
+        flush(&mut chunk);
+    }
+
+    /// Says no more than what is durable: a report must stay true if we crash after it.
+    fn report(&self, key: &TaskKey, task: &Task) -> TaskReport {
+        let queued = self
+            .streams
+            .get(key)
+            .and_then(|stream| stream.latest(self.durable));
+        let status = queued.or(task.acknowledged.as_deref());
+        TaskReport {
+            framework_id: key.0,
+            role: task.run.role.clone(),
+            task: task.run.task.clone(),
+            state: status.map_or(TaskState::Staging, |status| status.state),
+            status: status.cloned(),
+        }
+    }
+
+    fn on_registered(
+        &mut self,
+        link: Link,
+        identity: Identity,
+        epoch: Epoch,
+        ping_timeout: Duration,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        if epoch < self.epoch {
+            warn!(%epoch, known = %self.epoch, "a deposed master answered, looking for the leader");
+            return self.leave_master(link, None, effects);
+        }
+        match self.identity {
+            Some(ours) if ours.cluster_id != identity.cluster_id => {
+                return self
+                    .exit_refused(wrong_cluster(identity.cluster_id, ours.cluster_id), effects);
+            }
+            Some(ours) if ours.slave_id != identity.slave_id => {
+                // Nothing we asked for; obeying would mix two slaves' tasks.
+                warn!(ours = %ours.slave_id, theirs = %identity.slave_id, "master called this slave by another id");
+                return self.leave_master(link, None, effects);
+            }
+            Some(_) => {}
+            None => {
+                info!(slave_id = %identity.slave_id, cluster_id = %identity.cluster_id, "admitted");
+                self.identity = Some(identity);
+                self.persist(Record::Identity(identity), effects);
+            }
+        }
+        self.epoch = epoch;
+        self.counters.registrations += 1;
+        let ping_timeout = ping_timeout.clamp(PING_TIMEOUT_RANGE.0, PING_TIMEOUT_RANGE.1);
+        self.link = Some(Link {
+            connection: link.connection,
+            ping_timeout: Some(ping_timeout),
+        });
+        self.timers.set(Due::Master, now.after(ping_timeout));
+        self.resend_updates(now, effects);
+    }
+
+    fn on_refused(&mut self, link: Link, refusal: Refusal, effects: &mut Effects) {
+        match refusal {
+            Refusal::WrongCluster { .. }
+            | Refusal::SlaveUnknown { .. }
+            | Refusal::NotYours { .. }
+            | Refusal::Invalid { .. } => self.exit_refused(refusal, effects),
+            Refusal::NotLeading { leader } => self.leave_master(link, leader, effects),
+            other => {
+                info!(code = other.code(), why = %other, "master refused this slave, trying again");
+                self.leave_master(link, None, effects);
+            }
+        }
+    }
+
+    /// No master of ours will ever say yes: an operator must act.
+    fn exit_refused(&mut self, why: Refusal, effects: &mut Effects) {
+        self.link = None;
+        self.timers.clear(&Due::Master);
+        self.recall_updates();
+        effects.push(Effect::Exit { why: Some(why) });
+    }
+
+    fn on_ping(&mut self, link: Link, registered: bool, now: Timestamp, effects: &mut Effects) {
+        let connection = link.connection;
+        effects.push(Effect::Send {
+            connection,
+            message: SlaveToMaster::Pong,
+        });
+        let Some(ping_timeout) = link.ping_timeout else {
+            return;
+        };
+        if registered {
+            self.timers.set(Due::Master, now.after(ping_timeout));
+        } else {
+            // semantics: K2, the master lost sight of us; this connection is as good as a new one.
+            self.link = Some(Link {
+                connection,
+                ping_timeout: None,
+            });
+            self.recall_updates();
+            self.ask_to_register(now, effects);
+        }
+    }
+
+    /// Nothing is in flight any more.
+    fn recall_updates(&mut self) {
+        for (key, stream) in &mut self.streams {
+            stream.recall();
+            self.timers.clear(&Due::Retry(key.clone()));
+        }
+    }
+
+    /// semantics: I1, the head of every stream goes out again, at a pace that the send queue takes.
+    fn resend_updates(&mut self, now: Timestamp, effects: &mut Effects) {
+        self.recall_updates();
+        let keys: Vec<TaskKey> = self.streams.keys().cloned().collect();
+        for (nth, key) in keys.into_iter().enumerate() {
+            if nth < RESEND_BURST {
+                self.send_head(&key, now, effects);
+            } else {
+                let step = u32::try_from(nth / RESEND_BURST).unwrap_or(u32::MAX);
+                self.timers
+                    .set(Due::Retry(key), now.after(RESEND_STEP * step));
+            }
+        }
+    }
+
+    pub(crate) fn slave_id(&self) -> Option<SlaveId> {
+        self.identity.map(|identity| identity.slave_id)
+    }
+}
+
+fn wrong_cluster(masters: ClusterId, slaves: ClusterId) -> Refusal {
+    Refusal::WrongCluster {
+        ours: masters,
+        theirs: slaves,
+    }
+}
+
+/// Roughly what a report takes on the wire.
+fn report_bytes(task: &Task) -> usize {
+    let description = &task.run.task;
+    let command = description
+        .command
+        .as_ref()
+        .map_or(0, |command| command.bytes());
+    512 + command + description.data.len()
+}

@@ -1,0 +1,140 @@
+//! One task on this slave, from its acceptance to the acknowledgement of its last update.
+
+use std::time::Duration;
+
+use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
+use meros_proto::message::slave::RunTask;
+use meros_proto::resources::Resources;
+use meros_proto::role::RoleName;
+use meros_proto::status::{TaskState, TaskStatus};
+use meros_proto::task::{KILL_GRACE_DEFAULT, KILL_GRACE_MAX};
+use meros_proto::time::Timestamp;
+
+use crate::event::{ContainerId, RecordId, TaskKey};
+
+/// How far a task has come. `Accepted -> Starting -> Running -> Ended`; each may go straight to
+/// `Ended`, which is never left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its record is on its way to the disk; nothing has been started.
+    Accepted { record: RecordId },
+    /// Its container was asked for.
+    Starting { container: ContainerId },
+    /// Its first process runs.
+    Running { container: ContainerId, pid: u32 },
+    /// Its process tree is dead or never was; only updates are left.
+    Ended,
+}
+
+/// Why a task is being ended by us. The first cause is the one that is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its framework or an operator asked for it.
+    Requested,
+    /// It ran for longer than it said.
+    CompletionTime,
+    /// The slave is going.
+    SlaveGoes,
+    /// Its framework is gone: nobody is told.
+    FrameworkGone,
+}
+
+/// A task is being ended by us (semantics M5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) cause: Cause,
+    /// From SIGTERM to SIGKILL.
+    pub(crate) grace: Duration,
+    /// When SIGKILL follows, once SIGTERM is out.
+    pub(crate) kill_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) run: Box<RunTask>,
+    pub(crate) phase: Phase,
+    pub(crate) ending: Option<Ending>,
+    /// Its framework is gone: it has no updates, takes no resources, and is forgotten when its
+    /// container has ended.
+    pub(crate) abandoned: bool,
+    /// The newest state, maybe not durable yet.
+    pub(crate) state: TaskState,
+    /// The last status that was acknowledged, for reports to new masters.
+    pub(crate) acknowledged: Option<Box<TaskStatus>>,
+}
+
+impl Task {
+    pub(crate) fn new(run: Box<RunTask>, phase: Phase) -> Self {
+        Self {
+            run,
+            phase,
+            ending: None,
+            abandoned: false,
+            state: TaskState::Staging,
+            acknowledged: None,
+        }
+    }
+
+    pub(crate) fn container(&self) -> Option<ContainerId> {
+        match self.phase {
+            Phase::Starting { container } | Phase::Running { container, .. } => Some(container),
+            Phase::Accepted { .. } | Phase::Ended => None,
+        }
+    }
+
+    /// The grace of a kill: the one asked for, else the task's, else the default; never so long
+    /// that a kill does not end (semantics M5).
+    pub(crate) fn grace(&self, asked: Option<Duration>) -> Duration {
+        asked
+            .or(self.run.task.kill_grace)
+            .unwrap_or(KILL_GRACE_DEFAULT)
+            .min(KILL_GRACE_MAX)
+    }
+
+    pub(crate) fn summary<'a>(&'a self, key: &'a TaskKey, incarnation: u32) -> TaskSummary<'a> {
+        let pid = match self.phase {
+            Phase::Running { pid, .. } => Some(pid),
+            _ => None,
+        };
+        debug_assert!(
+            self.container()
+                .is_none_or(|c| c.incarnation == incarnation)
+        );
+        TaskSummary {
+            framework_id: key.0,
+            task_id: &key.1,
+            name: &self.run.task.name,
+            role: &self.run.role,
+            resources: &self.run.task.resources,
+            state: self.state,
+            container: self.container(),
+            pid,
+        }
+    }
+}
+
+/// The executor of a command task: the slave itself, under the id of the task.
+pub(crate) fn executor_of(task: &TaskId) -> ExecutorId {
+    ExecutorId::from(task)
+}
+
+/// What can be read of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskSummary<'a> {
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// Its id.
+    pub task_id: &'a TaskId,
+    /// Its name.
+    pub name: &'a str,
+    /// The role its resources are allocated to.
+    pub role: &'a RoleName,
+    /// What it was launched with.
+    pub resources: &'a Resources,
+    /// Its newest state.
+    pub state: TaskState,
+    /// Its container, while it may exist.
+    pub container: Option<ContainerId>,
+    /// Its first process, while it runs.
+    pub pid: Option<u32>,
+}

@@ -1,0 +1,323 @@
+//! The slave as scripts: an event, and exactly the effects that follow.
+
+mod life;
+mod master;
+mod property;
+
+use std::time::Duration;
+
+use meros_proto::attribute::Attributes;
+use meros_proto::framework::FrameworkCapability;
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::message::master::SlaveToMaster;
+use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
+use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveDescription;
+use meros_proto::status::TaskExit;
+use meros_proto::task::{Command, TaskDescription};
+use meros_proto::time::Timestamp;
+
+use crate::*;
+
+pub(crate) const CLUSTER: ClusterId = ClusterId(7);
+pub(crate) const SLAVE: SlaveId = SlaveId(4);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(75);
+
+pub(crate) fn config() -> Config {
+    Config::new(SlaveDescription {
+        hostname: "host".to_owned(),
+        http_address: String::new(),
+        resources: "cpus:4;mem:4096;ports:[31000-32000]".parse().unwrap(),
+        attributes: Attributes::default(),
+        capabilities: Vec::new(),
+        version: "0".to_owned(),
+    })
+}
+
+pub(crate) fn run(framework: u32, task: &str) -> RunTask {
+    let resources = "cpus:1;mem:64".parse().unwrap();
+    let command = Command::shell("true");
+    RunTask {
+        framework: TaskFramework {
+            framework_id: FrameworkId(framework),
+            name: "f".to_owned(),
+            user: None,
+            checkpoint: true,
+            capabilities: Vec::new(),
+        },
+        role: "*".parse::<RoleName>().unwrap(),
+        task: TaskDescription::command(TaskId::new(task).unwrap(), SLAVE, resources, command),
+    }
+}
+
+pub(crate) fn killing(mut run: RunTask) -> RunTask {
+    run.framework
+        .capabilities
+        .push(FrameworkCapability::TaskKillingState);
+    run
+}
+
+pub(crate) fn exit(exit: TaskExit) -> ContainerExit {
+    ContainerExit {
+        exit,
+        limitation: None,
+        message: String::new(),
+    }
+}
+
+/// A slave, its disk and its clock.
+pub(crate) struct Slave {
+    pub(crate) core: SlaveCore,
+    pub(crate) now: Timestamp,
+    /// What is durable.
+    pub(crate) disk: Checkpoint,
+    /// What is on its way there.
+    pub(crate) writing: Vec<(RecordId, Record)>,
+    /// What nobody has looked at yet.
+    unread: Vec<String>,
+}
+
+impl Slave {
+    pub(crate) fn with(config: Config, disk: Checkpoint) -> Self {
+        let now = Timestamp(1_000_000_000);
+        let mut effects = Effects::new();
+        let core = SlaveCore::new(config, disk.clone(), now, &mut effects);
+        let mut slave = Self {
+            core,
+            now,
+            disk,
+            writing: Vec::new(),
+            unread: Vec::new(),
+        };
+        slave.take(effects);
+        slave
+    }
+
+    /// A slave with an empty data directory whose incarnation is on disk.
+    pub(crate) fn new() -> Self {
+        let mut slave = Self::with(config(), Checkpoint::default());
+        slave.expect(&["persist incarnation 1"]);
+        slave.durable(&[]);
+        slave
+    }
+
+    /// A slave that is registered on connection 1.
+    pub(crate) fn registered() -> Self {
+        let mut slave = Self::new();
+        slave.on(
+            Event::Connected {
+                connection: ConnectionId(1),
+            },
+            &["send 1 register"],
+        );
+        slave.hear(registered(), &["persist identity S4"]);
+        slave.durable(&[]);
+        slave
+    }
+
+    /// With a task `F1/t` that runs and whose RUNNING is acknowledged.
+    pub(crate) fn running(run: RunTask) -> Self {
+        let mut slave = Self::registered();
+        slave.start(run);
+        slave.acknowledge("t", 1, &["persist acknowledged F1/t #1"]);
+        slave.durable(&[]);
+        slave
+    }
+
+    /// Runs the task `F1/t` up to its RUNNING being sent.
+    pub(crate) fn start(&mut self, run: RunTask) {
+        self.hear(
+            MasterToSlave::RunTask(Box::new(run)),
+            &["persist task F1/t"],
+        );
+        self.durable(&["start 1-1 F1/t"]);
+        let started = Event::ContainerStarted {
+            container: container(1),
+            pid: 99,
+        };
+        self.on(started, &["persist update F1/t RUNNING #1"]);
+        self.durable(&["send 1 update F1/t RUNNING #1 latest RUNNING"]);
+    }
+
+    /// The same disk, another life.
+    pub(crate) fn restarted(mut self) -> Self {
+        self.expect(&[]);
+        Self::with(config(), std::mem::take(&mut self.disk))
+    }
+
+    fn take(&mut self, mut effects: Effects) {
+        for effect in effects.drain() {
+            self.unread.push(line(&effect));
+            if let Effect::Persist { id, record } = effect {
+                self.writing.push((id, record));
+            }
+        }
+        self.core.check_invariants();
+    }
+
+    /// What has happened and was not looked at yet is exactly this.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, lines: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.unread), lines);
+    }
+
+    pub(crate) fn feed(&mut self, event: Event) {
+        let mut effects = Effects::new();
+        self.core.handle(event, self.now, &mut effects);
+        self.take(effects);
+    }
+
+    #[track_caller]
+    pub(crate) fn on(&mut self, event: Event, lines: &[&str]) {
+        self.expect(&[]);
+        self.feed(event);
+        self.expect(lines);
+    }
+
+    /// A message of the master on connection 1.
+    #[track_caller]
+    pub(crate) fn hear(&mut self, message: MasterToSlave, lines: &[&str]) {
+        self.on(
+            Event::Master {
+                connection: ConnectionId(1),
+                message,
+            },
+            lines,
+        );
+    }
+
+    /// All that was written is durable.
+    #[track_caller]
+    pub(crate) fn durable(&mut self, lines: &[&str]) {
+        let (record, _) = *self
+            .writing
+            .last()
+            .as_ref()
+            .map(|last| (last.0, ()))
+            .as_ref()
+            .unwrap();
+        for (_, record) in self.writing.drain(..) {
+            self.disk.apply(record);
+        }
+        self.on(Event::Persisted { record }, lines);
+    }
+
+    #[track_caller]
+    pub(crate) fn acknowledge(&mut self, task: &str, number: u64, lines: &[&str]) {
+        let incarnation = self.core.incarnation();
+        let update_id = UpdateId::by_slave(SLAVE, incarnation, number);
+        let task_id = TaskId::new(task).unwrap();
+        let framework_id = FrameworkId(1);
+        self.hear(
+            MasterToSlave::Acknowledge {
+                framework_id,
+                task_id,
+                update_id,
+            },
+            lines,
+        );
+    }
+
+    #[track_caller]
+    pub(crate) fn after(&mut self, duration: Duration, lines: &[&str]) {
+        self.now = self.now.after(duration);
+        self.on(Event::Tick, lines);
+    }
+}
+
+pub(crate) fn container(number: u64) -> ContainerId {
+    ContainerId {
+        incarnation: 1,
+        number,
+    }
+}
+
+pub(crate) fn registered() -> MasterToSlave {
+    MasterToSlave::Registered {
+        slave_id: SLAVE,
+        cluster_id: CLUSTER,
+        epoch: Epoch(1),
+        ping_timeout: PING_TIMEOUT,
+    }
+}
+
+/// An effect in one line.
+fn line(effect: &Effect) -> String {
+    let key = |key: &TaskKey| format!("{}/{}", key.0, key.1);
+    let word = |state: meros_proto::status::TaskState| state.name().trim_start_matches("TASK_");
+    let number = |id: Option<UpdateId>| id.map_or(0, |id| u64::try_from(id.0 & 0xffff).unwrap());
+    match effect {
+        Effect::Persist { record, .. } => match record {
+            Record::Identity(identity) => format!("persist identity {}", identity.slave_id),
+            Record::IncarnationStarted(n) => format!("persist incarnation {n}"),
+            Record::TaskAdded(run) => {
+                format!(
+                    "persist task {}/{}",
+                    run.framework.framework_id, run.task.task_id
+                )
+            }
+            Record::UpdateMade {
+                framework_id,
+                status,
+            } => format!(
+                "persist update {framework_id}/{} {} #{}",
+                status.task_id,
+                word(status.state),
+                number(status.update_id)
+            ),
+            Record::UpdateAcknowledged { task, update_id } => {
+                format!(
+                    "persist acknowledged {} #{}",
+                    key(task),
+                    number(Some(*update_id))
+                )
+            }
+            Record::TaskForgotten { task } => format!("persist forgotten {}", key(task)),
+            Record::FrameworkShutDown { framework_id } => {
+                format!("persist shutdown {framework_id}")
+            }
+            Record::Left => "persist left".to_owned(),
+        },
+        Effect::Send {
+            connection,
+            message,
+        } => {
+            let what = match message {
+                SlaveToMaster::Register { .. } => "register".to_owned(),
+                SlaveToMaster::ReportTasks { tasks } => {
+                    let tasks: Vec<String> = tasks
+                        .iter()
+                        .map(|t| format!("{}/{} {}", t.framework_id, t.task.task_id, word(t.state)))
+                        .collect();
+                    format!("report {}", tasks.join(", "))
+                }
+                SlaveToMaster::Reregister { slave_id, .. } => format!("reregister {slave_id}"),
+                SlaveToMaster::Pong => "pong".to_owned(),
+                SlaveToMaster::Update(update) => format!(
+                    "update {}/{} {} #{} latest {}",
+                    update.framework_id,
+                    update.status.task_id,
+                    word(update.status.state),
+                    number(update.status.update_id),
+                    word(update.latest_state)
+                ),
+                SlaveToMaster::Unregister => "unregister".to_owned(),
+            };
+            format!("send {} {what}", connection.0)
+        }
+        Effect::Reconnect { connection, leader } => match leader {
+            Some(leader) => format!("reconnect {} to {leader}", connection.0),
+            None => format!("reconnect {}", connection.0),
+        },
+        Effect::StartContainer { container, run, .. } => {
+            format!(
+                "start {container} {}/{}",
+                run.framework.framework_id, run.task.task_id
+            )
+        }
+        Effect::KillContainer { container, grace } => format!("kill {container} {grace:?}"),
+        Effect::FrameworkForgotten { framework_id } => format!("forgotten {framework_id}"),
+        Effect::Exit { why: None } => "exit".to_owned(),
+        Effect::Exit { why: Some(why) } => format!("exit {}", why.code()),
+    }
+}

@@ -1,0 +1,517 @@
+//! Random events, nonsense included.
+
+use meros_proto::message::slave::ReconcileOnSlave;
+use meros_proto::refusal::Refusal;
+use meros_proto::status::TaskState;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// What may happen next; resolved against the slave as it is then.
+#[derive(Debug, Clone)]
+enum Step {
+    Connect(u64),
+    Disconnect(u64),
+    Welcome {
+        connection: u64,
+        epoch: u64,
+        cluster: u128,
+    },
+    Ping {
+        connection: u64,
+        registered: bool,
+    },
+    Refuse {
+        connection: u64,
+        which: u8,
+    },
+    Run {
+        connection: u64,
+        framework: u32,
+        task: u8,
+        cpus: u8,
+        killing: bool,
+        limit: bool,
+    },
+    Kill {
+        framework: u32,
+        task: u8,
+        grace: Option<u16>,
+    },
+    Shutdown {
+        framework: u32,
+    },
+    Reconcile {
+        framework: u32,
+        task: u8,
+        started: bool,
+    },
+    /// Of the update in flight, or of another one.
+    Acknowledge {
+        framework: u32,
+        task: u8,
+        number: Option<u64>,
+    },
+    /// Of the records under way.
+    Durable {
+        how_many: u8,
+    },
+    Started {
+        nth: u64,
+    },
+    NotStarted {
+        nth: u64,
+    },
+    Ended {
+        nth: u64,
+        exit: i8,
+    },
+    Stop {
+        leave: bool,
+    },
+    Wait {
+        millis: u32,
+    },
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let connection = || 0_u64..4;
+    let framework = || 0_u32..3;
+    let task = || 0_u8..5;
+    prop_oneof![
+        2 => connection().prop_map(Step::Connect),
+        1 => connection().prop_map(Step::Disconnect),
+        4 => (connection(), 0_u64..3, prop::sample::select(vec![7_u128, 7, 7, 7, 7, 8]))
+            .prop_map(|(connection, epoch, cluster)| Step::Welcome { connection, epoch, cluster }),
+        2 => (connection(), prop::bool::weighted(0.8))
+            .prop_map(|(connection, registered)| Step::Ping { connection, registered }),
+        1 => (connection(), 0_u8..4)
+            .prop_map(|(connection, which)| Step::Refuse { connection, which }),
+        8 => (connection(), framework(), task(), 0_u8..6, any::<bool>(), any::<bool>()).prop_map(
+            |(connection, framework, task, cpus, killing, limit)| {
+                Step::Run { connection, framework, task, cpus, killing, limit }
+            }
+        ),
+        4 => (framework(), task(), prop::option::of(any::<u16>()))
+            .prop_map(|(framework, task, grace)| Step::Kill { framework, task, grace }),
+        1 => framework().prop_map(|framework| Step::Shutdown { framework }),
+        2 => (framework(), task(), any::<bool>())
+            .prop_map(|(framework, task, started)| Step::Reconcile { framework, task, started }),
+        8 => (framework(), task(), prop::option::weighted(0.2, 0_u64..20))
+            .prop_map(|(framework, task, number)| Step::Acknowledge { framework, task, number }),
+        12 => (0_u8..8).prop_map(|how_many| Step::Durable { how_many }),
+        6 => (0_u64..12).prop_map(|nth| Step::Started { nth }),
+        1 => (0_u64..12).prop_map(|nth| Step::NotStarted { nth }),
+        6 => (0_u64..12, any::<i8>()).prop_map(|(nth, exit)| Step::Ended { nth, exit }),
+        1 => prop::bool::weighted(0.3).prop_map(|leave| Step::Stop { leave }),
+        3 => (0_u32..100_000).prop_map(|millis| Step::Wait { millis }),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// A slave with the little world around it.
+struct World {
+    core: SlaveCore,
+    now: Timestamp,
+    disk: Checkpoint,
+    writing: Vec<(RecordId, Record)>,
+    connection: u64,
+    /// Containers that were asked for and have not ended, and whether they have started.
+    containers: Vec<(ContainerId, bool)>,
+    exited: bool,
+    log: Vec<String>,
+    /// Updates whose record was seen before they were sent, and tasks likewise.
+    promised: BTreeSet<UpdateId>,
+    tasks_written: BTreeSet<TaskKey>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut effects = Effects::new();
+        let now = Timestamp(1);
+        let core = SlaveCore::new(config(), Checkpoint::default(), now, &mut effects);
+        let mut world = Self {
+            core,
+            now,
+            disk: Checkpoint::default(),
+            writing: Vec::new(),
+            connection: 0,
+            containers: Vec::new(),
+            exited: false,
+            log: Vec::new(),
+            promised: BTreeSet::new(),
+            tasks_written: BTreeSet::new(),
+        };
+        world.carry_out(effects);
+        world
+    }
+
+    fn carry_out(&mut self, mut effects: Effects) {
+        for effect in effects.drain() {
+            self.log.push(line(&effect));
+            match effect {
+                Effect::Persist { id, record } => self.writing.push((id, record)),
+                Effect::StartContainer { container, run, .. } => {
+                    let key = (run.framework.framework_id, run.task.task_id);
+                    assert!(
+                        self.tasks_written.contains(&key),
+                        "S8: started before it was durable"
+                    );
+                    self.containers.push((container, false));
+                }
+                Effect::KillContainer { container, .. } => {
+                    assert!(
+                        self.containers.contains(&(container, true)),
+                        "kills what does not run"
+                    );
+                }
+                Effect::Send {
+                    message: SlaveToMaster::Update(update),
+                    ..
+                } => {
+                    let id = update.status.update_id.expect("slaves' updates have ids");
+                    assert!(
+                        self.promised.contains(&id),
+                        "S8: sent before it was durable"
+                    );
+                }
+                Effect::Exit { .. } => self.exited = true,
+                Effect::Send { .. }
+                | Effect::Reconnect { .. }
+                | Effect::FrameworkForgotten { .. } => {}
+            }
+        }
+        self.core.check_invariants();
+    }
+
+    fn feed(&mut self, event: Event) {
+        let mut effects = Effects::new();
+        self.core.handle(event, self.now, &mut effects);
+        self.carry_out(effects);
+    }
+
+    fn hear(&mut self, connection: u64, message: MasterToSlave) {
+        // 0 stands for whatever is the newest connection.
+        let connection = ConnectionId(if connection == 0 {
+            self.connection
+        } else {
+            connection
+        });
+        self.feed(Event::Master {
+            connection,
+            message,
+        });
+    }
+
+    fn make_durable(&mut self, how_many: usize) {
+        let how_many = how_many.min(self.writing.len());
+        let mut last = None;
+        for (id, record) in self.writing.drain(..how_many) {
+            match &record {
+                Record::UpdateMade { status, .. } => {
+                    self.promised
+                        .insert(status.update_id.expect("made with an id"));
+                }
+                Record::TaskAdded(run) => {
+                    self.tasks_written
+                        .insert((run.framework.framework_id, run.task.task_id.clone()));
+                }
+                _ => {}
+            }
+            self.disk.apply(record);
+            last = Some(id);
+        }
+        if let Some(record) = last {
+            self.feed(Event::Persisted { record });
+        }
+    }
+
+    fn restart(&mut self) {
+        self.writing.clear();
+        self.containers.clear();
+        self.exited = false;
+        let mut effects = Effects::new();
+        self.core = SlaveCore::new(config(), self.disk.clone(), self.now, &mut effects);
+        self.log.push("-- restart".to_owned());
+        self.carry_out(effects);
+    }
+
+    fn step(&mut self, step: Step) {
+        if self.exited {
+            self.restart();
+        }
+        let task_id = |task: u8| TaskId::new(format!("t{task}")).unwrap();
+        match step {
+            Step::Connect(connection) => {
+                self.connection = self.connection.max(connection) + 1;
+                self.feed(Event::Connected {
+                    connection: ConnectionId(self.connection),
+                });
+            }
+            Step::Disconnect(back) => {
+                let connection = ConnectionId(self.connection.saturating_sub(back));
+                self.feed(Event::Disconnected { connection });
+            }
+            Step::Welcome {
+                connection,
+                epoch,
+                cluster,
+            } => self.hear(
+                connection.saturating_sub(2),
+                MasterToSlave::Registered {
+                    slave_id: SLAVE,
+                    cluster_id: ClusterId(cluster),
+                    epoch: Epoch(epoch / 2),
+                    ping_timeout: Duration::from_secs(epoch * 40),
+                },
+            ),
+            Step::Ping {
+                connection,
+                registered,
+            } => {
+                self.hear(
+                    connection.saturating_sub(2),
+                    MasterToSlave::Ping { registered },
+                );
+            }
+            Step::Refuse { connection, which } => {
+                let refusal = match which {
+                    0 => Refusal::SlaveUnknown { slave_id: SLAVE },
+                    1 => Refusal::NotLeading { leader: None },
+                    2 => Refusal::Recovering,
+                    _ => Refusal::TooSlow,
+                };
+                self.hear(connection, MasterToSlave::Refused(refusal));
+            }
+            Step::Run {
+                connection,
+                framework,
+                task,
+                cpus,
+                killing: kills,
+                limit,
+            } => {
+                let mut run = run(framework, task_id(task).as_str());
+                run.task.resources = format!("cpus:{cpus};ports:[31000-31010]").parse().unwrap();
+                run.task.max_completion_time = limit.then_some(Duration::from_secs(20));
+                let run = if kills { killing(run) } else { run };
+                self.hear(
+                    connection.saturating_sub(2),
+                    MasterToSlave::RunTask(Box::new(run)),
+                );
+            }
+            Step::Kill {
+                framework,
+                task,
+                grace,
+            } => {
+                let grace = grace.map(|grace| Duration::from_millis(grace.into()));
+                let framework_id = FrameworkId(framework);
+                let task_id = task_id(task);
+                self.hear(
+                    0,
+                    MasterToSlave::KillTask {
+                        framework_id,
+                        task_id,
+                        grace,
+                    },
+                );
+            }
+            Step::Shutdown { framework } => {
+                let framework_id = FrameworkId(framework);
+                self.hear(0, MasterToSlave::ShutdownFramework { framework_id });
+            }
+            Step::Reconcile {
+                framework,
+                task,
+                started,
+            } => {
+                let framework_id = FrameworkId(framework);
+                let task = ReconcileOnSlave {
+                    framework_id,
+                    task_id: task_id(task),
+                    started,
+                };
+                self.hear(0, MasterToSlave::ReconcileTasks { tasks: vec![task] });
+            }
+            Step::Acknowledge {
+                framework,
+                task,
+                number,
+            } => {
+                let key = (FrameworkId(framework), task_id(task));
+                let head = self
+                    .core
+                    .streams
+                    .get(&key)
+                    .and_then(|s| s.statuses().next());
+                let update_id = match (number, head) {
+                    (None, Some(status)) => status.update_id.expect("made with an id"),
+                    (number, _) => UpdateId::by_slave(SLAVE, 1, number.unwrap_or(3)),
+                };
+                let (framework_id, task_id) = key;
+                self.hear(
+                    0,
+                    MasterToSlave::Acknowledge {
+                        framework_id,
+                        task_id,
+                        update_id,
+                    },
+                );
+            }
+            Step::Durable { how_many } => self.make_durable(how_many.into()),
+            Step::Started { nth } => {
+                let container = self.container(nth, |started| !started);
+                if let Some(at) = self.containers.iter().position(|c| c.0 == container) {
+                    self.containers[at].1 = true;
+                }
+                self.feed(Event::ContainerStarted { container, pid: 5 });
+            }
+            Step::NotStarted { nth } => {
+                let container = self.container(nth, |started| !started);
+                self.containers.retain(|c| c.0 != container);
+                let message = "no".to_owned();
+                self.feed(Event::ContainerNotStarted { container, message });
+            }
+            Step::Ended { nth, exit: code } => {
+                let container = self.container(nth, |started| started);
+                self.containers.retain(|c| c.0 != container);
+                let code = i32::from(code);
+                let how = if code < 0 {
+                    TaskExit::Signal(-code)
+                } else {
+                    TaskExit::Code(code)
+                };
+                self.feed(Event::ContainerEnded {
+                    container,
+                    exit: exit(how),
+                });
+            }
+            Step::Stop { leave } => {
+                let grace = Duration::from_secs(5);
+                self.feed(if leave {
+                    Event::Leave { grace }
+                } else {
+                    Event::Stop { grace }
+                });
+            }
+            Step::Wait { millis } => {
+                self.now = self.now.after(Duration::from_millis(millis.into()));
+                self.feed(Event::Tick);
+                assert!(
+                    self.core.next_deadline().is_none_or(|at| at > self.now),
+                    "something due was left"
+                );
+            }
+            Step::Crash => self.restart(),
+        }
+    }
+
+    /// One of the containers in question, or sometimes one that nobody knows.
+    fn container(&self, nth: u64, which: impl Fn(bool) -> bool) -> ContainerId {
+        let known: Vec<ContainerId> = self
+            .containers
+            .iter()
+            .filter(|(_, started)| which(*started))
+            .map(|c| c.0)
+            .collect();
+        let nth = usize::try_from(nth).unwrap();
+        match known.get(nth % (known.len() + 1)) {
+            Some(container) => *container,
+            None => ContainerId {
+                incarnation: self.core.incarnation(),
+                number: 1_000_000,
+            },
+        }
+    }
+}
+
+fn play(steps: &[Step]) -> World {
+    let mut world = World::new();
+    steps.iter().cloned().for_each(|step| world.step(step));
+    world
+}
+
+/// What a core holds, in the form of a checkpoint.
+fn remembered(core: &SlaveCore) -> Checkpoint {
+    let updates = core.streams.iter();
+    let updates = updates.map(|(key, stream)| (key.clone(), stream.statuses().cloned().collect()));
+    let kept = core.tasks.iter().filter(|(_, task)| !task.abandoned);
+    let started = |key: &TaskKey, task: &Task| {
+        let is_running = |state| matches!(state, TaskState::Running);
+        let acknowledged = task
+            .acknowledged
+            .as_ref()
+            .is_some_and(|s| is_running(s.state));
+        let queued = core
+            .streams
+            .get(key)
+            .is_some_and(|s| s.statuses().any(|s| is_running(s.state)));
+        acknowledged || queued || matches!(task.state, TaskState::Killing)
+    };
+    Checkpoint {
+        identity: core.identity,
+        incarnation: core.incarnation,
+        tasks: kept
+            .map(|(key, task)| {
+                let started = started(key, task);
+                (
+                    key.clone(),
+                    CheckpointedTask {
+                        run: task.run.clone(),
+                        started,
+                    },
+                )
+            })
+            .collect(),
+        updates: updates.collect(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_after_every_event_and_the_same_events_have_the_same_effects(
+        steps in prop::collection::vec(step(), 1..200)
+    ) {
+        let world = play(&steps);
+        prop_assert_eq!(world.log, play(&steps).log);
+    }
+
+    #[test]
+    fn what_is_on_disk_is_what_the_slave_holds(steps in prop::collection::vec(step(), 1..200)) {
+        let mut world = play(&steps);
+        while !world.writing.is_empty() {
+            world.make_durable(usize::MAX);
+        }
+        let mut held = remembered(&world.core);
+        // Whether an ended task had run is no longer held in memory, and no longer matters.
+        for (key, task) in &mut held.tasks {
+            if world.core.tasks[key].state.is_terminal() {
+                task.started = world.disk.tasks.get(key).is_some_and(|t| t.started);
+            }
+        }
+        prop_assert_eq!(held, world.disk);
+    }
+
+    #[test]
+    fn replay_never_panics_whatever_the_order(
+        steps in prop::collection::vec(step(), 1..100),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..100),
+    ) {
+        let mut records: Vec<Record> = Vec::new();
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+            records.extend(world.writing.iter().map(|(_, record)| record.clone()));
+        }
+        let shuffled = picks.iter().filter(|_| !records.is_empty());
+        let checkpoint: Checkpoint = shuffled.map(|pick| pick.get(&records).clone()).collect();
+        let mut effects = Effects::new();
+        let core = SlaveCore::new(config(), checkpoint, Timestamp(5), &mut effects);
+        drop(core);
+    }
+}
