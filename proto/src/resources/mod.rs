@@ -6,6 +6,8 @@
 //!
 //! Absent: fairness, offers and slaves. The allocator has a denser form of its own.
 
+use std::cmp::Ordering;
+
 use smallvec::SmallVec;
 
 mod declare;
@@ -290,23 +292,29 @@ impl Resources {
     }
 
     /// Where the entry with this identity is at or after position `at`, or where it belongs.
+    #[inline]
     fn find(&self, wanted: &Resource, at: usize) -> Result<usize, usize> {
-        // Entries are few and callers walk in order, so the next one is nearly always it.
+        // Callers walk in order and sums are alike, so nearly always it is the next one.
+        match self.entries.get(at) {
+            Some(entry) if entry.is_same_plain(wanted) => Ok(at),
+            _ => self.search(wanted, at),
+        }
+    }
+
+    fn search(&self, wanted: &Resource, at: usize) -> Result<usize, usize> {
+        let rest = &self.entries[at..];
+        // A few steps are cheaper than halving, and most sums are short.
         const STEPS: usize = 8;
-        for (step, entry) in self.entries[at..].iter().take(STEPS).enumerate() {
+        for (offset, entry) in rest.iter().take(STEPS).enumerate() {
             match entry.cmp_identity(wanted) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => return Ok(at + step),
-                std::cmp::Ordering::Greater => return Err(at + step),
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(at + offset),
+                Ordering::Greater => return Err(at + offset),
             }
         }
-        let rest = self.entries.len().min(at + STEPS);
-        let first =
-            rest + self.entries[rest..].partition_point(|entry| entry.cmp_identity(wanted).is_lt());
-        match self.entries.get(first) {
-            Some(entry) if entry.cmp_identity(wanted).is_eq() => Ok(first),
-            _ => Err(first),
-        }
+        rest.binary_search_by(|entry| entry.cmp_identity(wanted))
+            .map(|found| at + first_equal(rest, found))
+            .map_err(|place| at + place)
     }
 
     /// The entries for which `keep` holds; what is left of a canonical sum is canonical.
@@ -320,6 +328,15 @@ impl Resources {
                 .collect(),
         }
     }
+}
+
+/// The first of the entries that are interchangeable with the one at `found`: copies of a volume.
+fn first_equal(entries: &[Resource], found: usize) -> usize {
+    let copies = entries[..found].iter().rev();
+    found
+        - copies
+            .take_while(|entry| entry.cmp_identity(&entries[found]).is_eq())
+            .count()
 }
 
 impl From<Resource> for Resources {

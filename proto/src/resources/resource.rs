@@ -292,6 +292,19 @@ impl Resource {
             })
     }
 
+    /// Whether [`Resource::cmp_identity`] is equal without looking at reservations and volumes,
+    /// which most resources do not have.
+    #[inline]
+    pub(super) fn is_same_plain(&self, other: &Resource) -> bool {
+        let is_plain =
+            |resource: &Resource| resource.reservations.is_empty() && resource.volume.is_none();
+        is_plain(self)
+            && is_plain(other)
+            && self.name == other.name
+            && self.value.kind() == other.value.kind()
+            && self.revocable == other.revocable
+    }
+
     /// Whether a want for `want`, written without reservations, can be met from this.
     pub(super) fn can_serve(&self, want: &Resource) -> bool {
         self.name == want.name

@@ -255,6 +255,21 @@ fn a_volume_is_taken_whole_and_copies_count() {
 }
 
 #[test]
+fn many_copies_of_volumes_are_told_apart_from_each_other() {
+    let (v, w) = (resources("disk(ads)[v:x]:1"), resources("disk(ads)[w:x]:1"));
+    let times = |one: &Resources, n: usize| {
+        (0..n).fold(Resources::new(), |sum, _| sum.checked_add(one).unwrap())
+    };
+    let all = times(&v, 20).checked_add(&times(&w, 20)).unwrap();
+    assert!(all.contains(&times(&w, 20)) && !all.contains(&times(&w, 21)));
+    assert_eq!(all.checked_sub(&times(&w, 20)).unwrap(), times(&v, 20));
+    assert_eq!(
+        all.checked_sub(&times(&v, 19)).unwrap(),
+        v.checked_add(&times(&w, 20)).unwrap()
+    );
+}
+
+#[test]
 fn what_cannot_be_is_refused_at_construction() {
     let scalar =
         |name: ResourceName, text: &str| Resource::new(name, text.parse::<Scalar>().unwrap());
