@@ -1,6 +1,9 @@
 //! The common arithmetic on resources does not allocate, counted by the allocator itself.
 
-#![expect(unsafe_code, reason = "an allocator that counts can only be written as one")]
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts can only be written as one"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
