@@ -26,7 +26,9 @@ pub enum AttributesError {
         name: String,
     },
     /// Over [`ATTRIBUTES_MAX`] or [`ATTRIBUTE_BYTES_MAX`].
-    #[error("too many or too long attributes: at most {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} bytes")]
+    #[error(
+        "too many or too long attributes: at most {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} bytes"
+    )]
     TooLarge,
 }
 
@@ -45,11 +47,15 @@ impl Attributes {
             return Err(AttributesError::TooLarge);
         }
         if let Some((name, value)) = pairs.iter().find(|(name, _)| name.trim().is_empty()) {
-            return Err(AttributesError::Form { piece: format!("{name}:{value}") });
+            return Err(AttributesError::Form {
+                piece: format!("{name}:{value}"),
+            });
         }
         pairs.sort();
         if let Some(twin) = pairs.windows(2).find(|w| w[0].0 == w[1].0) {
-            return Err(AttributesError::Twice { name: twin[0].0.clone() });
+            return Err(AttributesError::Twice {
+                name: twin[0].0.clone(),
+            });
         }
         Ok(Self(pairs))
     }
@@ -57,13 +63,18 @@ impl Attributes {
     /// The value of a name.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()?;
+        let at = self
+            .0
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .ok()?;
         Some(&self.0[at].1)
     }
 
     /// All pairs, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Adds a pair, or replaces the value of a name.
@@ -121,7 +132,9 @@ mod tests {
 
     #[test]
     fn attributes_print_as_they_are_read() {
-        let attributes: Attributes = " rack : r12; url:http://x:80 ;".parse().expect("well formed");
+        let attributes: Attributes = " rack : r12; url:http://x:80 ;"
+            .parse()
+            .expect("well formed");
         assert_eq!(attributes.to_string(), "rack:r12;url:http://x:80");
         assert_eq!(attributes.value("rack"), Some("r12"));
         assert_eq!(attributes.value("os"), None);
@@ -129,10 +142,16 @@ mod tests {
 
     #[test]
     fn a_typo_in_attributes_is_named() {
-        let form = |piece: &str| Err(AttributesError::Form { piece: piece.to_owned() });
+        let form = |piece: &str| {
+            Err(AttributesError::Form {
+                piece: piece.to_owned(),
+            })
+        };
         assert_eq!("rack=r12".parse::<Attributes>(), form("rack=r12"));
         assert_eq!(":r12".parse::<Attributes>(), form(":r12"));
-        let twice = AttributesError::Twice { name: "a".to_owned() };
+        let twice = AttributesError::Twice {
+            name: "a".to_owned(),
+        };
         assert_eq!("a:1;a:2".parse::<Attributes>(), Err(twice));
     }
 }

@@ -162,7 +162,10 @@ impl FromStr for OfferId {
             .and_then(|rest| rest.split_once('-'))
             .filter(|(epoch, number)| is_canonical_number(epoch) && is_canonical_number(number))
             .and_then(|(epoch, number)| {
-                Some(Self { epoch: Epoch(epoch.parse().ok()?), number: number.parse().ok()? })
+                Some(Self {
+                    epoch: Epoch(epoch.parse().ok()?),
+                    number: number.parse().ok()?,
+                })
             })
             .ok_or_else(|| ParseIdError::Form {
                 text: shortened(text),
@@ -184,7 +187,9 @@ impl Serialize for OfferId {
 impl<'de> Deserialize<'de> for OfferId {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         if from.is_human_readable() {
-            String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+            String::deserialize(from)?
+                .parse()
+                .map_err(serde::de::Error::custom)
         } else {
             let (epoch, number) = Deserialize::deserialize(from)?;
             Ok(Self { epoch, number })
@@ -196,7 +201,10 @@ impl<'de> Deserialize<'de> for OfferId {
 /// what it becomes on the slave.
 fn check_path_component(text: &str) -> Result<(), ParseIdError> {
     let wrong = |why| {
-        Err(ParseIdError::NotAPathComponent { text: shortened(text), why })
+        Err(ParseIdError::NotAPathComponent {
+            text: shortened(text),
+            why,
+        })
     };
     if text.len() > NAME_BYTES_MAX {
         return Err(ParseIdError::TooLong { bytes: text.len() });
@@ -374,7 +382,10 @@ impl UpdateId {
     /// The `number`-th update made by this life of a slave.
     #[must_use]
     pub fn by_slave(slave: SlaveId, incarnation: u32, number: u64) -> Self {
-        Self((u128::from(slave.0) << 96 | u128::from(incarnation) << 64 | u128::from(number)) & !MADE_BY_MASTER)
+        Self(
+            (u128::from(slave.0) << 96 | u128::from(incarnation) << 64 | u128::from(number))
+                & !MADE_BY_MASTER,
+        )
     }
 
     /// The `number`-th update made by the leader of an epoch.
@@ -401,9 +412,23 @@ mod tests {
         assert_eq!("F0".parse(), Ok(FrameworkId(0)));
         assert_eq!(
             "O2-45".parse(),
-            Ok(OfferId { epoch: Epoch(2), number: 45 })
+            Ok(OfferId {
+                epoch: Epoch(2),
+                number: 45
+            })
         );
-        for bad in ["", "S", "17", "S017", "S-1", "S+1", "s17", "S4294967296", "F3", "S1 "] {
+        for bad in [
+            "",
+            "S",
+            "17",
+            "S017",
+            "S-1",
+            "S+1",
+            "s17",
+            "S4294967296",
+            "F3",
+            "S1 ",
+        ] {
             assert!(bad.parse::<SlaveId>().is_err(), "{bad:?} was taken");
         }
         for bad in ["O", "O2", "O2-", "O-2", "O02-1", "O2-45-1"] {
@@ -413,21 +438,47 @@ mod tests {
 
     #[test]
     fn a_path_or_a_blank_cannot_be_a_task_id() {
-        for bad in ["", ".", "..", "a/b", "/etc/passwd", "../../x", "a b", "a\0b", "a\n"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/etc/passwd",
+            "../../x",
+            "a b",
+            "a\0b",
+            "a\n",
+        ] {
             assert!(TaskId::new(bad).is_err(), "{bad:?} was taken");
         }
         assert!(TaskId::new("x".repeat(256)).is_err());
-        for good in ["a", "web.3", "job:7", "…ünïcode", ".hidden", &"x".repeat(255)] {
-            assert_eq!(TaskId::new(good).map(|id| id.as_str().to_owned()), Ok(good.to_owned()));
+        for good in [
+            "a",
+            "web.3",
+            "job:7",
+            "…ünïcode",
+            ".hidden",
+            &"x".repeat(255),
+        ] {
+            assert_eq!(
+                TaskId::new(good).map(|id| id.as_str().to_owned()),
+                Ok(good.to_owned())
+            );
         }
     }
 
     #[test]
     fn ids_are_text_in_json_and_are_checked_when_read() {
-        let id = OfferId { epoch: Epoch(1), number: 9 };
+        let id = OfferId {
+            epoch: Epoch(1),
+            number: 9,
+        };
         let text = serde_json::to_string(&(SlaveId(4), id)).expect("ids are plain");
         assert_eq!(text, r#"["S4","O1-9"]"#);
-        assert_eq!(serde_json::from_str::<(SlaveId, OfferId)>(&text).expect("same text"), (SlaveId(4), id));
+        assert_eq!(
+            serde_json::from_str::<(SlaveId, OfferId)>(&text).expect("same text"),
+            (SlaveId(4), id)
+        );
         assert!(serde_json::from_str::<TaskId>(r#""a/b""#).is_err());
     }
 

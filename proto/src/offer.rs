@@ -46,7 +46,9 @@ pub struct Filters {
 
 impl Default for Filters {
     fn default() -> Self {
-        Self { refuse: REFUSE_DEFAULT }
+        Self {
+            refuse: REFUSE_DEFAULT,
+        }
     }
 }
 

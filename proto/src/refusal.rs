@@ -27,7 +27,9 @@ pub enum Refusal {
     #[error("the master has not finished its recovery: try again in a moment")]
     Recovering,
     /// The slave belongs to another cluster.
-    #[error("this is cluster {ours}, but the slave's data directory belongs to cluster {theirs}: give the slave the address of its own masters, or an empty data directory")]
+    #[error(
+        "this is cluster {ours}, but the slave's data directory belongs to cluster {theirs}: give the slave the address of its own masters, or an empty data directory"
+    )]
     WrongCluster {
         /// The cluster of this master.
         ours: ClusterId,
@@ -53,13 +55,17 @@ pub enum Refusal {
         what: String,
     },
     /// The framework was torn down or timed out (semantics N4).
-    #[error("framework {framework_id} has been removed: subscribe without an id as a new framework")]
+    #[error(
+        "framework {framework_id} has been removed: subscribe without an id as a new framework"
+    )]
     FrameworkRemoved {
         /// The id.
         framework_id: FrameworkId,
     },
     /// The framework is not known.
-    #[error("framework {framework_id} is not known: check the id, or leave it out to subscribe as a new framework")]
+    #[error(
+        "framework {framework_id} is not known: check the id, or leave it out to subscribe as a new framework"
+    )]
     FrameworkUnknown {
         /// The id.
         framework_id: FrameworkId,

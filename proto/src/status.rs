@@ -293,7 +293,10 @@ mod tests {
                 if from.is_terminal() {
                     assert!(!from.may_become(to), "{from} became {to}");
                 }
-                assert!(!from.may_become(TaskState::Unknown), "unknown is never stored");
+                assert!(
+                    !from.may_become(TaskState::Unknown),
+                    "unknown is never stored"
+                );
             }
         }
     }
@@ -312,7 +315,11 @@ mod tests {
         for (from, to) in allowed {
             assert!(from.may_become(to), "{from} -> {to}");
         }
-        for (from, to) in [(Running, Starting), (Killing, Running), (Unreachable, Unreachable)] {
+        for (from, to) in [
+            (Running, Starting),
+            (Killing, Running),
+            (Unreachable, Unreachable),
+        ] {
             assert!(!from.may_become(to), "{from} -> {to}");
         }
     }

@@ -48,14 +48,22 @@ impl Command {
     /// A shell line with no environment of its own.
     #[must_use]
     pub fn shell(line: impl Into<String>) -> Self {
-        Self { execute: Execute::Shell(line.into()), environment: BTreeMap::new(), user: None }
+        Self {
+            execute: Execute::Shell(line.into()),
+            environment: BTreeMap::new(),
+            user: None,
+        }
     }
 
     /// A program and its arguments.
     #[must_use]
     pub fn argv<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         let argv = argv.into_iter().map(Into::into).collect();
-        Self { execute: Execute::Argv(argv), environment: BTreeMap::new(), user: None }
+        Self {
+            execute: Execute::Argv(argv),
+            environment: BTreeMap::new(),
+            user: None,
+        }
     }
 
     /// The same command with one more variable.
@@ -72,8 +80,11 @@ impl Command {
             Execute::Shell(line) => line.len(),
             Execute::Argv(argv) => argv.iter().map(|arg| arg.len() + 1).sum(),
         };
-        let environment: usize =
-            self.environment.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let environment: usize = self
+            .environment
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
         execute + environment
     }
 }

@@ -1,18 +1,18 @@
 use super::*;
+use crate::codec;
 use proptest::sample::Index;
 
-const FORMAT: bincode::config::Configuration<
-    bincode::config::LittleEndian,
-    bincode::config::Varint,
-    bincode::config::Limit<1_048_576>,
-> = bincode::config::standard().with_limit::<1_048_576>();
-
-fn frame(resources: &Resources) -> Vec<u8> {
-    bincode::serde::encode_to_vec(resources, FORMAT).unwrap()
+/// The payload of a record: what stands in a frame, too.
+fn payload<T: serde::Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    codec::encode_record(&value).unwrap().split_off(1)
 }
 
-fn unframe(bytes: &[u8]) -> Result<Resources, bincode::error::DecodeError> {
-    bincode::serde::decode_from_slice(bytes, FORMAT).map(|(resources, _)| resources)
+fn frame(resources: &Resources) -> Vec<u8> {
+    payload(resources)
+}
+
+fn unframe(bytes: &[u8]) -> Result<Resources, codec::DecodeError> {
+    codec::decode_record(&[&[codec::RECORD_VERSION], bytes].concat())
 }
 
 fn from_json(json: &str) -> Result<Resources, String> {
@@ -156,14 +156,14 @@ fn a_frame_that_claims_a_huge_list_is_refused_without_allocating_it() {
 fn a_frame_with_more_entries_than_allowed_is_refused() {
     let entries: Vec<Resource> =
         vec![Resource::new(ResourceName::CPUS, Scalar::ONE).unwrap(); Resources::ENTRIES_MAX + 1];
-    let bytes = bincode::serde::encode_to_vec(&entries, FORMAT).unwrap();
+    let bytes = payload(&entries);
     assert!(
         unframe(&bytes)
             .unwrap_err()
             .to_string()
             .contains("more than 1024 resources")
     );
-    let bytes = bincode::serde::encode_to_vec(&entries[1..], FORMAT).unwrap();
+    let bytes = payload(&entries[1..]);
     assert_eq!(unframe(&bytes).unwrap(), resources("cpus:1024"));
 }
 
