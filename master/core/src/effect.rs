@@ -12,6 +12,50 @@ use meros_proto::view::ClusterEvent;
 use crate::command::Command;
 use crate::event::{ConnectionId, ProposalId, RequestId};
 
+/// Effects in the order in which they are to be carried out.
+///
+/// In this crate's tests it panics when dropped with effects unread: "and nothing else happened".
+#[derive(Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// How many wait to be carried out.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes them out in order; the room is kept for the next ones.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> {
+        self.0.drain(..)
+    }
+}
+
+#[cfg(test)]
+impl Drop for Effects {
+    fn drop(&mut self) {
+        let read = self.0.is_empty() || std::thread::panicking();
+        assert!(read, "unread effects: {:#?}", self.0);
+    }
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {

@@ -1,0 +1,270 @@
+//! Accepts: offers become tasks (semantics B4, D1, E6, F1). Nothing here depends on how many
+//! slaves or tasks there are.
+
+use meros_proto::ids::{FrameworkId, OfferId};
+use meros_proto::message::master::{CALL_ITEMS_MAX, TASKS_PER_SLAVE_MAX};
+use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
+use meros_proto::offer::{Filters, Operation};
+use meros_proto::refusal::Refusal;
+use meros_proto::resources::Resources;
+use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
+use meros_proto::task::TaskDescription;
+use meros_proto::view::{ClusterChange, OfferEnd};
+use tracing::debug;
+
+use crate::MasterCore;
+use crate::event::ConnectionId;
+use crate::offers::Outstanding;
+use crate::publish::task_view;
+use crate::tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, Task, charge_of};
+use crate::turn::Turn;
+use crate::validate::check_task;
+
+impl MasterCore {
+    pub(crate) fn on_accept(
+        &mut self,
+        framework: FrameworkId,
+        offer_ids: &[OfferId],
+        operations: Vec<Operation>,
+        filters: Filters,
+        turn: &mut Turn<'_>,
+    ) {
+        let tasks: Vec<TaskDescription> = operations
+            .into_iter()
+            .flat_map(|Operation::Launch(tasks)| tasks)
+            .collect();
+        let offers = match self.check_accept(framework, offer_ids, tasks.len()) {
+            Ok(numbers) => numbers,
+            Err(why) => return self.fail_accept(framework, offer_ids, &tasks, &why, turn),
+        };
+        let mut pool: Option<Outstanding> = None;
+        for number in offers {
+            let Some(offer) = self.take_offer(number, OfferEnd::Accepted, turn) else {
+                continue;
+            };
+            match &mut pool {
+                Some(pool) => pool
+                    .resources
+                    .checked_add_assign(&offer.resources)
+                    .expect("offers are parts of what one slave has (M1)"),
+                None => pool = Some(offer),
+            }
+        }
+        let Some(pool) = pool else { return };
+        let rest = self.launch_tasks(&pool, tasks, turn);
+        self.give_back(&pool, &rest, filters, turn);
+    }
+
+    /// The numbers of offers that are all valid together, or why they are not (semantics E6).
+    fn check_accept(
+        &self,
+        framework: FrameworkId,
+        offer_ids: &[OfferId],
+        tasks: usize,
+    ) -> Result<Vec<u64>, String> {
+        if offer_ids.len() > CALL_ITEMS_MAX || tasks > CALL_ITEMS_MAX {
+            return Err(format!(
+                "the accept has more than {CALL_ITEMS_MAX} offers or tasks"
+            ));
+        }
+        let mut numbers: Vec<u64> = Vec::with_capacity(offer_ids.len());
+        let mut first: Option<&Outstanding> = None;
+        for id in offer_ids {
+            let offer = self
+                .offer_number(*id)
+                .and_then(|number| self.offers.get(number));
+            let Some(offer) = offer.filter(|offer| offer.framework == framework) else {
+                return Err(Refusal::OfferInvalid { offer_id: *id }.to_string());
+            };
+            match first {
+                Some(first) if first.slave != offer.slave => {
+                    return Err(
+                        "the offers are of different slaves; accept those of one".to_owned()
+                    );
+                }
+                Some(first) if first.role != offer.role => {
+                    return Err(
+                        "the offers are for different roles; accept those of one".to_owned()
+                    );
+                }
+                _ => first = Some(offer),
+            }
+            numbers.push(id.number);
+        }
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        if numbers.len() < count {
+            return Err("an offer is named twice".to_owned());
+        }
+        match first {
+            None if tasks > 0 => return Err("no offer is named".to_owned()),
+            Some(offer) if self.slaves.connection(offer.slave).is_none() => {
+                return Err(format!("slave {} is away", offer.slave));
+            }
+            _ => {}
+        }
+        Ok(numbers)
+    }
+
+    /// The whole accept fails: the offers that are valid are taken back, no task is launched.
+    fn fail_accept(
+        &mut self,
+        framework: FrameworkId,
+        offer_ids: &[OfferId],
+        tasks: &[TaskDescription],
+        why: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        debug!(framework_id = %framework, why, "accept failed");
+        self.counters.accepts_invalid += 1;
+        for id in offer_ids {
+            let Some(number) = self.offer_number(*id) else {
+                continue;
+            };
+            if self
+                .offers
+                .get(number)
+                .is_some_and(|offer| offer.framework == framework)
+            {
+                self.end_offer(number, OfferEnd::Rescinded, turn);
+            }
+        }
+        for task in tasks {
+            self.counters.tasks_dropped += 1;
+            let mut status = refused_status(task, TaskState::Dropped, turn);
+            status.reason = Some(Reason::InvalidOffers);
+            why.clone_into(&mut status.message);
+            self.send_master_update(framework, status, turn);
+        }
+    }
+
+    /// Launches what is valid and fits; each task is judged by itself (semantics D1). Returns what
+    /// is left.
+    fn launch_tasks(
+        &mut self,
+        pool: &Outstanding,
+        tasks: Vec<TaskDescription>,
+        turn: &mut Turn<'_>,
+    ) -> Resources {
+        let mut rest = pool.resources.clone();
+        let Some(order) = self.order_for(pool) else {
+            return rest;
+        };
+        for task in tasks {
+            match self.check_launch(pool, &task, &mut rest) {
+                Ok(()) => self.launch_task(pool, &order, task, turn),
+                Err(refusal) => {
+                    debug!(framework_id = %pool.framework, task_id = %task.task_id, error = %refusal, "task refused");
+                    self.counters.tasks_invalid += 1;
+                    let mut status = refused_status(&task, TaskState::Error, turn);
+                    status.reason = Some(Reason::TaskInvalid);
+                    status.message = refusal.to_string();
+                    self.send_master_update(pool.framework, status, turn);
+                }
+            }
+        }
+        rest
+    }
+
+    /// What is the same for all tasks of one accept.
+    fn order_for(&self, pool: &Outstanding) -> Option<Order> {
+        let connection = self.slaves.connection(pool.slave)?;
+        let description = self.description(pool.framework)?;
+        let framework = TaskFramework {
+            framework_id: pool.framework,
+            name: description.name.clone(),
+            user: description.user.clone(),
+            checkpoint: description.checkpoint,
+            capabilities: description.capabilities.clone(),
+        };
+        Some(Order {
+            connection,
+            framework,
+        })
+    }
+
+    /// Checks a task and takes its resources out of the rest of the offers.
+    fn check_launch(
+        &self,
+        pool: &Outstanding,
+        task: &TaskDescription,
+        rest: &mut Resources,
+    ) -> Result<(), Refusal> {
+        let invalid = |field: &str, why: String| Refusal::Invalid {
+            field: field.to_owned(),
+            why,
+        };
+        let record = self.registry.slave(pool.slave);
+        let slave = record.ok_or(Refusal::SlaveUnknown {
+            slave_id: pool.slave,
+        })?;
+        check_task(task, pool.slave, &slave.slave)?;
+        if self.tasks.find(pool.framework, &task.task_id).is_some() {
+            let why = format!(
+                "{} is the id of another task of this framework",
+                task.task_id
+            );
+            return Err(invalid("task_id", why));
+        }
+        self.check_task_limits(pool)?;
+        rest.checked_sub_assign(&charge_of(task))
+            .map_err(|missing| {
+                invalid("resources", format!("more than the offers have: {missing}"))
+            })
+    }
+
+    fn check_task_limits(&self, pool: &Outstanding) -> Result<(), Refusal> {
+        let of_framework = self.tasks.count_of_framework(pool.framework);
+        let (what, limit) = if of_framework >= TASKS_PER_FRAMEWORK_MAX {
+            ("tasks of this framework", TASKS_PER_FRAMEWORK_MAX)
+        } else if self.tasks.count_of_slave(pool.slave) >= TASKS_PER_SLAVE_MAX {
+            ("tasks of this slave", TASKS_PER_SLAVE_MAX)
+        } else if self.tasks.is_full() {
+            ("tasks of all frameworks", TASKS_MAX)
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::OverLimit {
+            what: format!("the number of {what}"),
+            limit: limit as u64,
+            advice: "launch it when others have ended".to_owned(),
+        })
+    }
+
+    fn launch_task(
+        &mut self,
+        pool: &Outstanding,
+        order: &Order,
+        mut description: TaskDescription,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(executor) = &mut description.executor {
+            executor.framework_id = Some(pool.framework);
+        }
+        self.counters.tasks_launched += 1;
+        let task = Task::launched(pool.framework, pool.role.clone(), &description, turn.now);
+        self.publisher
+            .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
+        self.tasks.insert(task);
+        let run = RunTask {
+            framework: order.framework.clone(),
+            role: pool.role.clone(),
+            task: description,
+        };
+        turn.send_slave(order.connection, MasterToSlave::RunTask(Box::new(run)));
+    }
+}
+
+/// Where the tasks of an accept go, and what their slave is told of their framework.
+struct Order {
+    connection: ConnectionId,
+    framework: TaskFramework,
+}
+
+/// The status of a task that never gets into the table.
+fn refused_status(task: &TaskDescription, state: TaskState, turn: &Turn<'_>) -> TaskStatus {
+    let mut status = TaskStatus::new(task.task_id.clone(), state, Source::Master, turn.now);
+    status.slave_id = Some(task.slave_id);
+    status
+}

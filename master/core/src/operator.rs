@@ -1,0 +1,63 @@
+//! What operators ask of the leading master.
+
+use meros_proto::refusal::Refusal;
+
+use crate::MasterCore;
+use crate::event::{OperatorCall, RequestId};
+use crate::frameworks::TEARDOWN_REQUESTS_MAX;
+use crate::turn::Turn;
+
+impl MasterCore {
+    /// Answers with exactly one reply, now or when the registry has committed what was asked for.
+    pub(crate) fn on_operator_call(
+        &mut self,
+        request: RequestId,
+        call: OperatorCall,
+        turn: &mut Turn<'_>,
+    ) {
+        let now = match call {
+            _ if self.epoch.is_none() => Some(Err(Refusal::Recovering)),
+            OperatorCall::KillTask {
+                framework_id,
+                task_id,
+                grace,
+            } => {
+                let is_known = self.tasks.find(framework_id, &task_id).is_some();
+                Some(if self.frameworks.get(framework_id).is_none() {
+                    Err(Refusal::FrameworkUnknown { framework_id })
+                } else if is_known {
+                    self.on_kill(framework_id, &task_id, None, grace, turn);
+                    Ok(())
+                } else {
+                    Err(Refusal::TaskUnknown { task_id })
+                })
+            }
+            OperatorCall::Teardown { framework_id } => {
+                match self.frameworks.get_mut(framework_id) {
+                    None if self.registry.is_removed_framework(framework_id) => {
+                        Some(Err(Refusal::FrameworkRemoved { framework_id }))
+                    }
+                    None => Some(Err(Refusal::FrameworkUnknown { framework_id })),
+                    Some(row) if row.teardown_requests.len() >= TEARDOWN_REQUESTS_MAX => {
+                        Some(Err(Refusal::OverLimit {
+                            what: "the number of requests to tear this framework down".to_owned(),
+                            limit: TEARDOWN_REQUESTS_MAX as u64,
+                            advice: "wait for the end of the first".to_owned(),
+                        }))
+                    }
+                    Some(row) => {
+                        row.teardown_requests.push(request);
+                        self.end_framework(framework_id, turn);
+                        None
+                    }
+                }
+            }
+        };
+        if let Some(reply) = now {
+            if let Err(refusal) = &reply {
+                self.counters.refused(refusal.code());
+            }
+            turn.reply(request, reply);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Reconciliation: what the master knows of tasks that a framework asks about (semantics H).
+//!
+//! Answers have no id: they are not repeated, the framework asks again.
+
+use meros_proto::ids::FrameworkId;
+use meros_proto::message::master::ReconcileTask;
+use meros_proto::slave::SlaveState;
+use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
+
+use crate::MasterCore;
+use crate::event::ConnectionId;
+use crate::offering::check_items;
+use crate::tasks::Task;
+use crate::turn::Turn;
+
+impl MasterCore {
+    pub(crate) fn on_reconcile(
+        &mut self,
+        framework: FrameworkId,
+        connection: ConnectionId,
+        questions: &[ReconcileTask],
+        turn: &mut Turn<'_>,
+    ) {
+        if let Err(refusal) = check_items("tasks", questions.len()) {
+            return self.refuse_call(connection, "Reconcile", refusal, turn);
+        }
+        for question in questions {
+            self.answer(framework, question, turn);
+        }
+        if questions.is_empty() {
+            self.answer_all(framework, turn);
+        }
+    }
+
+    /// One update for each task that is not cut off (semantics H7).
+    fn answer_all(&mut self, framework: FrameworkId, turn: &mut Turn<'_>) {
+        for slot in self.tasks.of_framework(framework) {
+            let Some(task) = self.tasks.get(slot) else {
+                continue;
+            };
+            if task.state != TaskState::Unreachable {
+                let status = answer_for(task, turn);
+                self.counters.reconciliations += 1;
+                self.tell_status(framework, &status, turn);
+            }
+        }
+    }
+
+    /// The answer about one task, if there is one (semantics H1 to H6).
+    pub(crate) fn answer(
+        &mut self,
+        framework: FrameworkId,
+        question: &ReconcileTask,
+        turn: &mut Turn<'_>,
+    ) {
+        let slot = self.tasks.find(framework, &question.task_id);
+        let status = match slot.and_then(|slot| self.tasks.get(slot)) {
+            Some(task) => Some(answer_for(task, turn)),
+            None => self.answer_for_unknown(question, turn),
+        };
+        if let Some(status) = status {
+            self.counters.reconciliations += 1;
+            self.tell_status(framework, &status, turn);
+        }
+    }
+
+    fn answer_for_unknown(&self, question: &ReconcileTask, turn: &Turn<'_>) -> Option<TaskStatus> {
+        let slave = question.slave_id.map(|id| self.slaves.get(id));
+        let (state, unreachable_since) = match slave {
+            // It may be on a slave that has not come back yet: no answer, ask again (H2).
+            None if self.slaves.recovered() > 0 => return None,
+            Some(Some(slave)) => match slave.state() {
+                SlaveState::Recovered => return None,
+                SlaveState::Registered | SlaveState::Disconnected => (TaskState::Gone, None),
+                SlaveState::Unreachable => (TaskState::Unreachable, Some(slave.since)),
+            },
+            None | Some(None) => (TaskState::Unknown, None),
+        };
+        let mut status = TaskStatus::new(question.task_id.clone(), state, Source::Master, turn.now);
+        status.slave_id = question.slave_id;
+        status.reason = Some(Reason::Reconciliation);
+        status.unreachable_since = unreachable_since;
+        Some(status)
+    }
+}
+
+/// The state that was last told of a task (semantics H1): not ahead of its updates, so that an end
+/// is first heard from the update that brings the reason.
+fn answer_for(task: &Task, turn: &Turn<'_>) -> TaskStatus {
+    let told = task.status.as_deref();
+    let state = match task.state {
+        TaskState::Unreachable => TaskState::Unreachable,
+        _ => told.map_or(TaskState::Staging, |status| status.state),
+    };
+    let mut status = TaskStatus::new(task.id().clone(), state, Source::Master, turn.now);
+    status.slave_id = Some(task.slave());
+    status.reason = Some(Reason::Reconciliation);
+    if let Some(told) = told {
+        status.executor_id.clone_from(&told.executor_id);
+        status.healthy = told.healthy;
+        status.unreachable_since = told.unreachable_since;
+    }
+    status
+}

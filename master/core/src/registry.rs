@@ -1,0 +1,224 @@
+//! The registry: the configured truth, the same on every master (architecture decision 4).
+//!
+//! Invariants: M10 it is a function of the commands applied, in order; applying is total. M11 an
+//! id is given out once. Absent: connections, tasks, time.
+
+use std::collections::BTreeMap;
+
+use meros_proto::framework::FrameworkDescription;
+use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveDescription;
+use meros_proto::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::command::Command;
+
+/// Why a committed command changed nothing. Not an error: it no longer fits what was committed
+/// before it, and every master finds the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotApplied {
+    /// A second cluster cannot be formed in the first.
+    #[error("the cluster is formed already")]
+    FormedAlready,
+    /// The id is not the next one.
+    #[error("the id is not the next one to give out")]
+    NotTheNextId,
+    /// There is no such slave.
+    #[error("the slave is not a member")]
+    NoSuchSlave,
+    /// There is no such framework.
+    #[error("the framework is not known")]
+    NoSuchFramework,
+    /// The slave is in the state that the command asks for.
+    #[error("the slave is so already")]
+    SoAlready,
+}
+
+/// A slave that is a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlaveRecord {
+    /// The name in the certificate it was admitted with.
+    pub principal: String,
+    /// What it is and has.
+    pub slave: SlaveDescription,
+    /// Since when it is a member.
+    pub admitted_at: Timestamp,
+    /// Set while it is given up (semantics K4).
+    pub unreachable_since: Option<Timestamp>,
+}
+
+/// A framework that is not removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameworkRecord {
+    /// The name in the certificate it was admitted with.
+    pub principal: String,
+    /// What it says of itself.
+    pub framework: FrameworkDescription,
+    /// Roles without offers, as of its last subscription (semantics N6).
+    pub suppressed_roles: Vec<RoleName>,
+    /// Since when it is known.
+    pub admitted_at: Timestamp,
+}
+
+/// All that is replicated. The shell stores it as a snapshot and as the commands since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    cluster_id: Option<ClusterId>,
+    slave_next: u32,
+    framework_next: u32,
+    slaves: BTreeMap<SlaveId, SlaveRecord>,
+    frameworks: BTreeMap<FrameworkId, FrameworkRecord>,
+}
+
+impl Registry {
+    /// Applies a committed command.
+    ///
+    /// # Errors
+    /// The command no longer fits; the registry is unchanged.
+    pub fn apply(&mut self, command: &Command) -> Result<(), NotApplied> {
+        match command {
+            Command::FormCluster { cluster_id } => {
+                if self.cluster_id.is_some() {
+                    return Err(NotApplied::FormedAlready);
+                }
+                self.cluster_id = Some(*cluster_id);
+            }
+            Command::AdmitSlave {
+                slave_id,
+                principal,
+                slave,
+                at,
+            } => {
+                self.slave_next = next_id(self.slave_next, slave_id.0)?;
+                let record = SlaveRecord {
+                    principal: principal.clone(),
+                    slave: slave.clone(),
+                    admitted_at: *at,
+                    unreachable_since: None,
+                };
+                self.slaves.insert(*slave_id, record);
+            }
+            Command::UpdateSlave { slave_id, slave } => {
+                self.slave_mut(*slave_id)?.slave = slave.clone();
+            }
+            Command::MarkSlaveUnreachable { slave_id, at } => {
+                let record = self.slave_mut(*slave_id)?;
+                if record.unreachable_since.is_some() {
+                    return Err(NotApplied::SoAlready);
+                }
+                record.unreachable_since = Some(*at);
+            }
+            Command::MarkSlaveReachable { slave_id } => {
+                let record = self.slave_mut(*slave_id)?;
+                record
+                    .unreachable_since
+                    .take()
+                    .ok_or(NotApplied::SoAlready)?;
+            }
+            Command::RemoveSlave { slave_id, at: _ } => {
+                self.slaves
+                    .remove(slave_id)
+                    .ok_or(NotApplied::NoSuchSlave)?;
+            }
+            Command::AdmitFramework {
+                framework_id,
+                principal,
+                framework,
+                suppressed_roles,
+                at,
+            } => {
+                self.framework_next = next_id(self.framework_next, framework_id.0)?;
+                let record = FrameworkRecord {
+                    principal: principal.clone(),
+                    framework: framework.clone(),
+                    suppressed_roles: suppressed_roles.clone(),
+                    admitted_at: *at,
+                };
+                self.frameworks.insert(*framework_id, record);
+            }
+            Command::UpdateFramework {
+                framework_id,
+                framework,
+                suppressed_roles,
+            } => {
+                let record = self
+                    .frameworks
+                    .get_mut(framework_id)
+                    .ok_or(NotApplied::NoSuchFramework)?;
+                record.framework = framework.clone();
+                record.suppressed_roles.clone_from(suppressed_roles);
+            }
+            Command::RemoveFramework {
+                framework_id,
+                at: _,
+            } => {
+                self.frameworks
+                    .remove(framework_id)
+                    .ok_or(NotApplied::NoSuchFramework)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slave_mut(&mut self, slave_id: SlaveId) -> Result<&mut SlaveRecord, NotApplied> {
+        self.slaves
+            .get_mut(&slave_id)
+            .ok_or(NotApplied::NoSuchSlave)
+    }
+
+    /// The cluster; none until its first command is applied.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.cluster_id
+    }
+
+    /// A member.
+    #[must_use]
+    pub fn slave(&self, slave_id: SlaveId) -> Option<&SlaveRecord> {
+        self.slaves.get(&slave_id)
+    }
+
+    /// All members, by id.
+    pub fn slaves(&self) -> impl Iterator<Item = (SlaveId, &SlaveRecord)> {
+        self.slaves.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// A framework that is not removed.
+    #[must_use]
+    pub fn framework(&self, framework_id: FrameworkId) -> Option<&FrameworkRecord> {
+        self.frameworks.get(&framework_id)
+    }
+
+    /// All frameworks, by id.
+    pub fn frameworks(&self) -> impl Iterator<Item = (FrameworkId, &FrameworkRecord)> {
+        self.frameworks.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// Whether the framework was here once and has been removed (semantics N4). Ids are given out
+    /// in order, so this needs no memory of the removed.
+    #[must_use]
+    pub fn is_removed_framework(&self, framework_id: FrameworkId) -> bool {
+        framework_id.0 < self.framework_next && !self.frameworks.contains_key(&framework_id)
+    }
+
+    /// The id of the next slave.
+    #[must_use]
+    pub fn slave_next(&self) -> u32 {
+        self.slave_next
+    }
+
+    /// The id of the next framework.
+    #[must_use]
+    pub fn framework_next(&self) -> u32 {
+        self.framework_next
+    }
+}
+
+/// Ids are given out without gaps, so that tables can be dense.
+fn next_id(next: u32, given: u32) -> Result<u32, NotApplied> {
+    if given != next {
+        return Err(NotApplied::NotTheNextId);
+    }
+    next.checked_add(1).ok_or(NotApplied::NotTheNextId)
+}

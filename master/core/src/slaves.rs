@@ -1,0 +1,111 @@
+//! The slaves as this leader sees them. What they are and have is in the registry.
+//!
+//! Invariants: M7 each row has its record in the registry and agrees with it about unreachability.
+
+use meros_proto::ids::SlaveId;
+use meros_proto::slave::SlaveState;
+use meros_proto::time::Timestamp;
+
+use crate::event::{ConnectionId, ProposalId};
+use crate::numbered::Numbered;
+
+/// The most members, unreachable ones included; one more is refused with `OverLimit`. Twice the
+/// largest cluster that we measure.
+pub const SLAVES_MAX: usize = 100_000;
+
+/// One slave.
+#[derive(Debug)]
+pub(crate) struct Slave {
+    state: SlaveState,
+    /// Since when it has that state.
+    pub(crate) since: Timestamp,
+    /// Its connection, in `Registered` only.
+    pub(crate) connection: Option<ConnectionId>,
+    /// The connection that wants to be this slave.
+    pub(crate) claimant: Option<ConnectionId>,
+    /// A command about it is being committed; everything else about its membership waits.
+    pub(crate) proposal: Option<ProposalId>,
+    /// It goes for good (semantics K8).
+    pub(crate) is_leaving: bool,
+    /// Pings in a row without an answer.
+    pub(crate) misses: u32,
+    /// It was given up and has not been welcomed since (semantics K5).
+    pub(crate) was_unreachable: bool,
+}
+
+impl Slave {
+    pub(crate) fn new(state: SlaveState, since: Timestamp) -> Self {
+        Self {
+            state,
+            since,
+            connection: None,
+            claimant: None,
+            proposal: None,
+            is_leaving: false,
+            misses: 0,
+            was_unreachable: false,
+        }
+    }
+
+    pub(crate) fn state(&self) -> SlaveState {
+        self.state
+    }
+}
+
+/// All members.
+#[derive(Debug, Default)]
+pub(crate) struct Slaves {
+    rows: Numbered<Slave>,
+    recovered: usize,
+}
+
+impl Slaves {
+    pub(crate) fn get(&self, id: SlaveId) -> Option<&Slave> {
+        self.rows.get(id.0)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SlaveId) -> Option<&mut Slave> {
+        self.rows.get_mut(id.0)
+    }
+
+    pub(crate) fn insert(&mut self, id: SlaveId, slave: Slave) {
+        self.remove(id);
+        self.recovered += usize::from(slave.state == SlaveState::Recovered);
+        self.rows.insert(id.0, slave);
+    }
+
+    pub(crate) fn remove(&mut self, id: SlaveId) -> Option<Slave> {
+        let slave = *self.rows.remove(id.0)?;
+        self.recovered -= usize::from(slave.state == SlaveState::Recovered);
+        Some(slave)
+    }
+
+    pub(crate) fn set_state(&mut self, id: SlaveId, state: SlaveState, now: Timestamp) {
+        if let Some(slave) = self.rows.get_mut(id.0) {
+            self.recovered -= usize::from(slave.state == SlaveState::Recovered);
+            self.recovered += usize::from(state == SlaveState::Recovered);
+            slave.state = state;
+            slave.since = now;
+        }
+    }
+
+    /// The connection of a slave that takes orders.
+    pub(crate) fn connection(&self, id: SlaveId) -> Option<ConnectionId> {
+        self.get(id)?.connection
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlaveId, &Slave)> {
+        self.rows
+            .iter()
+            .map(|(number, slave)| (SlaveId(number), slave))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How many are known and have not come back yet (semantics H2).
+    pub(crate) fn recovered(&self) -> usize {
+        self.recovered
+    }
+}
