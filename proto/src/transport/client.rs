@@ -1,0 +1,185 @@
+//! The dialing side.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::{
+    CloseCode, Connection, Disconnect, Identity, MASTER_SERVER_NAME, PeerRole, Protocol, TlsError,
+    opening::{self, OpeningError},
+    server::peer_identity,
+    tls,
+};
+use crate::codec::DecodeError;
+
+/// How long one attempt to connect may take: 3 s. A live master answers in milliseconds; of several
+/// masters the next one should be tried soon.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Dials masters with one identity, from one UDP port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: quinn::Endpoint,
+    /// In the order of [`Protocol::ALL`].
+    configs: [quinn::ClientConfig; Protocol::ALL.len()],
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No UDP port can be had.
+    #[error("failed to open a UDP port")]
+    Socket(#[source] io::Error),
+    /// The identity cannot be used.
+    #[error("failed to set up TLS")]
+    Tls(#[source] TlsError),
+}
+
+/// Why an attempt to connect failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The host name could not be resolved, or the address has no port.
+    #[error("failed to resolve {host:?}")]
+    Resolve {
+        /// The `host:port` as given.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No packet can be sent to that address.
+    #[error("cannot dial {address}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        source: quinn::ConnectError,
+    },
+    /// Nobody answered within [`CONNECT_TIMEOUT`].
+    #[error("no answer from {address}")]
+    NoAnswer {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The peer answered, and the connection ended before it was usable.
+    #[error("connection to {address} failed")]
+    Ended {
+        /// The address.
+        address: SocketAddr,
+        /// How it ended.
+        source: Disconnect,
+    },
+    /// The peer speaks another version of the wire format.
+    #[error("{address} does not speak our format")]
+    Opening {
+        /// The address.
+        address: SocketAddr,
+        /// What it sent.
+        source: DecodeError,
+    },
+    /// The peer is trusted, but is no master.
+    #[error("{address} is not a master: {detail}")]
+    NotAMaster {
+        /// The address.
+        address: SocketAddr,
+        /// What it is.
+        detail: String,
+    },
+}
+
+impl ConnectError {
+    /// Whether trying again may help without anyone changing certificates, permissions or releases.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::NoAnswer { .. } => true,
+            Self::Ended { source, .. } => source.is_retryable(),
+            Self::Address { .. } | Self::Opening { .. } | Self::NotAMaster { .. } => false,
+        }
+    }
+}
+
+impl Client {
+    /// A client with this identity. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new(identity: &Identity) -> Result<Self, ClientError> {
+        let config = |protocol| tls::client_config(identity, protocol).map_err(ClientError::Tls);
+        let [slave, framework, raft, events] = Protocol::ALL.map(config);
+        let configs = [slave?, framework?, raft?, events?];
+        // An IPv6 socket dials IPv4 too; hosts without IPv6 have the other.
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
+            .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+            .map_err(ClientError::Socket)?;
+        let endpoint = tls::endpoint(socket, None).map_err(ClientError::Socket)?;
+        Ok(Self { endpoint, configs })
+    }
+
+    /// Connects to a master: when this returns, both sides know each other and agree on protocol and
+    /// version. Takes at most [`CONNECT_TIMEOUT`]. Cancelling it gives the attempt up.
+    ///
+    /// # Errors
+    /// [`ConnectError`], never `Resolve`.
+    pub async fn connect(
+        &self,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) -> Result<Connection, ConnectError> {
+        timeout(CONNECT_TIMEOUT, self.attempt(protocol, address))
+            .await
+            .unwrap_or(Err(ConnectError::NoAnswer { address }))
+    }
+
+    /// Closes all connections of this client and its clones, and waits up to `grace` for the peers to
+    /// be told.
+    pub async fn close(&self, grace: Duration) {
+        self.endpoint.close(CloseCode::Done.to_wire(), b"");
+        // The time being over is an answer as good as any.
+        let _ = timeout(grace, self.endpoint.wait_idle()).await;
+    }
+
+    async fn attempt(
+        &self,
+        protocol: Protocol,
+        address: SocketAddr,
+    ) -> Result<Connection, ConnectError> {
+        let ended = |source| match source {
+            // Silence up to here is nobody there, not a peer that fell silent.
+            Disconnect::TimedOut => ConnectError::NoAnswer { address },
+            source => ConnectError::Ended { address, source },
+        };
+        let config = self.configs[protocol.index()].clone();
+        let quic = self
+            .endpoint
+            .connect_with(config, address, MASTER_SERVER_NAME)
+            .map_err(|source| ConnectError::Address { address, source })?
+            .await
+            .map_err(|error| ended(error.into()))?;
+        let refuse = |detail: String| {
+            quic.close(CloseCode::NotAllowed.to_wire(), b"not a master");
+            ConnectError::NotAMaster { address, detail }
+        };
+        let peer = peer_identity(&quic).map_err(refuse)?;
+        if peer.role() != PeerRole::Master {
+            return Err(refuse(format!("its certificate is for {peer}")));
+        }
+        let (send, recv) = opening::begin(&quic).await.map_err(|error| match error {
+            OpeningError::Closed(source) => ended(source),
+            OpeningError::Opening(source) => {
+                quic.close(CloseCode::BadFrame.to_wire(), source.code().as_bytes());
+                ConnectError::Opening { address, source }
+            }
+        })?;
+        Ok(Connection {
+            quic,
+            send,
+            recv,
+            peer,
+            protocol,
+        })
+    }
+}

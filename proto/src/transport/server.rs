@@ -1,0 +1,337 @@
+//! The listening side: one UDP port, every protocol, only peers that the cluster knows.
+//!
+//! Everything that a stranger can cause is bounded and counted: handshakes in flight, connections,
+//! the time to say hello. Addresses are asked to prove themselves (a QUIC retry) once handshakes
+//! queue up, so that forged addresses cannot occupy the places of honest peers.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use quinn::crypto::rustls::HandshakeData;
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+
+use super::{
+    CloseCode, Connection, Disconnect, Identity, PeerIdentity, Protocol, TlsError,
+    connection::{canonical, count},
+    opening, tls,
+};
+
+/// How much a [`Server`] takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections at once, those in handshake included. Default 60,000: 50,000 slaves and room for
+    /// frameworks and tools. One costs about 20 KiB when idle. Beyond it newcomers are refused.
+    pub connections_max: usize,
+    /// Handshakes at once, including finished ones not yet taken by [`Server::accept`]. Default 256:
+    /// at 2 to 4 ms of CPU each, half a second's worth. From half of it on, addresses must prove
+    /// themselves; beyond it newcomers are refused and come back by their backoff.
+    pub handshakes_max: usize,
+    /// Time for a handshake and for opening the control stream. Default 10 s.
+    pub handshake_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 60_000,
+            handshakes_max: 256,
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The UDP port cannot be had; most often another process has it.
+    #[error("failed to listen on UDP {address}")]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The identity cannot be used.
+    #[error("failed to set up TLS")]
+    Tls(#[source] TlsError),
+}
+
+/// What became of the connections that peers asked for, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Connections given to [`Server::accept`].
+    pub accepted: u64,
+    /// Refused at the limit of connections or of handshakes.
+    pub refused_busy: u64,
+    /// Asked to prove their address first.
+    pub retried: u64,
+    /// Handshakes that failed: no certificate, a foreign one, no common protocol, too slow.
+    pub failed_handshakes: u64,
+    /// Closed because the certificate's role may not speak the protocol, or has no role.
+    pub not_allowed: u64,
+    /// Closed because no proper control stream was opened in time.
+    pub failed_openings: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    refused_busy: AtomicU64,
+    retried: AtomicU64,
+    failed_handshakes: AtomicU64,
+    not_allowed: AtomicU64,
+    failed_openings: AtomicU64,
+}
+
+/// A listening endpoint. Dropping it closes all its connections.
+#[derive(Debug)]
+pub struct Server {
+    endpoint: quinn::Endpoint,
+    accepted: mpsc::Receiver<Admitted>,
+    counters: Arc<Counters>,
+    listener: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts to listen. Port 0 picks a free one, see [`Server::local_addr`].
+    ///
+    /// Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        limits: ServerLimits,
+    ) -> Result<Self, BindError> {
+        let mut config = tls::server_config(identity).map_err(BindError::Tls)?;
+        // A place for each handshake that may run and as many that wait to be looked at; a first
+        // flight is two packets.
+        config
+            .max_incoming(limits.handshakes_max.max(1) * 2)
+            .incoming_buffer_size(16 * 1024)
+            .incoming_buffer_size_total(8 * 1024 * 1024);
+        let endpoint = UdpSocket::bind(address)
+            .and_then(|socket| tls::endpoint(socket, Some(config)))
+            .map_err(|source| BindError::Socket { address, source })?;
+        let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
+        let counters = Arc::new(Counters::default());
+        let listener = Listener {
+            endpoint: endpoint.clone(),
+            limits,
+            accepted: sender,
+            counters: Arc::clone(&counters),
+        };
+        Ok(Self {
+            endpoint,
+            accepted,
+            counters,
+            listener: tokio::spawn(listener.run()),
+        })
+    }
+
+    /// Waits for the next peer that proved who it is and may speak its protocol.
+    ///
+    /// Must be called again soon: peers that wait here hold a place of `handshakes_max`. `None` once
+    /// the server is closed. Cancelling it loses nothing.
+    pub async fn accept(&mut self) -> Option<Connection> {
+        let Admitted { connection, place } = self.accepted.recv().await?;
+        drop(place);
+        Some(connection)
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// What the system says, which it does not for a socket that is open.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Connections that are open now, those in handshake included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
+    /// What became of the connections asked for.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ServerStats {
+            accepted: read(&self.counters.accepted),
+            refused_busy: read(&self.counters.refused_busy),
+            retried: read(&self.counters.retried),
+            failed_handshakes: read(&self.counters.failed_handshakes),
+            not_allowed: read(&self.counters.not_allowed),
+            failed_openings: read(&self.counters.failed_openings),
+        }
+    }
+
+    /// Stops listening, closes what is open, and waits up to `grace` for the peers to be told.
+    ///
+    /// Messages still queued are lost: close connections by their [`Sender`](super::Sender) before.
+    /// The port is free again once the halves of its connections have been dropped as well.
+    pub async fn close(self, grace: Duration) {
+        self.endpoint
+            .close(CloseCode::ShuttingDown.to_wire(), b"shutting down");
+        // The time being over is an answer as good as any.
+        let _ = timeout(grace, self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.endpoint
+            .close(CloseCode::ShuttingDown.to_wire(), b"shutting down");
+    }
+}
+
+/// A connection on its way to [`Server::accept`], and the place that it holds until then.
+#[derive(Debug)]
+struct Admitted {
+    connection: Connection,
+    place: OwnedSemaphorePermit,
+}
+
+/// Takes connection attempts from the endpoint and decides which become handshakes.
+struct Listener {
+    endpoint: quinn::Endpoint,
+    limits: ServerLimits,
+    accepted: mpsc::Sender<Admitted>,
+    counters: Arc<Counters>,
+}
+
+impl Listener {
+    async fn run(self) {
+        let places = Arc::new(Semaphore::new(self.limits.handshakes_max));
+        // Aborted with this task, so a dropped server leaves no handshake behind.
+        let mut handshakes = JoinSet::new();
+        while let Some(incoming) = self.endpoint.accept().await {
+            while handshakes.try_join_next().is_some() {}
+            if self.endpoint.open_connections() >= self.limits.connections_max {
+                count(&self.counters.refused_busy, 1);
+                incoming.refuse();
+                continue;
+            }
+            let crowded = places.available_permits() * 2 <= self.limits.handshakes_max;
+            if crowded && !incoming.remote_address_validated() {
+                count(&self.counters.retried, 1);
+                incoming
+                    .retry()
+                    .expect("an address not yet validated may be asked to retry");
+                continue;
+            }
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                count(&self.counters.refused_busy, 1);
+                incoming.refuse();
+                continue;
+            };
+            let welcome = Welcome {
+                accepted: self.accepted.clone(),
+                counters: Arc::clone(&self.counters),
+                time: self.limits.handshake_timeout,
+            };
+            handshakes.spawn(welcome.run(incoming, place));
+        }
+    }
+}
+
+/// One newcomer's way from first packet to an accepted connection.
+struct Welcome {
+    accepted: mpsc::Sender<Admitted>,
+    counters: Arc<Counters>,
+    time: Duration,
+}
+
+impl Welcome {
+    async fn run(self, incoming: quinn::Incoming, place: OwnedSemaphorePermit) {
+        let address = canonical(incoming.remote_address());
+        let quic = match timeout(self.time, incoming).await {
+            Ok(Ok(quic)) => quic,
+            Ok(Err(error)) => {
+                count(&self.counters.failed_handshakes, 1);
+                let error = Disconnect::from(error);
+                return tracing::info!(%address, %error, "handshake failed");
+            }
+            Err(_) => {
+                count(&self.counters.failed_handshakes, 1);
+                return tracing::info!(%address, "handshake timed out");
+            }
+        };
+        let (peer, protocol) = match admit(&quic) {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                count(&self.counters.not_allowed, 1);
+                tracing::warn!(%address, reason, "peer not allowed");
+                return quic.close(CloseCode::NotAllowed.to_wire(), reason.as_bytes());
+            }
+        };
+        let (send, recv) = match timeout(self.time, opening::answer(&quic)).await {
+            Ok(Ok(streams)) => streams,
+            failed => {
+                count(&self.counters.failed_openings, 1);
+                let (code, reason) = match failed {
+                    Ok(Err(error)) => (error.close_code(), error.to_string()),
+                    _ => (
+                        CloseCode::NoControlStream,
+                        "no control stream in time".to_owned(),
+                    ),
+                };
+                tracing::info!(%address, %peer, reason, "control stream not opened");
+                return quic.close(code.to_wire(), reason.as_bytes());
+            }
+        };
+        count(&self.counters.accepted, 1);
+        let connection = Connection {
+            quic,
+            send,
+            recv,
+            peer,
+            protocol,
+        };
+        // Never waits, since there is as much room as there are places. Fails only when the server is
+        // gone, and the connection then goes with it.
+        let _ = self.accepted.send(Admitted { connection, place }).await;
+    }
+}
+
+/// Who the peer is and what it wants, if it may.
+fn admit(quic: &quinn::Connection) -> Result<(PeerIdentity, Protocol), String> {
+    let protocol = quic
+        .handshake_data()
+        .and_then(|data| data.downcast::<HandshakeData>().ok())
+        .and_then(|data| Protocol::from_alpn(&data.protocol?))
+        .ok_or("no protocol was agreed on")?;
+    let peer = peer_identity(quic)?;
+    if !protocol.allows(peer.role()) {
+        return Err(format!(
+            "a {} certificate may not speak {protocol}",
+            peer.role()
+        ));
+    }
+    Ok((peer, protocol))
+}
+
+/// The peer's role and name, from the certificate that TLS verified.
+pub(super) fn peer_identity(quic: &quinn::Connection) -> Result<PeerIdentity, String> {
+    let chain = quic
+        .peer_identity()
+        .and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or("no certificate was presented")?;
+    let leaf = chain.first().ok_or("no certificate was presented")?;
+    PeerIdentity::from_certificate(leaf).map_err(|error| error.to_string())
+}
