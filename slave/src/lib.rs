@@ -1,1 +1,3 @@
 //! The slave: containers, checkpoint, network and HTTP around SlaveCore.
+
+pub mod container;

@@ -1,0 +1,261 @@
+//! How a container ended and what it used.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Bytes of one MiB, the unit of memory in messages.
+const MIB: u64 = 1 << 20;
+/// How far below its limit a group may be when its own limit was the cause: the kernel charges in batches.
+const LIMIT_SLACK_BYTES: u64 = MIB;
+
+/// How the main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// With this exit code, 0 to 255.
+    Exited(i32),
+    /// By this signal number.
+    Signaled(i32),
+}
+
+impl ExitStatus {
+    /// Whether the exit code is 0.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signaled(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+        }
+    }
+}
+
+/// Who ran out of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OomScope {
+    /// The container reached its own limit.
+    Limit,
+    /// The host (or a group above us) was out of memory and the kernel chose this container.
+    Host,
+}
+
+/// The kernel killed processes of the container for lack of memory, and the task did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OomReport {
+    /// Whose limit it was.
+    pub scope: OomScope,
+    /// The container's limit in bytes, if it had one.
+    pub limit_bytes: Option<u64>,
+    /// The most that the container used, in bytes, if the kernel tells.
+    pub peak_bytes: Option<u64>,
+    /// One sentence for people: what happened and what to do.
+    pub message: String,
+}
+
+impl OomReport {
+    /// Judges by the kernel's counters. A child that was killed while the task went on to
+    /// succeed is no failure; it is still counted in [`Usage::oom_kills`].
+    pub(crate) fn judge(status: ExitStatus, killed_by_us: bool, usage: &Usage) -> Option<Self> {
+        let killed = match usage.oom_kills {
+            Some(kills) => kills > 0,
+            // Before 4.13 only the hits of the limit are counted, so the signal must tell the rest.
+            None => {
+                usage.memory_limit_hits > Some(0)
+                    && status == ExitStatus::Signaled(9)
+                    && !killed_by_us
+            }
+        };
+        if !killed || status.is_success() {
+            return None;
+        }
+        let (limit_bytes, peak_bytes) = (usage.memory_limit_bytes, usage.memory_peak_bytes);
+        let reached = |limit: u64| {
+            peak_bytes.is_none_or(|peak| peak.saturating_add(LIMIT_SLACK_BYTES) >= limit)
+        };
+        let mib = |bytes: Option<u64>| {
+            bytes.map_or("unknown".into(), |bytes| {
+                format!("{} MiB", bytes.div_ceil(MIB))
+            })
+        };
+        let (scope, message) = if limit_bytes.is_some_and(reached) {
+            let (limit, peak) = (mib(limit_bytes), mib(peak_bytes));
+            (
+                OomScope::Limit,
+                format!("memory limit exceeded: limit {limit}, peak {peak}; raise mem of the task"),
+            )
+        } else {
+            let peak = mib(peak_bytes);
+            (
+                OomScope::Host,
+                format!("killed because the host ran out of memory: peak of the task {peak}"),
+            )
+        };
+        Some(Self {
+            scope,
+            limit_bytes,
+            peak_bytes,
+            message,
+        })
+    }
+}
+
+/// What one output file of a container saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogUsage {
+    /// Bytes that the task wrote; also the offset of the end of the log in the task's own output.
+    pub bytes: u64,
+    /// Bytes that are in no file: the disk was full, or the file could not be made.
+    pub bytes_dropped: u64,
+    /// How often the file became `.1` and a new one was begun.
+    pub rotations: u64,
+}
+
+/// What a container used, by the kernel's counters. `None` is not known on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// CPU time of all its processes.
+    pub cpu_time: Option<Duration>,
+    /// Quota periods in which it ran.
+    pub cpu_periods: Option<u64>,
+    /// Quota periods in which it was stopped for the rest of the period.
+    pub cpu_throttled_periods: Option<u64>,
+    /// For how long it was stopped, summed over CPUs.
+    pub cpu_throttled_time: Option<Duration>,
+    /// Memory in use now, page cache included, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The most memory that was in use, in bytes; on v2 from kernel 5.19 on.
+    pub memory_peak_bytes: Option<u64>,
+    /// The limit in force, in bytes; `None` also if there is none.
+    pub memory_limit_bytes: Option<u64>,
+    /// How often the limit stopped an allocation. Reclaim may have helped, so this alone is no failure.
+    pub memory_limit_hits: Option<u64>,
+    /// Processes that the kernel killed for lack of memory.
+    pub oom_kills: Option<u64>,
+    /// Processes and threads now, zombies that their parent has not reaped included.
+    pub pids: Option<u64>,
+    /// Forks that the pids limit refused.
+    pub pids_refused: Option<u64>,
+    /// Standard output.
+    pub stdout: LogUsage,
+    /// Standard error.
+    pub stderr: LogUsage,
+}
+
+/// The end of a container: its processes are dead and its cgroup is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitReport {
+    /// How the command ended.
+    pub status: ExitStatus,
+    /// Whether [`Container::kill`](super::Container::kill), or dropping the container, came first.
+    pub killed: bool,
+    /// Set if lack of memory made it fail.
+    pub oom: Option<OomReport>,
+    /// What it used, read when all processes were dead.
+    pub usage: Usage,
+    /// Processes that survived SIGKILL for a minute (a hung disk or driver), 0 but in that case.
+    /// Their cgroup stays; the next start of the slave tries again.
+    pub survivors: usize,
+    /// The shell line or program, for messages.
+    pub(crate) command: String,
+}
+
+impl ExitReport {
+    /// One sentence for people.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match (&self.oom, self.status) {
+            (Some(oom), _) => oom.message.clone(),
+            // By convention of shells; the command may also use these codes itself.
+            (None, ExitStatus::Exited(127)) => {
+                format!(
+                    "exited with code 127: a command was not found, see stderr: {:?}",
+                    self.command
+                )
+            }
+            (None, ExitStatus::Exited(126)) => {
+                format!(
+                    "exited with code 126: a command is not executable, see stderr: {:?}",
+                    self.command
+                )
+            }
+            (None, status) => status.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(oom_kills: u64, peak: u64) -> Usage {
+        Usage {
+            oom_kills: Some(oom_kills),
+            memory_limit_bytes: Some(64 * MIB),
+            memory_peak_bytes: Some(peak),
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn an_oom_kill_at_the_limit_names_limit_and_peak() {
+        let oom = OomReport::judge(ExitStatus::Signaled(9), false, &usage(1, 64 * MIB)).unwrap();
+        assert_eq!(oom.scope, OomScope::Limit);
+        assert_eq!(
+            oom.message,
+            "memory limit exceeded: limit 64 MiB, peak 64 MiB; raise mem of the task"
+        );
+    }
+
+    #[test]
+    fn an_oom_kill_far_below_the_limit_blames_the_host() {
+        let oom = OomReport::judge(ExitStatus::Signaled(9), false, &usage(1, 3 * MIB)).unwrap();
+        assert_eq!(oom.scope, OomScope::Host);
+    }
+
+    #[test]
+    fn a_task_that_succeeds_although_a_child_was_killed_is_no_failure() {
+        assert_eq!(
+            OomReport::judge(ExitStatus::Exited(0), false, &usage(1, 64 * MIB)),
+            None
+        );
+        assert!(OomReport::judge(ExitStatus::Exited(137), false, &usage(1, 64 * MIB)).is_some());
+    }
+
+    #[test]
+    fn a_kernel_without_oom_counter_is_believed_only_with_the_signal() {
+        let old = Usage {
+            oom_kills: None,
+            memory_limit_hits: Some(4),
+            ..usage(0, 64 * MIB)
+        };
+        assert!(OomReport::judge(ExitStatus::Signaled(9), false, &old).is_some());
+        assert_eq!(OomReport::judge(ExitStatus::Signaled(9), true, &old), None);
+        assert_eq!(OomReport::judge(ExitStatus::Exited(1), false, &old), None);
+        assert_eq!(
+            OomReport::judge(ExitStatus::Signaled(9), false, &usage(0, 64 * MIB)),
+            None
+        );
+    }
+
+    #[test]
+    fn a_command_not_found_by_the_shell_is_named() {
+        let report = ExitReport {
+            status: ExitStatus::Exited(127),
+            killed: false,
+            oom: None,
+            usage: Usage::default(),
+            survivors: 0,
+            command: "nosuch --flag".into(),
+        };
+        assert!(report.message().contains("nosuch --flag"));
+        assert_eq!(ExitStatus::Signaled(15).to_string(), "killed by SIGTERM");
+        assert_eq!(ExitStatus::Signaled(40).to_string(), "killed by signal 40");
+    }
+}
