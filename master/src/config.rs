@@ -1,0 +1,306 @@
+//! What an admin can set: [`RawConfig`] as it is written, [`Config`] once it has been checked.
+//!
+//! Flags, environment and file are one configuration: the flag `--offer-timeout`, the variable
+//! `MEROS_OFFER_TIMEOUT` and the key `offer_timeout` are the same option. [`RawConfig::or`] lays one
+//! source over another.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The port of masters, on UDP for QUIC and on TCP for HTTP.
+pub const PORT_DEFAULT: u16 = 5050;
+
+/// How long a framework may hold an offer (semantics E4, Q6).
+pub const OFFER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5 * 60);
+/// Shorter, and a framework behind a slow link could never accept.
+pub const OFFER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Longer, and one stuck framework starves the others.
+pub const OFFER_TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Between two pings of a slave (semantics K1).
+pub const PING_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
+/// Shorter, and pings become load.
+pub const PING_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longer, and a lost slave is noticed by nobody.
+pub const PING_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Pings in a row without an answer before a slave is given up (semantics K1).
+pub const PING_MISSES_DEFAULT: u32 = 5;
+/// The most that makes sense.
+pub const PING_MISSES_MAX: u32 = 100;
+
+/// How long a known slave may stay away (semantics J2, J4, K3).
+pub const SLAVE_REREGISTER_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// Shorter, and slaves are given up while they reconnect.
+pub const SLAVE_REREGISTER_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// Longer, and tasks of dead machines are never replaced.
+pub const SLAVE_REREGISTER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long freed resources wait for more before they are offered.
+pub const ALLOCATION_DELAY_DEFAULT: Duration = Duration::from_millis(2);
+/// Longer is what Mesos did, and what made it slow.
+pub const ALLOCATION_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Slaves and frameworks at the same time: 50,000 slaves and room for the rest.
+pub const CONNECTIONS_DEFAULT: u32 = 60_000;
+/// Each connection takes some 20 KiB when idle, so this is 20 GiB.
+pub const CONNECTIONS_MAX: u32 = 1_000_000;
+
+const _: () = assert!(OFFER_TIMEOUT_MIN.as_millis() < OFFER_TIMEOUT_MAX.as_millis());
+const _: () = assert!(ALLOCATION_DELAY_DEFAULT.as_millis() < ALLOCATION_DELAY_MAX.as_millis());
+
+/// The options of a master as flags, environment variables or a TOML file give them. What is absent
+/// has a default. Durations are text such as `500ms`, `15s` or `10min`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Address and UDP port for slaves and frameworks (QUIC). Default 0.0.0.0:5050; port 0 takes a
+    /// free one
+    #[arg(long, env = "MEROS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address and TCP port for HTTP. Default 127.0.0.1 and the same port as `listen`. HTTP has no
+    /// authentication yet: whoever reaches it can kill tasks, so keep it on loopback or behind a
+    /// proxy
+    #[arg(long, env = "MEROS_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// Directory of the registry: what the cluster consists of. Required. Losing it loses the
+    /// identity of every slave and framework; one master at a time
+    #[arg(long, env = "MEROS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with cert.pem, key.pem and ca.pem of this master, made by `meros ca issue`. Required
+    #[arg(long, env = "MEROS_IDENTITY", value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+
+    /// How long a framework may hold an offer, 1s to 1h. Default 5min. Longer starves other
+    /// frameworks
+    #[arg(long, env = "MEROS_OFFER_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub offer_timeout: Option<Duration>,
+
+    /// Time between pings of a slave, 100ms to 5min. Default 15s. Together with
+    /// `ping_misses_max` it says how soon a dead machine is noticed; shorter gives up slaves that
+    /// are only busy
+    #[arg(long, env = "MEROS_PING_INTERVAL", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub ping_interval: Option<Duration>,
+
+    /// Pings in a row without an answer before a slave is unreachable, 1 to 100. Default 5
+    #[arg(long, env = "MEROS_PING_MISSES_MAX", value_name = "COUNT")]
+    pub ping_misses_max: Option<u32>,
+
+    /// How long a slave whose connection broke, or that was known before the master restarted, may
+    /// stay away, 1s to 24h. Default 10min. Then its tasks are reported unreachable
+    #[arg(long, env = "MEROS_SLAVE_REREGISTER_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub slave_reregister_timeout: Option<Duration>,
+
+    /// How long freed resources wait for more before they are offered together, 0s to 1s. Default
+    /// 2ms. Longer makes fewer and larger offers
+    #[arg(long, env = "MEROS_ALLOCATION_DELAY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub allocation_delay: Option<Duration>,
+
+    /// Most slaves and frameworks connected at the same time, 1 to 1000000. Default 60000. Each
+    /// takes memory; those beyond are refused
+    #[arg(long, env = "MEROS_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: Option<u32>,
+}
+
+fn duration_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not a duration such as 500ms or 5min: {error}"
+        ))
+    })
+}
+
+impl RawConfig {
+    /// This configuration, completed by a lower one: what is set here wins.
+    #[must_use]
+    pub fn or(self, lower: Self) -> Self {
+        Self {
+            listen: self.listen.or(lower.listen),
+            http_listen: self.http_listen.or(lower.http_listen),
+            data_dir: self.data_dir.or(lower.data_dir),
+            identity: self.identity.or(lower.identity),
+            offer_timeout: self.offer_timeout.or(lower.offer_timeout),
+            ping_interval: self.ping_interval.or(lower.ping_interval),
+            ping_misses_max: self.ping_misses_max.or(lower.ping_misses_max),
+            slave_reregister_timeout: self
+                .slave_reregister_timeout
+                .or(lower.slave_reregister_timeout),
+            allocation_delay: self.allocation_delay.or(lower.allocation_delay),
+            connections_max: self.connections_max.or(lower.connections_max),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A required option is absent.
+    #[error("{option} is not set: give --{}, {} or the key {option} in the configuration file", option.replace('_', "-"), variable(option))]
+    Missing {
+        /// The option, as the file spells it.
+        option: &'static str,
+    },
+    /// A value is outside its range.
+    #[error("{option} is {got}, which is outside {min} to {max}")]
+    OutOfRange {
+        /// The option, as the file spells it.
+        option: &'static str,
+        /// What was given.
+        got: String,
+        /// The least.
+        min: String,
+        /// The most.
+        max: String,
+    },
+    /// HTTP and QUIC were given fixed and different ports, which clients could not find.
+    #[error(
+        "http_listen has port {http} and listen has port {quic}: a master has one port number for both; give http_listen the same port"
+    )]
+    PortsDiffer {
+        /// Of `http_listen`.
+        http: u16,
+        /// Of `listen`.
+        quic: u16,
+    },
+}
+
+fn variable(option: &str) -> String {
+    format!("MEROS_{}", option.to_uppercase())
+}
+
+/// A checked configuration. Made by [`Config::check`] only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where QUIC listens; port 0: any free one.
+    pub listen: SocketAddr,
+    /// The address where HTTP listens, on the same port number as QUIC.
+    pub http_address: IpAddr,
+    /// The registry's directory.
+    pub data_dir: PathBuf,
+    /// The directory of the certificate.
+    pub identity: PathBuf,
+    /// How long a framework may hold an offer.
+    pub offer_timeout: Duration,
+    /// Between pings of a slave.
+    pub ping_interval: Duration,
+    /// Pings without an answer before a slave is given up.
+    pub ping_misses_max: u32,
+    /// How long a known slave may stay away.
+    pub slave_reregister_timeout: Duration,
+    /// How long freed resources wait for more.
+    pub allocation_delay: Duration,
+    /// The most peers at the same time.
+    pub connections_max: u32,
+}
+
+impl Config {
+    /// Fills in the defaults and checks ranges.
+    ///
+    /// # Errors
+    /// The first option that is missing or out of range.
+    pub fn check(raw: RawConfig) -> Result<Self, ConfigError> {
+        let missing = |option| ConfigError::Missing { option };
+        let listen = raw
+            .listen
+            .unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT_DEFAULT));
+        Ok(Self {
+            listen,
+            http_address: check_http(raw.http_listen, listen)?,
+            data_dir: raw.data_dir.ok_or(missing("data_dir"))?,
+            identity: raw.identity.ok_or(missing("identity"))?,
+            offer_timeout: check_duration(
+                "offer_timeout",
+                raw.offer_timeout.unwrap_or(OFFER_TIMEOUT_DEFAULT),
+                OFFER_TIMEOUT_MIN,
+                OFFER_TIMEOUT_MAX,
+            )?,
+            ping_interval: check_duration(
+                "ping_interval",
+                raw.ping_interval.unwrap_or(PING_INTERVAL_DEFAULT),
+                PING_INTERVAL_MIN,
+                PING_INTERVAL_MAX,
+            )?,
+            ping_misses_max: check_count(
+                "ping_misses_max",
+                raw.ping_misses_max.unwrap_or(PING_MISSES_DEFAULT),
+                PING_MISSES_MAX,
+            )?,
+            slave_reregister_timeout: check_duration(
+                "slave_reregister_timeout",
+                raw.slave_reregister_timeout
+                    .unwrap_or(SLAVE_REREGISTER_TIMEOUT_DEFAULT),
+                SLAVE_REREGISTER_TIMEOUT_MIN,
+                SLAVE_REREGISTER_TIMEOUT_MAX,
+            )?,
+            allocation_delay: check_duration(
+                "allocation_delay",
+                raw.allocation_delay.unwrap_or(ALLOCATION_DELAY_DEFAULT),
+                Duration::ZERO,
+                ALLOCATION_DELAY_MAX,
+            )?,
+            connections_max: check_count(
+                "connections_max",
+                raw.connections_max.unwrap_or(CONNECTIONS_DEFAULT),
+                CONNECTIONS_MAX,
+            )?,
+        })
+    }
+}
+
+fn check_http(http: Option<SocketAddr>, quic: SocketAddr) -> Result<IpAddr, ConfigError> {
+    match http {
+        None if quic.is_ipv4() => Ok(Ipv4Addr::LOCALHOST.into()),
+        None => Ok(Ipv6Addr::LOCALHOST.into()),
+        // Port 0 of either follows the other.
+        Some(http) if http.port() == quic.port() || http.port() == 0 => Ok(http.ip()),
+        Some(http) => Err(ConfigError::PortsDiffer {
+            http: http.port(),
+            quic: quic.port(),
+        }),
+    }
+}
+
+fn check_duration(
+    option: &'static str,
+    got: Duration,
+    min: Duration,
+    max: Duration,
+) -> Result<Duration, ConfigError> {
+    if (min..=max).contains(&got) {
+        return Ok(got);
+    }
+    let text = |duration| humantime::format_duration(duration).to_string();
+    Err(ConfigError::OutOfRange {
+        option,
+        got: text(got),
+        min: text(min),
+        max: text(max),
+    })
+}
+
+fn check_count(option: &'static str, got: u32, max: u32) -> Result<u32, ConfigError> {
+    if (1..=max).contains(&got) {
+        return Ok(got);
+    }
+    Err(ConfigError::OutOfRange {
+        option,
+        got: got.to_string(),
+        min: "1".to_owned(),
+        max: max.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

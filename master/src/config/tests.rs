@@ -1,0 +1,181 @@
+//! What is taken, what is refused, and in which words.
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    raw: RawConfig,
+}
+
+fn required() -> RawConfig {
+    RawConfig {
+        data_dir: Some("data".into()),
+        identity: Some("identity".into()),
+        ..RawConfig::default()
+    }
+}
+
+fn parse(flags: &[&str]) -> Result<RawConfig, clap::Error> {
+    let flags = std::iter::once("master").chain(flags.iter().copied());
+    let matches = Flags::command().try_get_matches_from(flags)?;
+    Flags::from_arg_matches(&matches).map(|flags| flags.raw)
+}
+
+#[test]
+fn only_the_two_directories_must_be_given() {
+    let config = Config::check(required()).expect("complete");
+    assert_eq!(config.listen.port(), PORT_DEFAULT);
+    assert!(
+        config.http_address.is_loopback(),
+        "HTTP has no authentication"
+    );
+    assert_eq!(config.offer_timeout, Duration::from_secs(300));
+
+    let error = Config::check(RawConfig {
+        identity: None,
+        ..required()
+    })
+    .expect_err("incomplete");
+    assert_eq!(
+        error.to_string(),
+        "identity is not set: give --identity, MEROS_IDENTITY or the key identity in the configuration file"
+    );
+}
+
+#[test]
+fn each_range_is_checked_and_named() {
+    let second = Some(Duration::from_secs(1));
+    let day = Some(Duration::from_secs(86_401));
+    let none = Some(Duration::ZERO);
+    let cases = [
+        (
+            "offer_timeout",
+            RawConfig {
+                offer_timeout: none,
+                ..required()
+            },
+        ),
+        (
+            "offer_timeout",
+            RawConfig {
+                offer_timeout: day,
+                ..required()
+            },
+        ),
+        (
+            "ping_interval",
+            RawConfig {
+                ping_interval: none,
+                ..required()
+            },
+        ),
+        (
+            "ping_misses_max",
+            RawConfig {
+                ping_misses_max: Some(0),
+                ..required()
+            },
+        ),
+        (
+            "ping_misses_max",
+            RawConfig {
+                ping_misses_max: Some(101),
+                ..required()
+            },
+        ),
+        (
+            "slave_reregister_timeout",
+            RawConfig {
+                slave_reregister_timeout: day,
+                ..required()
+            },
+        ),
+        (
+            "allocation_delay",
+            RawConfig {
+                allocation_delay: day,
+                ..required()
+            },
+        ),
+        (
+            "connections_max",
+            RawConfig {
+                connections_max: Some(0),
+                ..required()
+            },
+        ),
+    ];
+    for (name, raw) in cases {
+        match Config::check(raw) {
+            Err(ConfigError::OutOfRange { option, .. }) => assert_eq!(option, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let edges = RawConfig {
+        offer_timeout: second,
+        slave_reregister_timeout: second,
+        allocation_delay: none,
+        ..required()
+    };
+    assert!(
+        Config::check(edges).is_ok(),
+        "the ends of a range belong to it"
+    );
+}
+
+#[test]
+fn one_port_number_serves_both_and_two_are_refused() {
+    let with = |listen: &str, http: &str| {
+        Config::check(RawConfig {
+            listen: Some(listen.parse().expect("an address")),
+            http_listen: Some(http.parse().expect("an address")),
+            ..required()
+        })
+    };
+    assert!(with("0.0.0.0:7000", "0.0.0.0:7000").is_ok());
+    assert!(with("0.0.0.0:0", "127.0.0.1:0").is_ok());
+    assert_eq!(
+        with("0.0.0.0:7000", "127.0.0.1:8080"),
+        Err(ConfigError::PortsDiffer {
+            http: 8080,
+            quic: 7000
+        })
+    );
+}
+
+#[test]
+fn flags_win_over_a_file_and_durations_are_text() {
+    let flags = parse(&["--offer-timeout", "2min", "--data-dir", "a"]).expect("good flags");
+    let file = RawConfig {
+        offer_timeout: Some(Duration::from_secs(7)),
+        ping_interval: Some(Duration::from_millis(1_500)),
+        ..required()
+    };
+    let both = flags.or(file);
+    assert_eq!(both.offer_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(both.ping_interval, Some(Duration::from_millis(1_500)));
+    assert_eq!(both.data_dir, Some("a".into()));
+
+    for bad in [
+        ["--offer-timeout", "5"],
+        ["--ping-misses-max", "-1"],
+        ["--listen", "5050"],
+    ] {
+        assert!(parse(&bad).is_err(), "{bad:?} was taken");
+    }
+}
+
+#[test]
+fn a_file_may_hold_the_same_options_and_no_others() {
+    let read = |text: &str| serde_json::from_str::<RawConfig>(text);
+    let raw = read(r#"{"listen": "127.0.0.1:0", "offer_timeout": "90s"}"#).expect("good file");
+    assert_eq!(raw.offer_timeout, Some(Duration::from_secs(90)));
+
+    let unknown = read(r#"{"offer_timeuot": "90s"}"#).expect_err("a typo");
+    assert!(unknown.to_string().contains("offer_timeuot"), "{unknown}");
+    let bare = read(r#"{"offer_timeout": "90"}"#).expect_err("no unit");
+    assert!(bare.to_string().contains("500ms"), "{bare}");
+}

@@ -1,0 +1,402 @@
+//! Every metric of the master: the only place that names them. OpenMetrics text, prefix
+//! `meros_master_`.
+//!
+//! Counts are kept where things happen; what is a state (offers, tasks, memory) is looked up when
+//! somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meros_master_core::Counters;
+use meros_proto::status::TaskState;
+use meros_proto::transport::ServerStats;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::projection::Projection;
+use crate::shell::inbox::Inbox;
+
+const PREFIX: &str = "meros_master";
+
+/// The upper ends of the proposal latency's buckets, in seconds: an `fdatasync` takes milliseconds.
+const PROPOSAL_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// A stable code of a refusal or error.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Code {
+    code: &'static str,
+}
+
+/// `slave` or `framework`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Peer {
+    peer: &'static str,
+}
+
+/// An HTTP status.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Status {
+    status: u16,
+}
+
+/// What is counted where it happens.
+#[derive(Debug)]
+pub struct Metrics {
+    core: Mutex<Counters>,
+    transport: Mutex<ServerStats>,
+    batches: Counter,
+    commits: Counter,
+    commands_committed: Counter,
+    proposal_seconds: Histogram,
+    connections: Family<Peer, Gauge>,
+    connections_closed: Family<Code, Counter>,
+    connections_cut: Family<Code, Counter>,
+    connections_refused: Family<Code, Counter>,
+    messages_undeliverable: Counter,
+    messages_received: Family<Peer, Counter>,
+    http_requests: Family<Status, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            core: Mutex::default(),
+            transport: Mutex::default(),
+            batches: Counter::default(),
+            commits: Counter::default(),
+            commands_committed: Counter::default(),
+            proposal_seconds: Histogram::new(PROPOSAL_BUCKETS),
+            connections: Family::default(),
+            connections_closed: Family::default(),
+            connections_cut: Family::default(),
+            connections_refused: Family::default(),
+            messages_undeliverable: Counter::default(),
+            messages_received: Family::default(),
+            http_requests: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// The core has handled a batch of events; its counters are these now.
+    pub(crate) fn handled(&self, counters: &Counters) {
+        self.batches.inc();
+        self.core.lock().clone_from(counters);
+    }
+
+    /// The transport's counters are these now.
+    pub(crate) fn transport(&self, stats: ServerStats) {
+        *self.transport.lock() = stats;
+    }
+
+    /// One write of the registry has made proposals durable that were this old.
+    pub(crate) fn committed(&self, ages: impl Iterator<Item = Duration>) {
+        self.commits.inc();
+        for age in ages {
+            self.commands_committed.inc();
+            self.proposal_seconds.observe(age.as_secs_f64());
+        }
+    }
+
+    /// Writes of the registry, and the commands in them.
+    #[must_use]
+    pub fn commits(&self) -> (u64, u64) {
+        (self.commits.get(), self.commands_committed.get())
+    }
+
+    /// A peer has been taken on.
+    pub(crate) fn connected(&self, peer: &'static str) {
+        self.connections.get_or_create(&Peer { peer }).inc();
+    }
+
+    /// It is gone; `code` says why.
+    pub(crate) fn disconnected(&self, peer: &'static str, code: &'static str) {
+        self.connections.get_or_create(&Peer { peer }).dec();
+        self.connections_closed.get_or_create(&Code { code }).inc();
+    }
+
+    /// This side has closed a connection for this reason.
+    pub(crate) fn cut(&self, code: &'static str) {
+        self.connections_cut.get_or_create(&Code { code }).inc();
+    }
+
+    /// A connection was refused before the core heard of it.
+    pub(crate) fn refused(&self, code: &'static str) {
+        self.connections_refused.get_or_create(&Code { code }).inc();
+    }
+
+    /// A message for a connection that is closed or closing.
+    pub(crate) fn undeliverable(&self) {
+        self.messages_undeliverable.inc();
+    }
+
+    /// Messages have arrived.
+    pub(crate) fn received(&self, peer: &'static str, count: usize) {
+        self.messages_received
+            .get_or_create(&Peer { peer })
+            .inc_by(count as u64);
+    }
+
+    /// An HTTP request has been answered.
+    pub(crate) fn answered(&self, status: u16) {
+        self.http_requests.get_or_create(&Status { status }).inc();
+    }
+}
+
+/// All metrics, ready to be written out.
+#[derive(Debug)]
+pub(crate) struct Exposition {
+    registry: Registry,
+}
+
+impl Exposition {
+    /// Names everything.
+    #[must_use]
+    pub(crate) fn new(metrics: &Arc<Metrics>, projection: &Projection, inbox: &Inbox) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let m = metrics;
+        registry.register("batches", "Batches of events handled", m.batches.clone());
+        registry.register(
+            "commits",
+            "Synced writes of the registry",
+            m.commits.clone(),
+        );
+        registry.register(
+            "commands_committed",
+            "Commands made durable; with commits, how many share a sync",
+            m.commands_committed.clone(),
+        );
+        registry.register_with_unit(
+            "proposal",
+            "From a proposal to its report as durable",
+            Unit::Seconds,
+            m.proposal_seconds.clone(),
+        );
+        registry.register("connections", "Peers connected now", m.connections.clone());
+        registry.register(
+            "connections_closed",
+            "Connections ended, by how",
+            m.connections_closed.clone(),
+        );
+        registry.register(
+            "connections_cut",
+            "Connections that this master closed, by why",
+            m.connections_cut.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections refused before they counted as peers, by code",
+            m.connections_refused.clone(),
+        );
+        registry.register(
+            "messages_undeliverable",
+            "Messages for connections that were closed or closing",
+            m.messages_undeliverable.clone(),
+        );
+        registry.register(
+            "messages_received",
+            "Messages received",
+            m.messages_received.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "HTTP requests answered",
+            m.http_requests.clone(),
+        );
+        registry.register_collector(Box::new(Lookup {
+            metrics: Arc::clone(metrics),
+            projection: projection.clone(),
+            inbox: inbox.clone(),
+        }));
+        Self { registry }
+    }
+
+    /// The text of `GET /metrics`.
+    ///
+    /// # Errors
+    /// Never in practice: writing to memory does not fail.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// What is looked up when somebody asks.
+#[derive(Debug)]
+struct Lookup {
+    metrics: Arc<Metrics>,
+    projection: Projection,
+    inbox: Inbox,
+}
+
+impl Collector for Lookup {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut out = Out {
+            encoder: &mut encoder,
+        };
+        let counters = self.metrics.core.lock().clone();
+        for (name, help, value) in counters.list() {
+            out.counter(name, help.trim().trim_end_matches('.'), value)?;
+        }
+        let refusals = counters
+            .refusals
+            .iter()
+            .map(|(code, count)| ([("code", *code)], *count));
+        out.counters(
+            "refusals",
+            "Requests refused by the core, by code",
+            refusals,
+        )?;
+
+        let transport = *self.metrics.transport.lock();
+        let attempts = [
+            ("accepted", transport.accepted),
+            ("busy", transport.refused_busy),
+            ("retry", transport.retried),
+            ("handshake_failed", transport.failed_handshakes),
+            ("not_allowed", transport.not_allowed),
+            ("opening_failed", transport.failed_openings),
+        ];
+        out.counters(
+            "connection_attempts",
+            "Connections that peers asked for, by what became of them",
+            attempts
+                .into_iter()
+                .map(|(result, count)| ([("result", result)], count)),
+        )?;
+
+        let read = self.projection.read();
+        let leading = u64::from(read.master().is_some());
+        let epoch = read.master().map_or(0, |master| master.epoch.0);
+        let offers = read.offers_count() as u64;
+        let tasks = read.task_totals();
+        let slaves = count(read.slave_views().map(|slave| slave.state.name()));
+        let frameworks = count(
+            read.framework_views()
+                .map(|framework| framework.state.name()),
+        );
+        drop(read);
+
+        out.gauge("leading", "1 if this master leads", leading)?;
+        out.gauge("epoch", "The term of the leading master", epoch)?;
+        out.gauge("offers_outstanding", "Offers that frameworks hold", offers)?;
+        let tasks = tasks
+            .iter()
+            .filter(|(state, _)| *state != TaskState::Unknown)
+            .map(|(state, count)| ([("state", state.name())], count));
+        out.gauges("tasks", "Tasks in the master's tables, by state", tasks)?;
+        let by_state = |counts: Vec<(&'static str, u64)>| {
+            counts
+                .into_iter()
+                .map(|(state, count)| ([("state", state)], count))
+        };
+        out.gauges("slaves", "Slaves, by state", by_state(slaves))?;
+        out.gauges("frameworks", "Frameworks, by state", by_state(frameworks))?;
+        out.gauge(
+            "inbox_messages",
+            "Events that wait for the core",
+            self.inbox.len() as u64,
+        )?;
+        out.counter(
+            "read_model_waits",
+            "Times the core waited because the read model was behind",
+            self.projection.waits(),
+        )?;
+        out.gauge("resident_bytes", "Memory of this process", resident_bytes())
+    }
+}
+
+fn count(states: impl Iterator<Item = &'static str>) -> Vec<(&'static str, u64)> {
+    let mut counts: Vec<(&'static str, u64)> = Vec::new();
+    for state in states {
+        match counts.iter_mut().find(|(name, _)| *name == state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((state, 1)),
+        }
+    }
+    counts
+}
+
+type Label = [(&'static str, &'static str); 1];
+
+struct Out<'a, 'e> {
+    encoder: &'a mut DescriptorEncoder<'e>,
+}
+
+impl Out<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstCounter::new(value))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstGauge::new(value))
+    }
+
+    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, u64)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstCounter::new(value))),
+        )
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, u64)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstGauge::new(value))),
+        )
+    }
+
+    fn family<M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, M)>,
+    ) -> fmt::Result {
+        let mut values = values.peekable();
+        let Some((_, first)) = values.peek() else {
+            return Ok(());
+        };
+        let kind = first.metric_type();
+        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (label, metric) in values {
+            metric.encode(family.encode_family(&label)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Zero where the system does not tell.
+fn resident_bytes() -> u64 {
+    const PAGE_BYTES: u64 = 4096;
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_BYTES
+}

@@ -1,0 +1,503 @@
+//! The tables of the read model and the questions they answer.
+//!
+//! Bounds (semantics F9): 1,000 ended tasks per framework, 50 completed frameworks; the rest is as
+//! large as the core's own tables. Resources of a task count as used while it holds them (semantics
+//! F8): not once it has ended, not while its slave is unreachable.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::resources::{Resources, Value};
+use meros_proto::status::{TaskState, TaskStatus};
+use meros_proto::view::{
+    ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView,
+    OfferView, SlaveRow, SlaveView, TaskView,
+};
+use tracing::error;
+
+/// Ended tasks kept per framework (semantics F9).
+pub const COMPLETED_TASKS_MAX: usize = 1_000;
+/// Completed frameworks kept (semantics F9).
+pub const COMPLETED_FRAMEWORKS_MAX: usize = 50;
+
+/// Which tasks are asked for. Absent: any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskFilter {
+    /// Of this framework.
+    pub framework: Option<FrameworkId>,
+    /// With this id.
+    pub task: Option<TaskId>,
+    /// In this state.
+    pub state: Option<StateFilter>,
+}
+
+/// Which states are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateFilter {
+    /// Those that have not ended.
+    Active,
+    /// Those that have ended.
+    Ended,
+    /// One.
+    Is(TaskState),
+}
+
+impl StateFilter {
+    fn matches(self, state: TaskState) -> bool {
+        match self {
+            Self::Active => !state.is_terminal(),
+            Self::Ended => state.is_terminal(),
+            Self::Is(wanted) => state == wanted,
+        }
+    }
+}
+
+/// Some of the rows that match, and how many there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The first of them.
+    pub rows: Vec<T>,
+    /// All of them.
+    pub total: usize,
+}
+
+impl<T> Page<T> {
+    fn of(rows: impl ExactSizeIterator<Item = T>, limit: usize) -> Self {
+        let total = rows.len();
+        Self {
+            rows: rows.take(limit).collect(),
+            total,
+        }
+    }
+}
+
+/// Tasks in the master's tables by state, in the order of [`TaskState::ALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskTotals([u64; TaskState::ALL.len()]);
+
+impl TaskTotals {
+    fn slot(&mut self, state: TaskState) -> &mut u64 {
+        let at = TaskState::ALL
+            .iter()
+            .position(|one| *one == state)
+            .expect("ALL has every state");
+        &mut self.0[at]
+    }
+
+    /// Each state with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (TaskState, u64)> {
+        TaskState::ALL.into_iter().zip(self.0)
+    }
+}
+
+#[derive(Debug)]
+struct Slave {
+    view: Arc<SlaveView>,
+    held: Held,
+    offered: Resources,
+}
+
+#[derive(Debug)]
+struct Framework {
+    view: Arc<FrameworkView>,
+    held: Held,
+    offers: u64,
+    tasks: BTreeMap<TaskId, Arc<TaskView>>,
+    /// Oldest first.
+    completed: VecDeque<Arc<TaskView>>,
+}
+
+/// What tasks hold, of one slave or by one framework.
+#[derive(Debug, Default)]
+struct Held {
+    used: Resources,
+    tasks: u64,
+}
+
+/// What is known of the cluster. Void until a master is elected.
+#[derive(Debug, Default)]
+pub struct ReadModel {
+    sequence: u64,
+    master: Option<MasterView>,
+    slaves: BTreeMap<SlaveId, Slave>,
+    frameworks: BTreeMap<FrameworkId, Framework>,
+    /// Ids of completed frameworks, oldest first.
+    completed: VecDeque<FrameworkId>,
+    offers: BTreeMap<OfferId, Arc<OfferView>>,
+    totals: TaskTotals,
+}
+
+impl ReadModel {
+    /// The leading master, once there is one.
+    #[must_use]
+    pub fn master(&self) -> Option<&MasterView> {
+        self.master.as_ref()
+    }
+
+    /// The sequence number of the last event applied.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Tasks by state.
+    #[must_use]
+    pub fn task_totals(&self) -> TaskTotals {
+        self.totals
+    }
+
+    /// Outstanding offers.
+    #[must_use]
+    pub fn offers_count(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// The views of all slaves, for counting.
+    pub fn slave_views(&self) -> impl Iterator<Item = &SlaveView> {
+        self.slaves.values().map(|slave| &*slave.view)
+    }
+
+    /// The views of all frameworks, completed ones too, for counting.
+    pub fn framework_views(&self) -> impl Iterator<Item = &FrameworkView> {
+        self.frameworks.values().map(|framework| &*framework.view)
+    }
+
+    /// Slaves by id.
+    #[must_use]
+    pub fn slaves(&self, limit: usize) -> Page<SlaveRow> {
+        let row = |slave: &Slave| SlaveRow {
+            slave: (*slave.view).clone(),
+            used: slave.held.used.clone(),
+            offered: slave.offered.clone(),
+            tasks: slave.held.tasks,
+        };
+        Page::of(self.slaves.values().map(row), limit)
+    }
+
+    /// Frameworks by id, completed ones too.
+    #[must_use]
+    pub fn frameworks(&self, limit: usize) -> Page<FrameworkRow> {
+        let row = |framework: &Framework| FrameworkRow {
+            framework: (*framework.view).clone(),
+            used: framework.held.used.clone(),
+            tasks: framework.held.tasks,
+            offers: framework.offers,
+        };
+        Page::of(self.frameworks.values().map(row), limit)
+    }
+
+    /// Outstanding offers by id.
+    #[must_use]
+    pub fn offers(&self, framework: Option<FrameworkId>, limit: usize) -> Page<Arc<OfferView>> {
+        let wanted = |offer: &&Arc<OfferView>| framework.is_none_or(|id| offer.framework_id == id);
+        let mut page = Page {
+            rows: Vec::new(),
+            total: 0,
+        };
+        for offer in self.offers.values().filter(wanted) {
+            push_row(&mut page, offer, limit);
+        }
+        page
+    }
+
+    /// Tasks: those in the master's tables by framework and id, then those that have left them,
+    /// newest first.
+    #[must_use]
+    pub fn tasks(&self, filter: &TaskFilter, limit: usize) -> Page<Arc<TaskView>> {
+        let mut page = Page {
+            rows: Vec::new(),
+            total: 0,
+        };
+        let wanted = |task: &TaskView| {
+            filter.task.as_ref().is_none_or(|id| *id == task.task_id)
+                && filter.state.is_none_or(|state| state.matches(task.state))
+        };
+        let frameworks = || {
+            let (first, last) = match filter.framework {
+                Some(one) => (one, one),
+                None => (FrameworkId(0), FrameworkId(u32::MAX)),
+            };
+            self.frameworks
+                .range(first..=last)
+                .map(|(_, framework)| framework)
+        };
+        for framework in frameworks() {
+            match &filter.task {
+                // Looked up, not searched for: `meros logs` must not cost a scan.
+                Some(id) => {
+                    if let Some(task) = framework.tasks.get(id).filter(|task| wanted(task)) {
+                        push_row(&mut page, task, limit);
+                    }
+                }
+                None => {
+                    for task in framework.tasks.values().filter(|task| wanted(task)) {
+                        push_row(&mut page, task, limit);
+                    }
+                }
+            }
+        }
+        for framework in frameworks() {
+            for task in framework.completed.iter().rev().filter(|task| wanted(task)) {
+                push_row(&mut page, task, limit);
+            }
+        }
+        page
+    }
+
+    /// Applies the next event. Events about what is not known are ours to answer for: they are
+    /// logged and change nothing, since a read model must not take the master down.
+    pub fn apply(&mut self, event: ClusterEvent) {
+        if matches!(event.change, ClusterChange::Elected(_)) {
+            *self = Self::default();
+        } else if event.sequence != self.sequence + 1 {
+            error!(
+                sequence = event.sequence,
+                after = self.sequence,
+                "gap in the cluster's events"
+            );
+        }
+        self.sequence = event.sequence;
+        match event.change {
+            ClusterChange::Elected(master) => self.master = Some(master),
+            ClusterChange::Slave(view) => self.put_slave(view),
+            ClusterChange::SlaveRemoved(id) => {
+                self.slaves.remove(&id);
+            }
+            ClusterChange::Framework(view) => self.put_framework(view),
+            ClusterChange::OfferMade(offer) => self.add_offer(offer),
+            ClusterChange::OfferEnded { offer_id, .. } => self.end_offer(offer_id),
+            ClusterChange::TaskAdded(task) => self.add_task(task),
+            ClusterChange::TaskChanged {
+                framework_id,
+                task_id,
+                state,
+                status,
+            } => {
+                self.change_task(framework_id, &task_id, state, status);
+            }
+            ClusterChange::TaskRemoved {
+                framework_id,
+                task_id,
+            } => {
+                self.remove_task(framework_id, &task_id);
+            }
+        }
+    }
+
+    fn put_slave(&mut self, view: SlaveView) {
+        let view = Arc::new(view);
+        self.slaves
+            .entry(view.slave_id)
+            .and_modify(|slave| slave.view = Arc::clone(&view))
+            .or_insert_with(|| Slave {
+                view,
+                held: Held::default(),
+                offered: Resources::new(),
+            });
+    }
+
+    fn put_framework(&mut self, view: FrameworkView) {
+        let id = view.framework_id;
+        if view.state == FrameworkState::Completed && !self.completed.contains(&id) {
+            self.completed.push_back(id);
+        }
+        let view = Arc::new(view);
+        self.frameworks
+            .entry(id)
+            .and_modify(|framework| framework.view = Arc::clone(&view))
+            .or_insert_with(|| Framework {
+                view,
+                held: Held::default(),
+                offers: 0,
+                tasks: BTreeMap::new(),
+                completed: VecDeque::new(),
+            });
+        if self.completed.len() > COMPLETED_FRAMEWORKS_MAX
+            && let Some(oldest) = self.completed.pop_front()
+        {
+            self.forget_framework(oldest);
+        }
+    }
+
+    fn forget_framework(&mut self, id: FrameworkId) {
+        let tasks: Vec<TaskId> = self
+            .frameworks
+            .get(&id)
+            .map_or_else(Vec::new, |one| one.tasks.keys().cloned().collect());
+        for task in tasks {
+            self.remove_task(id, &task);
+        }
+        self.frameworks.remove(&id);
+    }
+
+    fn add_offer(&mut self, offer: OfferView) {
+        if let Some(slave) = self.slaves.get_mut(&offer.slave_id)
+            && let Err(error) = slave.offered.checked_add_assign(&offer.resources)
+        {
+            error!(slave_id = %offer.slave_id, %error, "offers of a slave do not add up");
+        }
+        if let Some(framework) = self.frameworks.get_mut(&offer.framework_id) {
+            framework.offers += 1;
+        }
+        self.offers.insert(offer.offer_id, Arc::new(offer));
+    }
+
+    fn end_offer(&mut self, id: OfferId) {
+        let Some(offer) = self.offers.remove(&id) else {
+            error!(offer_id = %id, "an offer ended that was not known");
+            return;
+        };
+        if let Some(slave) = self.slaves.get_mut(&offer.slave_id)
+            && let Err(error) = slave.offered.checked_sub_assign(&offer.resources)
+        {
+            error!(slave_id = %offer.slave_id, %error, "offers of a slave do not add up");
+        }
+        if let Some(framework) = self.frameworks.get_mut(&offer.framework_id) {
+            framework.offers = framework.offers.saturating_sub(1);
+        }
+    }
+
+    fn add_task(&mut self, task: TaskView) {
+        let Some(framework) = self.frameworks.get_mut(&task.framework_id) else {
+            error!(framework_id = %task.framework_id, task_id = %task.task_id, "a task of no framework");
+            return;
+        };
+        let task = Arc::new(task);
+        let before = framework
+            .tasks
+            .insert(task.task_id.clone(), Arc::clone(&task));
+        self.account(before.as_deref(), Some(&task));
+    }
+
+    fn change_task(
+        &mut self,
+        framework_id: FrameworkId,
+        task_id: &TaskId,
+        state: TaskState,
+        status: Option<TaskStatus>,
+    ) {
+        let Some(task) = self
+            .frameworks
+            .get_mut(&framework_id)
+            .and_then(|one| one.tasks.get_mut(task_id))
+        else {
+            error!(%framework_id, %task_id, "a task changed that was not known");
+            return;
+        };
+        let before = Arc::clone(task);
+        let mut view = (*before).clone();
+        view.state = state;
+        view.status = status;
+        *task = Arc::new(view);
+        let after = Arc::clone(task);
+        self.account(Some(&before), Some(&after));
+    }
+
+    fn remove_task(&mut self, framework_id: FrameworkId, task_id: &TaskId) {
+        let Some(framework) = self.frameworks.get_mut(&framework_id) else {
+            error!(%framework_id, %task_id, "a task of no framework");
+            return;
+        };
+        let Some(task) = framework.tasks.remove(task_id) else {
+            error!(%framework_id, %task_id, "a task left that was not known");
+            return;
+        };
+        framework.completed.push_back(Arc::clone(&task));
+        if framework.completed.len() > COMPLETED_TASKS_MAX {
+            framework.completed.pop_front();
+        }
+        self.account(Some(&task), None);
+    }
+
+    /// Moves the sums from what a task was to what it is.
+    fn account(&mut self, before: Option<&TaskView>, after: Option<&TaskView>) {
+        if let Some(task) = before {
+            *self.totals.slot(task.state) -= 1;
+        }
+        if let Some(task) = after {
+            *self.totals.slot(task.state) += 1;
+        }
+        // Most changes move nothing between sums: RUNNING follows STAGING.
+        let same_place = match (before, after) {
+            (Some(before), Some(after)) => {
+                before.slave_id == after.slave_id
+                    && before.resources == after.resources
+                    && before.state.is_terminal() == after.state.is_terminal()
+                    && holds_resources(before.state) == holds_resources(after.state)
+            }
+            _ => false,
+        };
+        if same_place {
+            return;
+        }
+        if let Some(task) = before.filter(|task| !task.state.is_terminal()) {
+            self.each_held(task, |held, resources| held.release(task, resources));
+        }
+        if let Some(task) = after.filter(|task| !task.state.is_terminal()) {
+            self.each_held(task, |held, resources| held.charge(task, resources));
+        }
+    }
+
+    fn each_held(&mut self, task: &TaskView, mut change: impl FnMut(&mut Held, &Resources)) {
+        let holds = holds_resources(task.state);
+        let nothing = Resources::new();
+        if let Some(slave) = self.slaves.get_mut(&task.slave_id) {
+            change(
+                &mut slave.held,
+                if holds { &task.resources } else { &nothing },
+            );
+        }
+        if let Some(framework) = self.frameworks.get_mut(&task.framework_id) {
+            change(
+                &mut framework.held,
+                &if holds {
+                    only_scalars(&task.resources)
+                } else {
+                    nothing
+                },
+            );
+        }
+    }
+}
+
+impl Held {
+    fn charge(&mut self, task: &TaskView, resources: &Resources) {
+        self.tasks += 1;
+        if let Err(error) = self.used.checked_add_assign(resources) {
+            error!(task_id = %task.task_id, %error, "resources of tasks do not add up");
+        }
+    }
+
+    fn release(&mut self, task: &TaskView, resources: &Resources) {
+        self.tasks = self.tasks.saturating_sub(1);
+        if let Err(error) = self.used.checked_sub_assign(resources) {
+            error!(task_id = %task.task_id, %error, "resources of tasks do not add up");
+        }
+    }
+}
+
+/// Whether a task in this state takes part of its slave (semantics F4, F8).
+fn holds_resources(state: TaskState) -> bool {
+    !state.is_terminal() && state != TaskState::Unreachable
+}
+
+/// What can be summed over slaves: port 31000 of one slave is not that of another.
+fn only_scalars(resources: &Resources) -> Resources {
+    let mut sum = Resources::new();
+    for one in resources
+        .iter()
+        .filter(|one| matches!(one.value(), Value::Scalar(_)))
+    {
+        sum.checked_add_assign(&Resources::from(one.clone()))
+            .expect("part of a sum that fits");
+    }
+    sum
+}
+
+fn push_row<T>(page: &mut Page<Arc<T>>, row: &Arc<T>, limit: usize) {
+    page.total += 1;
+    if page.rows.len() < limit {
+        page.rows.push(Arc::clone(row));
+    }
+}

@@ -1,0 +1,403 @@
+//! The read model follows the events, and forgets what it must.
+
+use meros_proto::attribute::Attributes;
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::labels::Labels;
+use meros_proto::resources::Resources;
+use meros_proto::slave::SlaveState;
+use meros_proto::status::TaskState;
+use meros_proto::time::Timestamp;
+use meros_proto::view::{
+    ClusterChange, FrameworkState, FrameworkView, MasterView, OfferEnd, OfferView, SlaveView,
+    TaskView,
+};
+
+use super::*;
+
+const F0: FrameworkId = FrameworkId(0);
+const S0: SlaveId = SlaveId(0);
+const S1: SlaveId = SlaveId(1);
+const ALL: usize = usize::MAX;
+
+fn resources(text: &str) -> Resources {
+    text.parse().expect("resources")
+}
+
+fn elected(epoch: u64) -> ClusterChange {
+    ClusterChange::Elected(MasterView {
+        cluster_id: ClusterId(1),
+        epoch: Epoch(epoch),
+        elected_at: Timestamp(1),
+        version: "0.1.0".to_owned(),
+    })
+}
+
+fn slave(id: SlaveId) -> ClusterChange {
+    ClusterChange::Slave(SlaveView {
+        slave_id: id,
+        hostname: format!("host{}", id.0),
+        http_address: String::new(),
+        state: SlaveState::Registered,
+        state_since: Timestamp(1),
+        resources: resources("cpus:8;mem:1024;ports:[1-100]"),
+        attributes: Attributes::default(),
+        version: "0.1.0".to_owned(),
+    })
+}
+
+fn framework(id: FrameworkId, state: FrameworkState) -> ClusterChange {
+    ClusterChange::Framework(FrameworkView {
+        framework_id: id,
+        name: format!("framework{}", id.0),
+        principal: "p".to_owned(),
+        roles: Vec::new(),
+        suppressed_roles: Vec::new(),
+        state,
+        state_since: Timestamp(1),
+        failover_timeout: std::time::Duration::ZERO,
+        webui_url: String::new(),
+    })
+}
+
+fn id(text: &str) -> TaskId {
+    TaskId::new(text).expect("an id")
+}
+
+fn task(name: &str, slave_id: SlaveId, takes: &str) -> ClusterChange {
+    ClusterChange::TaskAdded(TaskView {
+        task_id: id(name),
+        name: name.to_owned(),
+        framework_id: F0,
+        slave_id,
+        role: "*".parse().expect("a role"),
+        resources: resources(takes),
+        state: TaskState::Staging,
+        status: None,
+        launched_at: Timestamp(2),
+        labels: Labels::default(),
+    })
+}
+
+fn becomes(name: &str, state: TaskState) -> ClusterChange {
+    ClusterChange::TaskChanged {
+        framework_id: F0,
+        task_id: id(name),
+        state,
+        status: None,
+    }
+}
+
+fn leaves(name: &str) -> ClusterChange {
+    ClusterChange::TaskRemoved {
+        framework_id: F0,
+        task_id: id(name),
+    }
+}
+
+fn offer(number: u64, takes: &str) -> ClusterChange {
+    ClusterChange::OfferMade(OfferView {
+        offer_id: OfferId {
+            epoch: Epoch(1),
+            number,
+        },
+        framework_id: F0,
+        slave_id: S0,
+        role: "*".parse().expect("a role"),
+        resources: resources(takes),
+        made_at: Timestamp(3),
+    })
+}
+
+/// A cluster of two slaves and a framework.
+fn model() -> ReadModel {
+    let mut model = ReadModel::default();
+    apply(
+        &mut model,
+        [
+            elected(1),
+            slave(S0),
+            slave(S1),
+            framework(F0, FrameworkState::Subscribed),
+        ],
+    );
+    model
+}
+
+fn apply(model: &mut ReadModel, changes: impl IntoIterator<Item = ClusterChange>) {
+    for change in changes {
+        let first = matches!(change, ClusterChange::Elected(_));
+        let sequence = if first { 1 } else { model.sequence() + 1 };
+        model.apply(ClusterEvent {
+            sequence,
+            at: Timestamp(9),
+            change,
+        });
+    }
+}
+
+fn used(model: &ReadModel, at: usize) -> (String, u64) {
+    let row = &model.slaves(ALL).rows[at];
+    (row.used.to_string(), row.tasks)
+}
+
+fn count_of(model: &ReadModel, state: TaskState) -> u64 {
+    model
+        .task_totals()
+        .iter()
+        .find(|(one, _)| *one == state)
+        .expect("every state")
+        .1
+}
+
+fn names(model: &ReadModel, filter: &TaskFilter) -> Vec<String> {
+    model
+        .tasks(filter, ALL)
+        .rows
+        .iter()
+        .map(|task| task.name.clone())
+        .collect()
+}
+
+#[test]
+fn resources_count_as_used_until_a_task_ends_or_its_slave_is_cut_off() {
+    let mut model = model();
+    apply(
+        &mut model,
+        [task("a", S0, "cpus:2;ports:[1-2]"), task("b", S0, "cpus:1")],
+    );
+    assert_eq!(used(&model, 0), ("cpus:3;ports:[1-2]".to_owned(), 2));
+
+    apply(
+        &mut model,
+        [
+            becomes("a", TaskState::Running),
+            becomes("b", TaskState::Unreachable),
+        ],
+    );
+    assert_eq!(
+        used(&model, 0),
+        ("cpus:2;ports:[1-2]".to_owned(), 2),
+        "semantics: F4"
+    );
+
+    apply(
+        &mut model,
+        [
+            becomes("a", TaskState::Finished),
+            becomes("b", TaskState::Running),
+        ],
+    );
+    assert_eq!(used(&model, 0), ("cpus:1".to_owned(), 1), "semantics: F8");
+
+    apply(
+        &mut model,
+        [leaves("a"), becomes("b", TaskState::Failed), leaves("b")],
+    );
+    assert_eq!(used(&model, 0), (String::new(), 0));
+    assert_eq!(
+        count_of(&model, TaskState::Finished),
+        0,
+        "totals are of the master's tables"
+    );
+}
+
+#[test]
+fn a_framework_s_use_adds_up_over_slaves_where_the_same_port_is_not_the_same() {
+    let mut model = model();
+    apply(
+        &mut model,
+        [
+            task("a", S0, "cpus:2;ports:[7-7]"),
+            task("b", S1, "cpus:2;ports:[7-7]"),
+        ],
+    );
+    let row = |model: &ReadModel| model.frameworks(ALL).rows[0].clone();
+    assert_eq!(row(&model).used, resources("cpus:4"));
+    assert_eq!(row(&model).tasks, 2);
+    apply(&mut model, [becomes("a", TaskState::Killed), leaves("a")]);
+    assert_eq!(row(&model).used, resources("cpus:2"));
+    assert_eq!(used(&model, 1), ("cpus:2;ports:[7-7]".to_owned(), 1));
+}
+
+#[test]
+fn offers_are_held_by_a_slave_and_a_framework_until_they_end() {
+    let mut model = model();
+    apply(&mut model, [offer(1, "cpus:3"), offer(2, "cpus:1;mem:5")]);
+    assert_eq!(model.slaves(ALL).rows[0].offered, resources("cpus:4;mem:5"));
+    assert_eq!(model.frameworks(ALL).rows[0].offers, 2);
+    let offer_id = OfferId {
+        epoch: Epoch(1),
+        number: 1,
+    };
+    apply(
+        &mut model,
+        [ClusterChange::OfferEnded {
+            offer_id,
+            end: OfferEnd::Declined,
+        }],
+    );
+    assert_eq!(model.slaves(ALL).rows[0].offered, resources("cpus:1;mem:5"));
+    assert_eq!(model.offers(Some(F0), ALL).total, 1);
+    assert_eq!(model.offers(Some(FrameworkId(7)), ALL).total, 0);
+}
+
+#[test]
+fn tasks_are_found_by_framework_id_and_state_and_pages_tell_the_total() {
+    let mut model = model();
+    apply(
+        &mut model,
+        ["a", "b", "c"].map(|name| task(name, S0, "cpus:1")),
+    );
+    apply(&mut model, [becomes("b", TaskState::Finished), leaves("b")]);
+    let with = |change: fn(&mut TaskFilter)| {
+        let mut filter = TaskFilter::default();
+        change(&mut filter);
+        filter
+    };
+    assert_eq!(
+        names(&model, &TaskFilter::default()),
+        ["a", "c", "b"],
+        "those that left come last"
+    );
+    assert_eq!(
+        names(&model, &with(|f| f.state = Some(StateFilter::Active))),
+        ["a", "c"]
+    );
+    assert_eq!(
+        names(&model, &with(|f| f.state = Some(StateFilter::Ended))),
+        ["b"]
+    );
+    assert_eq!(
+        names(
+            &model,
+            &with(|f| f.state = Some(StateFilter::Is(TaskState::Staging)))
+        ),
+        ["a", "c"]
+    );
+    assert_eq!(names(&model, &with(|f| f.task = Some(id("c")))), ["c"]);
+    assert_eq!(
+        names(&model, &with(|f| f.task = Some(id("b")))),
+        ["b"],
+        "also when it has left"
+    );
+    assert!(names(&model, &with(|f| f.framework = Some(FrameworkId(1)))).is_empty());
+    let page = model.tasks(&TaskFilter::default(), 2);
+    assert_eq!((page.rows.len(), page.total), (2, 3));
+}
+
+#[test]
+fn completed_tasks_and_frameworks_are_bounded_f9() {
+    let mut model = model();
+    for number in 0..COMPLETED_TASKS_MAX + 3 {
+        let name = format!("t{number}");
+        apply(
+            &mut model,
+            [
+                task(&name, S0, "cpus:1"),
+                becomes(&name, TaskState::Finished),
+                leaves(&name),
+            ],
+        );
+    }
+    let page = model.tasks(&TaskFilter::default(), 1);
+    assert_eq!(page.total, COMPLETED_TASKS_MAX);
+    assert_eq!(
+        page.rows[0].name,
+        format!("t{}", COMPLETED_TASKS_MAX + 2),
+        "newest first"
+    );
+
+    let completed = u32::try_from(COMPLETED_FRAMEWORKS_MAX).unwrap();
+    for number in 0..=completed {
+        apply(
+            &mut model,
+            [framework(FrameworkId(number), FrameworkState::Completed)],
+        );
+    }
+    let rows = model.frameworks(ALL).rows;
+    assert_eq!(rows.len(), COMPLETED_FRAMEWORKS_MAX);
+    assert_eq!(
+        rows[0].framework.framework_id,
+        FrameworkId(1),
+        "the oldest is forgotten"
+    );
+    assert_eq!(
+        model.tasks(&TaskFilter::default(), 1).total,
+        0,
+        "and its tasks"
+    );
+}
+
+#[test]
+fn an_election_makes_what_was_known_void() {
+    let mut model = model();
+    apply(
+        &mut model,
+        [task("a", S0, "cpus:2"), offer(1, "cpus:1"), elected(2)],
+    );
+    assert_eq!(model.master().map(|master| master.epoch), Some(Epoch(2)));
+    assert_eq!((model.slaves(ALL).total, model.offers_count()), (0, 0));
+    assert_eq!(count_of(&model, TaskState::Staging), 0);
+}
+
+#[test]
+fn events_about_the_unknown_change_nothing() {
+    let mut model = model();
+    let offer_id = OfferId {
+        epoch: Epoch(1),
+        number: 99,
+    };
+    apply(
+        &mut model,
+        [
+            becomes("ghost", TaskState::Running),
+            leaves("ghost"),
+            ClusterChange::OfferEnded {
+                offer_id,
+                end: OfferEnd::Rescinded,
+            },
+            ClusterChange::SlaveRemoved(SlaveId(9)),
+        ],
+    );
+    assert_eq!(model.tasks(&TaskFilter::default(), ALL).total, 0);
+    assert_eq!(model.slaves(ALL).total, 2);
+}
+
+#[test]
+fn a_publisher_waits_for_a_slow_reader_and_nothing_is_lost() {
+    let exit = Exit::new();
+    let (projection, publisher, thread) = Projection::start(&exit).expect("a thread");
+    let reader = projection.read();
+    let batches = PENDING_BATCHES_MAX as u64 + 10;
+    let sender = std::thread::spawn(move || {
+        for sequence in 1..=batches {
+            let change = if sequence == 1 {
+                elected(1)
+            } else {
+                slave(SlaveId(sequence as u32))
+            };
+            let event = ClusterEvent {
+                sequence,
+                at: Timestamp(1),
+                change,
+            };
+            publisher.publish(vec![event]).expect("the thread lives");
+        }
+    });
+    // The model's thread holds one batch and waits for the lock; the queue holds its capacity.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while projection.waits() == 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the publisher never had to wait"
+        );
+        std::thread::yield_now();
+    }
+    assert!(!sender.is_finished());
+    assert_eq!(reader.sequence(), 0, "a reader sees one moment");
+    drop(reader);
+    sender.join().unwrap();
+    thread.join().unwrap();
+    assert_eq!(projection.read().sequence(), batches);
+    assert_eq!(projection.read().slaves(ALL).total as u64, batches - 1);
+}

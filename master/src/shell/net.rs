@@ -1,0 +1,176 @@
+//! Peers: one task per connection, from its handshake to its end.
+//!
+//! A task registers the connection with the core, hands over what it reads, and reports the end; in
+//! that order, always all three. Who may speak which protocol the transport has checked already.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use meros_master_core::event::{ConnectionId, Event};
+use meros_proto::transport::{
+    CloseCode, Connection, Disconnect, FLUSH_TIMEOUT, Protocol, Receiver, RecvError, Server,
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::inbox::{CoreGone, Inbox, Input};
+use super::outbox::{FRAMEWORK_QUEUE, SLAVE_QUEUE};
+use crate::metrics::Metrics;
+
+/// Messages handed to the core at once: the share of one peer while others wait.
+const BATCH_MAX: usize = 256;
+
+/// How often the transport's own counters are read while there is nothing to accept. They are for
+/// people who look every few seconds.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often to look whether the peers have gone, once the master stops.
+const GONE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Accepts peers until `stop` changes, then waits until those that are connected have heard their
+/// last messages.
+pub(crate) async fn serve(
+    mut server: Server,
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let peers = Arc::new(Peers {
+        inbox,
+        metrics,
+        connection_next: AtomicU64::new(1),
+    });
+    let mut stats = tokio::time::interval(STATS_INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            // An error means that whoever would stop us is gone, which is the same.
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = server.accept() => match accepted {
+                Some(connection) => drop(tokio::spawn(Arc::clone(&peers).serve_peer(connection))),
+                None => break,
+            },
+            _ = stats.tick() => {}
+        }
+        peers.metrics.transport(server.stats());
+    }
+    // The core closes each connection after its last message; closing the server at once would
+    // lose those on their way.
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    while server.connections() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(GONE_INTERVAL).await;
+    }
+    server.close(FLUSH_TIMEOUT).await;
+}
+
+struct Peers {
+    inbox: Inbox,
+    metrics: Arc<Metrics>,
+    connection_next: AtomicU64,
+}
+
+impl Peers {
+    async fn serve_peer(self: Arc<Self>, connection: Connection) {
+        let id = ConnectionId(self.connection_next.fetch_add(1, Ordering::Relaxed));
+        let address = connection.remote_address();
+        let principal = connection.peer().to_string();
+        debug!(connection = id.0, %principal, %address, protocol = %connection.protocol(), "peer connected");
+        let name = connection.peer().name().to_owned();
+        let served = match connection.protocol() {
+            Protocol::Slave => {
+                let (sender, receiver) = connection.split(SLAVE_QUEUE);
+                let hello = Input::SlaveConnected(id, name, sender);
+                self.forward("slave", id, hello, receiver, |connection, message| {
+                    Event::Slave {
+                        connection,
+                        message,
+                    }
+                })
+                .await
+            }
+            Protocol::Framework => {
+                let (sender, receiver) = connection.split(FRAMEWORK_QUEUE);
+                let hello = Input::FrameworkConnected(id, name, sender);
+                self.forward("framework", id, hello, receiver, |connection, message| {
+                    Event::Framework {
+                        connection,
+                        message,
+                    }
+                })
+                .await
+            }
+            // Masters have nothing to say to each other while there is only one.
+            protocol @ (Protocol::Raft | Protocol::Events) => {
+                self.metrics.refused("not_served");
+                info!(connection = id.0, %principal, %protocol, "protocol is not served, closed");
+                connection.close(CloseCode::NotAllowed, "this master has no peers");
+                Ok(())
+            }
+        };
+        if served.is_err() {
+            debug!(connection = id.0, "master is stopping");
+        }
+    }
+
+    async fn forward<In: DeserializeOwned>(
+        &self,
+        peer: &'static str,
+        id: ConnectionId,
+        hello: Input,
+        mut receiver: Receiver<In>,
+        event: fn(ConnectionId, In) -> Event,
+    ) -> Result<(), CoreGone> {
+        self.inbox.send([hello], 0).await?;
+        self.metrics.connected(peer);
+        let ended = self.pump(peer, id, &mut receiver, event).await;
+        let code = ended.as_ref().map_or("stopping", end_code);
+        self.metrics.disconnected(peer, code);
+        let error = ended?;
+        match &error {
+            RecvError::BadFrame(why) => {
+                warn!(connection = id.0, peer, code = why.code(), error = %why, "peer sent a bad frame");
+            }
+            RecvError::Closed(why) => debug!(connection = id.0, peer, %why, "peer disconnected"),
+        }
+        self.inbox
+            .send([Input::Event(Event::Disconnected { connection: id })], 0)
+            .await
+    }
+
+    async fn pump<In: DeserializeOwned>(
+        &self,
+        peer: &'static str,
+        id: ConnectionId,
+        receiver: &mut Receiver<In>,
+        event: fn(ConnectionId, In) -> Event,
+    ) -> Result<RecvError, CoreGone> {
+        let mut batch = Vec::new();
+        let mut seen = 0;
+        loop {
+            if let Err(error) = receiver.recv_batch(&mut batch, BATCH_MAX).await {
+                return Ok(error);
+            }
+            let bytes = receiver.stats().bytes_received;
+            self.metrics.received(peer, batch.len());
+            let inputs = batch
+                .drain(..)
+                .map(|message| Input::Event(event(id, message)));
+            self.inbox.send(inputs, bytes - seen).await?;
+            seen = bytes;
+        }
+    }
+}
+
+/// Why a connection ended, as a label of few values.
+fn end_code(error: &RecvError) -> &'static str {
+    match error {
+        RecvError::BadFrame(_) => "bad_frame",
+        RecvError::Closed(Disconnect::ByPeer { .. }) => "by_peer",
+        RecvError::Closed(Disconnect::ByUs) => "by_us",
+        RecvError::Closed(Disconnect::TimedOut) => "timed_out",
+        RecvError::Closed(Disconnect::Reset) => "reset",
+        RecvError::Closed(_) => "failed",
+    }
+}

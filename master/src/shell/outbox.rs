@@ -1,0 +1,132 @@
+//! The ways out to peers: what the core wants to be sent or closed, by connection.
+//!
+//! A send never waits. A peer whose queue is full does not read, or is slower than what it asked
+//! for: it is cut off with `Refusal::TooSlow`, which harms nobody else, and catches up when it comes
+//! back (updates are repeated, offers are made anew).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use meros_master_core::event::ConnectionId;
+use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::slave::MasterToSlave;
+use meros_proto::refusal::Refusal;
+use meros_proto::transport::{CloseCode, Sender, TrySendError};
+use tracing::{debug, info, warn};
+
+use crate::metrics::Metrics;
+
+/// Messages that may wait for one slave. The largest burst is an accept that launches
+/// `CALL_ITEMS_MAX` (10,000) tasks on it.
+pub(crate) const SLAVE_QUEUE: usize = 16_384;
+
+/// Messages that may wait for one framework. The largest burst is the answer to an implicit
+/// reconciliation: an update for each of its tasks.
+pub(crate) const FRAMEWORK_QUEUE: usize = 131_072;
+
+/// Characters of a close reason: it must fit a packet beside the rest.
+const REASON_CHARS_MAX: usize = 256;
+
+/// The connections of this process. Owned by the core's thread.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    // Hashed, not ordered: looked up for every message, never iterated but to close all.
+    slaves: HashMap<ConnectionId, Sender<MasterToSlave>>,
+    frameworks: HashMap<ConnectionId, Sender<MasterToFramework>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Outbox {
+    /// Without connections.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            slaves: HashMap::new(),
+            frameworks: HashMap::new(),
+            metrics,
+        }
+    }
+
+    /// A slave can be reached from now on.
+    pub(crate) fn add_slave(&mut self, id: ConnectionId, sender: Sender<MasterToSlave>) {
+        self.slaves.insert(id, sender);
+    }
+
+    /// A framework can be reached from now on.
+    pub(crate) fn add_framework(&mut self, id: ConnectionId, sender: Sender<MasterToFramework>) {
+        self.frameworks.insert(id, sender);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn remove(&mut self, id: ConnectionId) {
+        self.slaves.remove(&id);
+        self.frameworks.remove(&id);
+    }
+
+    /// Sends to a slave, or cuts it off.
+    pub(crate) fn send_slave(&mut self, id: ConnectionId, message: MasterToSlave) {
+        if !try_send(self.slaves.get(&id), message, &self.metrics) {
+            self.close(id, &Refusal::TooSlow);
+        }
+    }
+
+    /// Sends to a framework, or cuts it off.
+    pub(crate) fn send_framework(&mut self, id: ConnectionId, message: MasterToFramework) {
+        if !try_send(self.frameworks.get(&id), message, &self.metrics) {
+            self.close(id, &Refusal::TooSlow);
+        }
+    }
+
+    /// Closes after what was sent before. The reader's task then reports the end.
+    pub(crate) fn close(&mut self, id: ConnectionId, why: &Refusal) {
+        let code = match why {
+            Refusal::TooSlow => CloseCode::SlowReader,
+            Refusal::Stopping => CloseCode::ShuttingDown,
+            Refusal::Superseded { .. } => CloseCode::Superseded,
+            _ => CloseCode::Refused,
+        };
+        let reason: String = why.to_string().chars().take(REASON_CHARS_MAX).collect();
+        let known = match (self.slaves.remove(&id), self.frameworks.remove(&id)) {
+            (Some(sender), _) => Some(sender.close(code, &reason)),
+            (None, Some(sender)) => Some(sender.close(code, &reason)),
+            (None, None) => None,
+        };
+        if known.is_none() {
+            debug!(
+                connection = id.0,
+                why = why.code(),
+                "connection to be closed is gone already"
+            );
+            return;
+        }
+        self.metrics.cut(why.code());
+        match why {
+            Refusal::TooSlow => warn!(connection = id.0, "peer does not read, cut off"),
+            _ => info!(connection = id.0, code = why.code(), %why, "connection closed"),
+        }
+    }
+
+    /// Closes all, because the process is stopping.
+    pub(crate) fn close_all(&mut self) {
+        let ids: Vec<ConnectionId> = self
+            .slaves
+            .keys()
+            .chain(self.frameworks.keys())
+            .copied()
+            .collect();
+        for id in ids {
+            self.close(id, &Refusal::Stopping);
+        }
+    }
+}
+
+/// Whether the peer can go on; a message to one that is gone is lost with it.
+fn try_send<M>(sender: Option<&Sender<M>>, message: M, metrics: &Metrics) -> bool {
+    match sender.map(|sender| sender.try_send(message)) {
+        Some(Ok(())) => true,
+        Some(Err(TrySendError::Full(_))) => false,
+        Some(Err(TrySendError::Closed(_))) | None => {
+            metrics.undeliverable();
+            true
+        }
+    }
+}
