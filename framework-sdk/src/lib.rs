@@ -1,1 +1,116 @@
 //! Write a Meros framework: the Scheduler trait and the session beneath it.
+//!
+//! A framework receives *offers*, resources of one slave for one of its roles, and answers with
+//! tasks to launch there, or declines. What becomes of each task comes as *updates*. This crate
+//! keeps the subscription up, finds the leading master, acknowledges updates, drops duplicates,
+//! and finds out what became of every task after an interruption. What is left to write is the
+//! policy.
+//!
+//! # A framework
+//!
+//! ```no_run
+//! use meros_sdk::{Actions, Offer, Placement, Scheduler, SessionConfig, Task, TaskStatus};
+//!
+//! /// Runs one task and leaves.
+//! struct Once {
+//!     launched: bool,
+//! }
+//!
+//! impl Scheduler for Once {
+//!     fn offers(&mut self, offers: Vec<Offer>, actions: &mut Actions) {
+//!         for offer in &offers {
+//!             let mut placement = Placement::on(offer);
+//!             let task = Task::new("once").command("date").cpus(0.1).mem(32.0);
+//!             if !self.launched && placement.place(&task).is_ok() {
+//!                 self.launched = true;
+//!             }
+//!             actions.launch(placement);
+//!         }
+//!     }
+//!
+//!     fn update(&mut self, status: TaskStatus, actions: &mut Actions) {
+//!         println!("{} is {}", status.task_id, status.state);
+//!         if status.state.is_terminal() {
+//!             actions.teardown();
+//!         }
+//!     }
+//! }
+//!
+//! # async fn program() -> Result<(), Box<dyn std::error::Error>> {
+//! // MEROS_MASTER=127.0.0.1:5050 MEROS_IDENTITY=/etc/meros/framework
+//! let config = SessionConfig::from_env("once")?;
+//! meros_sdk::run(config, &mut Once { launched: false }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `cargo run -p meros-sdk --example hello` is a complete one; `wordcount` runs hundreds of tasks
+//! and checks their work.
+//!
+//! # What is promised
+//!
+//! - **Each launched task has exactly one update with a [terminal](TaskState::is_terminal) state**,
+//!   its last. This holds when the connection breaks between an accept and the master, when a
+//!   master is replaced, and when slaves repeat themselves. A launch that got lost ends as
+//!   `TASK_DROPPED` or `TASK_GONE`; `TASK_UNKNOWN` is never seen. A task that turns out to live
+//!   after its end was told (its slave came back from the dead) is killed. The last 65,536 ends
+//!   are remembered for this.
+//! - **An update is acknowledged after it was handled**, so one that a crash cut off comes again.
+//!   A program that keeps its own records writes them before it asks for more.
+//! - **Offers are void after a disconnect**; tasks launched on one then end as `TASK_DROPPED`.
+//! - **Kills are remembered** until the task has ended; so are suppressed roles.
+//! - **Nothing grows without bound**: a framework that does not read its news makes the session
+//!   stop reading from the master, which in time cuts it off; it then comes back.
+//!
+//! # Restarting the program
+//!
+//! With [`SessionConfig::state_file`] the next start of the program is the same framework: its
+//! tasks went on meanwhile (for at most [`FrameworkDescription::failover_timeout`], a week by
+//! default), and an update comes for each, known to the program or not. A program that knows its
+//! tasks hands them to [`Actions::reconcile`] in [`Scheduler::subscribed`], to hear also of those
+//! that nobody knows any more. [`Actions::teardown`] ends the framework and its tasks for good;
+//! a program that just exits leaves them running.
+//!
+//! # Ends
+//!
+//! [`run`] returns when the framework leaves or is torn down; with an error when trying again
+//! cannot help: certificates that are not trusted, an id of a removed framework, a newer session
+//! of the same framework ([`Refusal::Superseded`]). Everything else is retried for ever, with a
+//! jittered delay of up to 15 s, and told to [`Scheduler::connect_failed`].
+//!
+//! # The lower level
+//!
+//! [`Session::connect`] gives a stream of [`News`] and a clonable [`Handle`], for programs that
+//! have a loop of their own.
+
+mod config;
+mod error;
+mod scheduler;
+mod session;
+mod shell;
+mod state_file;
+mod task;
+
+pub use config::{
+    Acknowledge, ConfigError, IDLE_REFUSE_DEFAULT, MASTER_PORT_DEFAULT, MASTERS_MAX, SessionConfig,
+    parse_masters,
+};
+pub use error::{SessionError, SetupError};
+pub use meros_proto::attribute::Attributes;
+pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
+pub use meros_proto::ids::{
+    ClusterId, FrameworkId, OfferId, ParseIdError, SlaveId, TaskId, UpdateId,
+};
+pub use meros_proto::message::master::ReconcileTask;
+pub use meros_proto::offer::{Filters, Offer, Operation};
+pub use meros_proto::refusal::Refusal;
+pub use meros_proto::resources::{ParseResourcesError, ResourceName, Resources, Scalar};
+pub use meros_proto::role::RoleName;
+pub use meros_proto::status::{Reason, Source, TaskExit, TaskState, TaskStatus};
+pub use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
+pub use meros_proto::time::Timestamp;
+pub use meros_sdk_core::{EndReason, News};
+pub use scheduler::{Actions, Scheduler, run};
+pub use session::{CALL_QUEUE, CallError, Events, Handle, NEWS_QUEUE, Session};
+pub use state_file::StateFileError;
+pub use task::{PlaceError, Placement, Task, fit};

@@ -27,6 +27,11 @@ pub enum EndReason {
         /// What is wrong, for a person.
         why: String,
     },
+    /// Something beside the masters failed that the session cannot do without.
+    Failed {
+        /// What, for a person.
+        why: String,
+    },
 }
 
 /// News for the framework.

@@ -94,6 +94,11 @@ pub enum Event {
     Master(MasterToFramework),
     /// The framework asks.
     Call(Call),
+    /// The shell cannot go on.
+    GiveUp {
+        /// Why, for a person.
+        why: String,
+    },
     /// Time has passed: what is due at `now` happens.
     Tick,
 }

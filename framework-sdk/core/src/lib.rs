@@ -131,6 +131,7 @@ impl Driver {
             Event::Disconnected { why } => self.on_disconnected(why, now, effects),
             Event::Master(message) => self.on_message(message, now, effects),
             Event::Call(call) => self.on_call(call, now, effects),
+            Event::GiveUp { why } => self.end(EndReason::Failed { why }, effects),
             Event::Tick => self.on_tick(now, effects),
         }
         self.ask_next(now, effects);

@@ -1,0 +1,404 @@
+//! Tasks as a framework wishes for them, and the matcher that places them on an offer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use meros_proto::ids::{ParseIdError, TaskId};
+use meros_proto::labels::{Label, Labels, LabelsError};
+use meros_proto::offer::Offer;
+use meros_proto::resources::{
+    Insufficient, Resource, ResourceName, Resources, Scalar, ScalarError, SumTooLarge,
+};
+use meros_proto::task::{Command, TaskDescription, TaskLimits};
+
+/// Concrete resources of `free` that meet `want`: reserved ones first, then unreserved. `None` if
+/// it does not fit.
+///
+/// ```
+/// use meros_sdk::{Resources, fit};
+/// let free: Resources = "cpus:4;mem:1024".parse()?;
+/// assert!(fit(&free, &"cpus:1.5;mem:512".parse()?).is_some());
+/// assert!(fit(&free, &"gpus:1".parse()?).is_none());
+/// # Ok::<(), meros_sdk::ParseResourcesError>(())
+/// ```
+#[must_use]
+pub fn fit(free: &Resources, want: &Resources) -> Option<Resources> {
+    free.take_fitting(want)
+}
+
+/// Why a task could not be placed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// There is not enough left on this offer; another one may do.
+    #[error("the offer has no room: {0}")]
+    NoRoom(Insufficient),
+    /// There are not enough ports left on this offer; another one may do.
+    #[error("the offer has no room: ports: wanted {wanted}, has {has}")]
+    NoPorts {
+        /// Ports that the task wants.
+        wanted: u64,
+        /// Ports that are left.
+        has: u64,
+    },
+    /// The task id is not valid; no offer will do.
+    #[error(transparent)]
+    TaskId(ParseIdError),
+    /// An amount is not valid; no offer will do.
+    #[error("the amount of {name} is not valid: {why}")]
+    Amount {
+        /// Of what.
+        name: &'static str,
+        /// What is wrong with it.
+        why: ScalarError,
+    },
+    /// Amounts add up to more than can be; no offer will do.
+    #[error(transparent)]
+    TooMuch(SumTooLarge),
+    /// A label is not valid; no offer will do.
+    #[error(transparent)]
+    Label(LabelsError),
+}
+
+impl PlaceError {
+    /// Whether another offer may do. If not, the task itself is not valid.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::NoRoom(_) | Self::NoPorts { .. })
+    }
+}
+
+/// A command task as a framework wishes for it, not yet on any slave.
+///
+/// ```
+/// use meros_sdk::Task;
+/// let task = Task::new("web.1").command("exec ./server").cpus(0.5).mem(256.0).ports(1);
+/// ```
+///
+/// What is not valid is found by [`Placement::place`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    id: String,
+    name: Option<String>,
+    command: Command,
+    want: Resources,
+    ports: u64,
+    limits: TaskLimits,
+    kill_grace: Option<Duration>,
+    max_completion_time: Option<Duration>,
+    labels: Vec<Label>,
+    wrong: Option<PlaceError>,
+}
+
+impl Task {
+    /// A task with this id, unique in the framework among its live tasks: 1 to 255 bytes that can
+    /// be the name of a file, without white space. Until told otherwise it runs `true`, and wants
+    /// nothing, which a master refuses (semantics D9).
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            name: None,
+            command: Command::shell("true"),
+            want: Resources::new(),
+            ports: 0,
+            limits: TaskLimits::default(),
+            kill_grace: None,
+            max_completion_time: None,
+            labels: Vec::new(),
+            wrong: None,
+        }
+    }
+
+    /// A name for people. Default: the id.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// A line for `/bin/sh -c`.
+    #[must_use]
+    pub fn command(self, line: impl Into<String>) -> Self {
+        self.run(Command::shell(line))
+    }
+
+    /// A program and its arguments.
+    #[must_use]
+    pub fn argv<S: Into<String>>(self, argv: impl IntoIterator<Item = S>) -> Self {
+        self.run(Command::argv(argv))
+    }
+
+    /// A command with its surroundings.
+    #[must_use]
+    pub fn run(mut self, command: Command) -> Self {
+        self.command = command;
+        self
+    }
+
+    /// Cores, to a thousandth; adds to what was wished for before, as do the next two. A share under contention, not a limit: see [`Task::limits`].
+    #[must_use]
+    pub fn cpus(self, cpus: f64) -> Self {
+        self.amount(ResourceName::CPUS, "cpus", cpus)
+    }
+
+    /// Memory in MiB: the task is ended when it uses more.
+    #[must_use]
+    pub fn mem(self, mebibytes: f64) -> Self {
+        self.amount(ResourceName::MEM, "mem", mebibytes)
+    }
+
+    /// Disk in MiB.
+    #[must_use]
+    pub fn disk(self, mebibytes: f64) -> Self {
+        self.amount(ResourceName::DISK, "disk", mebibytes)
+    }
+
+    /// So many ports: the lowest that the offer has. The task finds them in its environment.
+    #[must_use]
+    pub fn ports(mut self, count: u64) -> Self {
+        self.ports = count;
+        self
+    }
+
+    /// Other resources, instead of those wished for so far (but for ports).
+    #[must_use]
+    pub fn resources(mut self, want: Resources) -> Self {
+        self.want = want;
+        self
+    }
+
+    /// Limits above the resources.
+    #[must_use]
+    pub fn limits(mut self, limits: TaskLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Between SIGTERM and SIGKILL. At most an hour; default 3 s.
+    #[must_use]
+    pub fn kill_grace(mut self, grace: Duration) -> Self {
+        self.kill_grace = Some(grace);
+        self
+    }
+
+    /// The task fails when it runs longer. Default: it may run for ever.
+    #[must_use]
+    pub fn max_completion_time(mut self, time: Duration) -> Self {
+        self.max_completion_time = Some(time);
+        self
+    }
+
+    /// A label, for people and tools.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        match Label::new(key, Some(value.into())) {
+            Ok(label) => self.labels.push(label),
+            Err(error) => self.wrong = self.wrong.or(Some(PlaceError::Label(error))),
+        }
+        self
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn amount(mut self, name: ResourceName, text: &'static str, units: f64) -> Self {
+        let sum = Scalar::from_f64(units)
+            .map_err(|why| PlaceError::Amount { name: text, why })
+            .and_then(|amount| {
+                let more = Resource::new(name, amount).expect("cpus, mem and disk are scalars");
+                self.want
+                    .checked_add(&more.into())
+                    .map_err(PlaceError::TooMuch)
+            });
+        match sum {
+            Ok(want) => self.want = want,
+            Err(wrong) => self.wrong = self.wrong.or(Some(wrong)),
+        }
+        self
+    }
+
+    /// What it takes of these resources: everything wished for, with concrete ports.
+    fn take_of(&self, free: &Resources) -> Result<Resources, PlaceError> {
+        if let Some(wrong) = &self.wrong {
+            return Err(wrong.clone());
+        }
+        let ports = free.ports().take(self.ports);
+        if ports.len() < self.ports {
+            return Err(PlaceError::NoPorts {
+                wanted: self.ports,
+                has: ports.len(),
+            });
+        }
+        let ports = Resource::new(ResourceName::PORTS, ports).expect("ports are ranges");
+        let want = self
+            .want
+            .checked_add(&ports.into())
+            .map_err(PlaceError::TooMuch)?;
+        free.fit(&want).map_err(PlaceError::NoRoom)
+    }
+}
+
+/// An offer being filled with tasks; hand it to [`Actions::launch`](crate::Actions::launch).
+#[derive(Debug, Clone)]
+pub struct Placement<'a> {
+    offer: &'a Offer,
+    free: Resources,
+    tasks: Vec<TaskDescription>,
+}
+
+impl<'a> Placement<'a> {
+    /// An offer with nothing on it yet.
+    #[must_use]
+    pub fn on(offer: &'a Offer) -> Self {
+        Self {
+            offer,
+            free: offer.resources.clone(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Puts a task on the offer, if there is room.
+    ///
+    /// # Errors
+    /// [`PlaceError::NoRoom`]: try another offer. Anything else: the task is not valid. Nothing
+    /// is placed on error.
+    pub fn place(&mut self, task: &Task) -> Result<(), PlaceError> {
+        let resources = task.take_of(&self.free)?;
+        let task_id = TaskId::new(&task.id).map_err(PlaceError::TaskId)?;
+        let labels = Labels::from_list(task.labels.clone()).map_err(PlaceError::Label)?;
+        let free = self
+            .free
+            .checked_sub(&resources)
+            .map_err(PlaceError::NoRoom)?;
+        self.tasks.push(TaskDescription {
+            name: task.name.clone().unwrap_or_else(|| task.id.clone()),
+            task_id,
+            slave_id: self.offer.slave_id,
+            resources,
+            limits: task.limits,
+            command: Some(task.command.clone()),
+            executor: None,
+            kill_grace: task.kill_grace,
+            max_completion_time: task.max_completion_time,
+            labels,
+            data: Bytes::new(),
+        });
+        self.free = free;
+        Ok(())
+    }
+
+    /// The offer.
+    #[must_use]
+    pub fn offer(&self) -> &'a Offer {
+        self.offer
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn free(&self) -> &Resources {
+        &self.free
+    }
+
+    /// Whether nothing was placed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// The tasks placed so far.
+    #[must_use]
+    pub fn into_tasks(self) -> Vec<TaskDescription> {
+        self.tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::attribute::Attributes;
+    use meros_proto::ids::{Epoch, FrameworkId, OfferId, SlaveId};
+    use meros_proto::role::RoleName;
+
+    use super::*;
+
+    fn offer(resources: &str) -> Offer {
+        Offer {
+            offer_id: OfferId {
+                epoch: Epoch(1),
+                number: 1,
+            },
+            framework_id: FrameworkId(1),
+            slave_id: SlaveId(4),
+            hostname: "here".to_owned(),
+            http_address: String::new(),
+            role: RoleName::any(),
+            resources: resources.parse().expect("resources"),
+            attributes: Attributes::default(),
+        }
+    }
+
+    #[test]
+    fn tasks_are_placed_until_the_offer_is_full() {
+        let offer = offer("cpus:1;mem:100;ports:[100-102]");
+        let mut placement = Placement::on(&offer);
+        let task = |id: &str| Task::new(id).command("true").cpus(0.4).mem(10.0).ports(1);
+        placement.place(&task("a")).expect("there is room");
+        placement.place(&task("b")).expect("there is room");
+        let error = placement.place(&task("c")).expect_err("0.2 cpus are left");
+        assert!(error.is_no_room());
+        assert_eq!(
+            error.to_string(),
+            "the offer has no room: cpus: wanted 0.4, has 0.2"
+        );
+        assert_eq!(
+            placement.free().to_string(),
+            "cpus:0.2;mem:80;ports:[102-102]"
+        );
+        let tasks = placement.into_tasks();
+        assert_eq!(
+            tasks[1].resources.to_string(),
+            "cpus:0.4;mem:10;ports:[101-101]"
+        );
+        assert_eq!(
+            (tasks[1].slave_id, tasks[1].name.as_str()),
+            (SlaveId(4), "b")
+        );
+        let error = Placement::on(&offer)
+            .place(&task("d").ports(4))
+            .expect_err("three ports");
+        assert_eq!(
+            error.to_string(),
+            "the offer has no room: ports: wanted 4, has 3"
+        );
+    }
+
+    #[test]
+    fn reserved_resources_are_used_first() {
+        let offer = offer("cpus(*):1;mem:100;cpus(web):1");
+        let mut placement = Placement::on(&offer);
+        placement
+            .place(&Task::new("a").cpus(1.5).mem(1.0))
+            .expect("there is room");
+        let left = placement.free().to_string();
+        assert_eq!(left, "cpus:0.5;mem:99");
+    }
+
+    #[test]
+    fn what_is_not_valid_is_told_apart_from_no_room() {
+        let offer = offer("cpus:1;mem:100");
+        let place = |task: Task| Placement::on(&offer).place(&task).expect_err("not valid");
+        for task in [
+            Task::new("a").cpus(f64::NAN),
+            Task::new("a").cpus(-1.0).mem(1.0),
+            Task::new("a").mem(9e15).mem(9e15),
+            Task::new("a b").cpus(0.1),
+            Task::new("../a").cpus(0.1),
+            Task::new("a").cpus(0.1).label("k".repeat(2_000), "v"),
+        ] {
+            let error = place(task.clone());
+            assert!(!error.is_no_room(), "{task:?}: {error}");
+        }
+    }
+}
