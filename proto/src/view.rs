@@ -185,6 +185,10 @@ pub enum OfferEnd {
 /// One change of what can be read, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "tasks are the common case: a box each would cost an allocation per launch"
+)]
 pub enum ClusterChange {
     /// A master has been elected; what was known before it is void.
     Elected(MasterView),

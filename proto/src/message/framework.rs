@@ -9,6 +9,10 @@ use crate::status::TaskStatus;
 
 /// From a master to a framework.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "updates are the common case: a box each would cost more than it saves"
+)]
 pub enum MasterToFramework {
     /// The subscription holds; offers and updates follow.
     Subscribed {

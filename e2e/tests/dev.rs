@@ -1,0 +1,215 @@
+//! `meros dev` and the operator's commands, as a new user meets them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use meros_e2e::cgroups::CgroupRoot;
+use meros_e2e::{Ran, eventually, meros};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SLOW: Duration = Duration::from_secs(60);
+
+/// A running `meros dev` in a folder of its own.
+struct Dev {
+    child: Child,
+    dir: TempDir,
+    cgroups: CgroupRoot,
+    master: String,
+    identity: String,
+}
+
+impl Dev {
+    fn start(word: &str) -> Self {
+        Self::start_in(
+            TempDir::with_prefix("meros-dev-").expect("a temp folder"),
+            word,
+        )
+    }
+
+    fn start_in(dir: TempDir, word: &str) -> Self {
+        let cgroups = CgroupRoot::new(word);
+        let mut child = meros()
+            .args(["dev", "--slaves=2", "--port=0"])
+            .args(["--dir", dir.path().to_str().expect("temp folders are text")])
+            .args(["--cgroup-root", cgroups.name()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary was found");
+        let lines = BufReader::new(child.stdout.take().expect("piped above")).lines();
+        // The last line of the announcement: everything is registered by then.
+        let ready = lines
+            .map_while(Result::ok)
+            .any(|line| line.starts_with("Ctrl-C stops it"));
+        assert!(ready, "meros dev ended before it was ready");
+        let text = std::fs::read(dir.path().join("dev.json")).expect("written when ready");
+        let endpoint: Value = serde_json::from_slice(&text).expect("it is JSON");
+        let text = |name: &str| endpoint[name].as_str().expect("it is text").to_owned();
+        Self {
+            master: text("master"),
+            identity: text("identity"),
+            child,
+            dir,
+            cgroups,
+        }
+    }
+
+    fn meros(&self, args: &[&str]) -> Ran {
+        let output = meros()
+            .env("MEROS_MASTER", &self.master)
+            .env("MEROS_IDENTITY", &self.identity)
+            .args(args)
+            .output();
+        output.expect("the binary was found").into()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let ran = self.meros(args);
+        assert_eq!(ran.code, 0, "meros {args:?}: {}", ran.stderr);
+        serde_json::from_str(&ran.stdout).expect("--output json prints JSON")
+    }
+
+    /// The processes that belong to it: those that name its folder.
+    fn processes(dir: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc")
+            .expect("there is /proc")
+            .flatten()
+        {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&dir.display().to_string()) {
+                found.push(line);
+            }
+        }
+        found
+    }
+
+    /// Ctrl-C, and waits for the end.
+    fn interrupt(mut self) -> (i32, TempDir, CgroupRoot) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pids are small"));
+        kill(pid, Signal::SIGINT).expect("it is our child");
+        let status = self.child.wait().expect("it is our child");
+        (status.code().unwrap_or(-1), self.dir, self.cgroups)
+    }
+}
+
+#[test]
+fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
+    let dev = Dev::start("tour");
+
+    let ran = dev.meros(&["run", "--", "echo", "hello from a task"]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "hello from a task\n"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(
+        dev.meros(&["run", "--", "sh", "-c", "echo oops >&2; exit 7"])
+            .code,
+        7
+    );
+    let ran = dev.meros(&["run", "--", "no-such-command-here"]);
+    assert_ne!(ran.code, 0);
+    assert!(
+        ran.stderr.contains("no-such-command-here"),
+        "{}",
+        ran.stderr
+    );
+
+    let slaves = dev.json(&["slaves", "--output", "json"]);
+    assert_eq!(slaves.as_array().map(Vec::len), Some(2));
+
+    let mut sleeper = meros()
+        .env("MEROS_MASTER", &dev.master)
+        .env("MEROS_IDENTITY", &dev.identity)
+        .args([
+            "run",
+            "--name",
+            "sleeper",
+            "--",
+            "sh",
+            "-c",
+            "echo started; exec sleep 300",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary was found");
+    let mut task = None;
+    eventually("the sleeper is listed as running", SLOW, || {
+        let tasks = dev.json(&["ps", "--output", "json"]);
+        task = tasks.as_array().into_iter().flatten().find_map(|task| {
+            let running = task["name"] == "sleeper" && task["state"] == "TASK_RUNNING";
+            running.then(|| task["task_id"].as_str().expect("ids are text").to_owned())
+        });
+        task.is_some()
+    });
+    let task = task.expect("just found");
+    assert!(dev.meros(&["ps"]).stdout.contains(&task));
+    assert!(dev.meros(&["frameworks"]).stdout.contains("subscribed"));
+    eventually("its output can be read", SLOW, || {
+        dev.meros(&["logs", &task]).stdout == "started\n"
+    });
+    let killed = dev.meros(&["kill", &task]);
+    assert_eq!(killed.code, 0, "{}", killed.stderr);
+    assert_ne!(sleeper.wait().expect("it is our child").code(), Some(0));
+    assert_eq!(dev.meros(&["offers"]).code, 0);
+
+    let unknown = dev.meros(&["logs", "never-heard-of"]);
+    assert_eq!(unknown.code, 1);
+    assert!(
+        unknown.stderr.contains("meros ps --all"),
+        "{}",
+        unknown.stderr
+    );
+
+    let second = dev.meros(&[
+        "dev",
+        "--port=0",
+        "--dir",
+        dev.dir.path().to_str().expect("text"),
+    ]);
+    assert_eq!(second.code, 1);
+    assert!(
+        second.stderr.contains("another `meros dev` uses"),
+        "{}",
+        second.stderr
+    );
+
+    let (code, dir, cgroups) = dev.interrupt();
+    assert_eq!(code, 0);
+    assert_eq!(
+        Dev::processes(dir.path()),
+        Vec::<String>::new(),
+        "processes are left"
+    );
+    assert_eq!(
+        cgroups.groups(),
+        Vec::<std::path::PathBuf>::new(),
+        "control groups are left"
+    );
+}
+
+#[test]
+fn dev_goes_on_where_it_was() {
+    let dev = Dev::start("resume");
+    let ids = |dev: &Dev| -> Vec<String> {
+        let slaves = dev.json(&["slaves", "-o", "json"]);
+        let rows = slaves.as_array().expect("a list").iter();
+        rows.map(|row| row["slave_id"].as_str().expect("text").to_owned())
+            .collect()
+    };
+    let before = ids(&dev);
+    let (code, dir, _) = dev.interrupt();
+    assert_eq!(code, 0);
+    let dev = Dev::start_in(dir, "resume2");
+    assert_eq!(ids(&dev), before, "the slaves came back as others");
+    assert_eq!(dev.meros(&["run", "--", "true"]).code, 0);
+    assert_eq!(dev.interrupt().0, 0);
+}
