@@ -193,6 +193,12 @@ fn main() {
             host,
             running::two_hundred,
         ),
+        case(
+            "hundred_containers_at_once_keep_apart",
+            &[],
+            host,
+            running::hundred_at_once,
+        ),
     ];
     let mut arguments = Arguments::from_args();
     // One at a time within one process: the tests count its children and descriptors.

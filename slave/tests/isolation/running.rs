@@ -245,3 +245,30 @@ pub(crate) async fn two_hundred(world: &World) {
     );
     assert_eq!(world.container_groups(), Vec::<String>::new());
 }
+
+pub(crate) async fn hundred_at_once(world: &World) {
+    let started = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let limits = Limits {
+            memory_bytes: Some(64 * MIB),
+            ..Limits::default()
+        };
+        let line = format!("echo {number}");
+        let spec = world.spec(&format!("echo-{number}"), TaskCommand::Shell(line), limits);
+        let containers = world.containers().clone();
+        running.spawn(async move { containers.start(spec).await.unwrap().wait().await.status });
+    }
+    let statuses = running.join_all().await;
+    println!(
+        "100 containers at once: {:.0} a second",
+        100.0 / started.elapsed().as_secs_f64()
+    );
+    assert_eq!(statuses, vec![ExitStatus::Exited(0); 100]);
+    for number in 0..100 {
+        assert_eq!(
+            world.output(&format!("echo-{number}")),
+            format!("{number}\n")
+        );
+    }
+}
