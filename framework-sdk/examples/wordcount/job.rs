@@ -1,0 +1,246 @@
+//! The framework: hands out map tasks, then reduce tasks, and repeats what failed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use meros_sdk::{
+    Actions, FrameworkId, Offer, Placement, Scheduler, SlaveId, Task, TaskState, TaskStatus,
+};
+
+use crate::progress::Progress;
+
+/// Into how many parts words are split, and so how many reduce tasks there are.
+pub(crate) const PARTS: u32 = 4;
+/// How often a piece of work is tried before the job is given up.
+const ATTEMPTS_MAX: u32 = 3;
+/// How long no master may be found before the job is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One piece of work.
+#[derive(Debug, Clone)]
+enum Work {
+    /// Count the words of one crate.
+    Map { number: usize },
+    /// Add up one part of all map tasks.
+    Reduce { part: u32 },
+}
+
+/// A word count in progress.
+pub(crate) struct Job {
+    /// This very program: tasks run it again, in another mode.
+    program: String,
+    crates: Vec<PathBuf>,
+    scratch: PathBuf,
+    /// With how many attempts each had so far.
+    todo: VecDeque<(Work, u32)>,
+    running: BTreeMap<String, (Work, u32)>,
+    left_to_map: usize,
+    left_to_reduce: u32,
+    hosts: BTreeMap<SlaveId, String>,
+    no_master_since: Option<Instant>,
+    first_offer: Option<Instant>,
+    progress: Progress,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of a job.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Tasks that finished on each slave, named by id and host.
+    pub(crate) tasks_per_slave: BTreeMap<String, u64>,
+    /// Tasks that ended in any other way and were repeated.
+    pub(crate) repeated: u64,
+    /// From the first offer to the last end.
+    pub(crate) took: Duration,
+    /// Why it was given up, if it was.
+    pub(crate) failure: Option<String>,
+    /// Whether all of it was done.
+    pub(crate) complete: bool,
+}
+
+impl Job {
+    /// A job over these crates, each a directory.
+    pub(crate) fn new(program: String, crates: Vec<PathBuf>, scratch: &Path) -> Self {
+        Self {
+            program,
+            scratch: scratch.to_owned(),
+            todo: (0..crates.len())
+                .map(|number| (Work::Map { number }, 0))
+                .collect(),
+            running: BTreeMap::new(),
+            left_to_map: crates.len(),
+            left_to_reduce: PARTS,
+            hosts: BTreeMap::new(),
+            no_master_since: None,
+            first_offer: None,
+            progress: Progress::new(crates.len() as u64 + u64::from(PARTS)),
+            outcome: Outcome::default(),
+            crates,
+        }
+    }
+
+    fn task(&self, work: &Work, attempt: u32) -> Task {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        match work {
+            Work::Map { number } => {
+                let dir = &self.crates[*number];
+                let name = dir.file_name().unwrap_or_default().to_string_lossy();
+                let out = map_output(&self.scratch, *number);
+                Task::new(format!("map-{number:04}.{attempt}"))
+                    .name(format!("map {name}"))
+                    .argv([
+                        self.program.clone(),
+                        "map".to_owned(),
+                        path(dir),
+                        path(&out),
+                    ])
+                    .cpus(0.1)
+                    .mem(64.0)
+            }
+            Work::Reduce { part } => Task::new(format!("reduce-{part}.{attempt}"))
+                .argv([
+                    self.program.clone(),
+                    "reduce".to_owned(),
+                    path(&self.scratch),
+                    part.to_string(),
+                    self.crates.len().to_string(),
+                ])
+                .cpus(0.2)
+                .mem(256.0),
+        }
+    }
+
+    /// Puts the next piece of work on an offer. False if there is none, or no room for it.
+    fn place_next(&mut self, placement: &mut Placement<'_>) -> bool {
+        let Some((work, attempt)) = self.todo.front().cloned() else {
+            return false;
+        };
+        let task = self.task(&work, attempt);
+        match placement.place(&task) {
+            Ok(()) => {
+                self.todo.pop_front();
+                self.running.insert(task.id().to_owned(), (work, attempt));
+                true
+            }
+            Err(error) => {
+                if !error.is_no_room() {
+                    self.outcome.failure = Some(format!("{}: {error}", task.id()));
+                }
+                false
+            }
+        }
+    }
+
+    fn finished(&mut self, work: &Work, status: &TaskStatus, actions: &mut Actions) {
+        let host = status.slave_id.map_or_else(String::new, |slave_id| {
+            let host = self.hosts.get(&slave_id).map_or("", String::as_str);
+            format!("{slave_id} ({host})")
+        });
+        *self.outcome.tasks_per_slave.entry(host).or_default() += 1;
+        self.progress.one_more();
+        match work {
+            Work::Map { .. } => {
+                self.left_to_map -= 1;
+                if self.left_to_map == 0 {
+                    self.todo
+                        .extend((0..PARTS).map(|part| (Work::Reduce { part }, 0)));
+                    // What was declined for want of work is wanted again.
+                    actions.revive(Vec::new());
+                }
+            }
+            Work::Reduce { .. } => {
+                self.left_to_reduce -= 1;
+                self.outcome.complete = self.left_to_reduce == 0;
+            }
+        }
+    }
+
+    fn failed(&mut self, work: Work, attempt: u32, status: &TaskStatus, actions: &mut Actions) {
+        let what = format!("{} is {}: {}", status.task_id, status.state, status.message);
+        self.progress.say(&what);
+        if attempt + 1 < ATTEMPTS_MAX {
+            self.outcome.repeated += 1;
+            self.todo.push_back((work, attempt + 1));
+            actions.revive(Vec::new());
+        } else {
+            self.outcome.failure = Some(format!("given up after {ATTEMPTS_MAX} attempts: {what}"));
+        }
+    }
+
+    /// Ends the framework once there is nothing more to do.
+    fn end_if_over(&mut self, actions: &mut Actions) {
+        if self.outcome.complete || self.outcome.failure.is_some() {
+            self.outcome.took = self.first_offer.map(|at| at.elapsed()).unwrap_or_default();
+            self.progress.end();
+            actions.teardown();
+        }
+    }
+}
+
+impl Scheduler for Job {
+    fn subscribed(&mut self, framework_id: FrameworkId, again: bool, _: &mut Actions) {
+        self.no_master_since = None;
+        if !again {
+            self.progress.say(&format!("subscribed as {framework_id}"));
+        }
+    }
+
+    fn offers(&mut self, offers: Vec<Offer>, actions: &mut Actions) {
+        self.first_offer.get_or_insert_with(Instant::now);
+        for offer in &offers {
+            self.hosts.insert(offer.slave_id, offer.hostname.clone());
+        }
+        // One task on each in turn, so that all slaves get their share.
+        let mut open: VecDeque<Placement<'_>> = offers.iter().map(Placement::on).collect();
+        while let Some(mut placement) = open.pop_front() {
+            if self.place_next(&mut placement) {
+                open.push_back(placement);
+            } else {
+                actions.launch(placement);
+            }
+        }
+        self.end_if_over(actions);
+    }
+
+    fn update(&mut self, status: TaskStatus, actions: &mut Actions) {
+        if !status.state.is_terminal() {
+            return;
+        }
+        // Not ours if it is of an attempt that was given up.
+        let Some((work, attempt)) = self.running.remove(status.task_id.as_str()) else {
+            return;
+        };
+        if status.state == TaskState::Finished {
+            self.finished(&work, &status, actions);
+        } else {
+            self.failed(work, attempt, &status, actions);
+        }
+        self.end_if_over(actions);
+    }
+
+    fn disconnected(&mut self, why: &str, _: &mut Actions) {
+        self.progress.say(&format!("disconnected: {why}"));
+    }
+
+    fn connect_failed(&mut self, why: &str, retry_in: Duration, actions: &mut Actions) {
+        self.progress
+            .say(&format!("no master: {why}; next attempt in {retry_in:.1?}"));
+        let since = *self.no_master_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > PATIENCE {
+            self.outcome.failure = Some(format!("no master within {PATIENCE:?}: {why}"));
+            actions.leave();
+        }
+    }
+}
+
+/// Where a map task leaves its counts; each part in a file of its own.
+pub(crate) fn map_output(scratch: &Path, number: usize) -> PathBuf {
+    scratch.join(format!("map-{number:04}"))
+}
+
+/// Where a reduce task leaves its sum.
+pub(crate) fn reduce_output(scratch: &Path, part: u32) -> PathBuf {
+    scratch.join(format!("reduce-{part}"))
+}
