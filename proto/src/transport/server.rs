@@ -73,7 +73,8 @@ pub enum BindError {
 pub struct ServerStats {
     /// Connections given to [`Server::accept`].
     pub accepted: u64,
-    /// Refused at the limit of connections or of handshakes.
+    /// Refused at the limit of connections or of handshakes. A first flight is two packets, and each
+    /// may be counted here and in `retried`.
     pub refused_busy: u64,
     /// Asked to prove their address first.
     pub retried: u64,

@@ -1,0 +1,142 @@
+//! The messages that masters, slaves and frameworks exchange, mutated as they come from the wire.
+
+use std::time::Duration;
+
+use super::{OUTCOMES, storm};
+use crate::{
+    framework::FrameworkDescription,
+    ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId},
+    message::{
+        framework::MasterToFramework,
+        master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate, TaskReport},
+        slave::{MasterToSlave, RunTask, TaskFramework},
+    },
+    offer::{Filters, Operation},
+    role::RoleName,
+    status::{Reason, Source, TaskState, TaskStatus},
+    task::{Command, TaskDescription},
+    time::Timestamp,
+};
+
+const ROUNDS: u32 = 100_000;
+
+fn role() -> RoleName {
+    RoleName::new("eng/batch").unwrap()
+}
+
+fn task(name: &str) -> TaskDescription {
+    let resources = "cpus:0.5;mem:64;ports:[31000-31002,31010-31010]"
+        .parse()
+        .unwrap();
+    let command = Command::shell("exec true").env("PATH", "/bin");
+    let mut task =
+        TaskDescription::command(TaskId::new(name).unwrap(), SlaveId(17), resources, command);
+    task.kill_grace = Some(Duration::from_millis(1_500));
+    task.data = bytes::Bytes::from_static(b"opaque");
+    task
+}
+
+fn status(name: &str) -> TaskStatus {
+    let task_id = TaskId::new(name).unwrap();
+    let mut status = TaskStatus::new(
+        task_id,
+        TaskState::Failed,
+        Source::Slave,
+        Timestamp(1_700_000_000_000),
+    );
+    status.slave_id = Some(SlaveId(17));
+    status.reason = Some(Reason::ContainerLimitationMemory);
+    status.message = "memory limit of 64 MiB exceeded".into();
+    status.update_id = Some(UpdateId(7));
+    status.limitation = Some("mem:64".parse().unwrap());
+    status
+}
+
+fn check<T>(messages: &[T], seed: u64)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug + PartialEq,
+{
+    for message in messages {
+        assert_eq!(
+            &super::decode::<T>(&super::frame_of(message)).unwrap(),
+            message
+        );
+    }
+    let seen = storm(messages, ROUNDS, seed);
+    assert_eq!(
+        seen.keys().copied().collect::<Vec<_>>(),
+        OUTCOMES,
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn mutated_frames_of_slaves_end_in_a_message_or_an_error() {
+    let update = StatusUpdate {
+        framework_id: FrameworkId(3),
+        status: status("t-1"),
+        latest_state: TaskState::Failed,
+    };
+    let report = |name: &str| TaskReport {
+        framework_id: FrameworkId(3),
+        role: role(),
+        task: task(name),
+        state: TaskState::Running,
+        status: Some(status(name)),
+    };
+    let tasks = vec![report("t-1"), report("t-2")];
+    check(
+        &[
+            SlaveToMaster::Update(update),
+            SlaveToMaster::ReportTasks { tasks },
+        ],
+        1,
+    );
+}
+
+#[test]
+fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
+    let subscribe = FrameworkToMaster::Subscribe {
+        framework: FrameworkDescription::new("wordcount", role()),
+        suppressed_roles: vec![role()],
+    };
+    let accept = FrameworkToMaster::Accept {
+        offer_ids: Vec::new(),
+        operations: vec![Operation::Launch(vec![task("t-1"), task("t-2")])],
+        filters: Filters::default(),
+    };
+    let reconcile = FrameworkToMaster::Reconcile {
+        tasks: vec![ReconcileTask {
+            task_id: TaskId::new("t-1").unwrap(),
+            slave_id: Some(SlaveId(2)),
+        }],
+    };
+    check(&[subscribe, accept, reconcile], 2);
+}
+
+#[test]
+fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
+    let registered = MasterToSlave::Registered {
+        slave_id: SlaveId(17),
+        cluster_id: ClusterId(1),
+        epoch: Epoch(4),
+        ping_timeout: Duration::from_secs(75),
+    };
+    let framework = TaskFramework {
+        framework_id: FrameworkId(3),
+        name: "wordcount".into(),
+        user: None,
+        checkpoint: true,
+        capabilities: Vec::new(),
+    };
+    let run = RunTask {
+        framework,
+        role: role(),
+        task: task("t-1"),
+    };
+    check(&[registered, MasterToSlave::RunTask(Box::new(run))], 3);
+    let failure = MasterToFramework::Failure {
+        slave_id: SlaveId(17),
+    };
+    check(&[failure, MasterToFramework::Update(status("t-1"))], 4);
+}
