@@ -335,7 +335,7 @@ impl Driver {
                 effects.push(Effect::Deliver(News::Rescinded(offer_id)));
             }
             (Link::Subscribed, MasterToFramework::Update(status)) => {
-                self.on_update(status, effects);
+                self.on_update(status, now, effects);
             }
             (Link::Subscribed, MasterToFramework::Failure { slave_id }) => {
                 effects.push(Effect::Deliver(News::SlaveLost(slave_id)));
@@ -429,7 +429,10 @@ impl Driver {
         }
     }
 
-    fn on_update(&mut self, mut status: TaskStatus, effects: &mut Vec<Effect>) {
+    fn on_update(&mut self, mut status: TaskStatus, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.tasks.is_announcement(&status) {
+            return self.reconciler.ask_later(&status.task_id, now);
+        }
         if status.state == TaskState::Unknown {
             status.state = self.tasks.end_of_unknown(&status.task_id);
             if status.message.is_empty() {

@@ -86,6 +86,15 @@ impl Reconciler {
         self.waiting.remove(task_id);
     }
 
+    /// The answer was not enough: asked again after a while.
+    pub(crate) fn ask_later(&mut self, task_id: &TaskId, now: Timestamp) {
+        self.answered(task_id);
+        self.unanswered.insert(task_id.clone());
+        if matches!(self.phase, Phase::Idle(_)) {
+            self.phase = Phase::Resting(now.after(self.backoff.next_delay()));
+        }
+    }
+
     /// When [`Reconciler::next_chunk`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         match self.phase {

@@ -40,6 +40,8 @@ struct LiveTask {
     state: Option<TaskState>,
     seen: Seen,
     kill: Option<Kill>,
+    /// An answer to a question has named its end; the update that tells how is on its way.
+    end_announced: bool,
 }
 
 /// A kill that is repeated until the task has ended.
@@ -116,6 +118,7 @@ impl TaskTable {
             state: Some(TaskState::Staging),
             seen,
             kill: None,
+            end_announced: false,
         };
         self.live.insert(task_id.clone(), task);
     }
@@ -161,6 +164,22 @@ impl TaskTable {
             Some(Some(TaskState::Staging)) => TaskState::Dropped,
             _ => TaskState::Gone,
         }
+    }
+
+    /// Whether this answer to a question names an end of which the slave tells more: how its
+    /// process ended, and why. A master that knows such an end sends the update until it is
+    /// acknowledged, so the answer waits for it, once.
+    pub(crate) fn is_announcement(&mut self, status: &TaskStatus) -> bool {
+        use TaskState::{Error, Failed, Finished, Killed};
+        let is_answer = status.update_id.is_none() && status.reason == Some(Reason::Reconciliation);
+        if !is_answer || !matches!(status.state, Error | Failed | Finished | Killed) {
+            return false;
+        }
+        self.track(&status.task_id, status.slave_id);
+        let Some(task) = self.live.get_mut(&status.task_id) else {
+            return false;
+        };
+        !std::mem::replace(&mut task.end_announced, true)
     }
 
     /// Takes in what was said of a task.

@@ -735,6 +735,25 @@ fn every_live_task_is_asked_about_after_a_resubscription_until_there_is_an_answe
 }
 
 #[test]
+fn an_end_is_told_by_the_update_that_says_how_and_not_by_an_answer() {
+    let mut script = Script::subscribed();
+    script.launch(&["a", "b"]);
+    script.break_off();
+    let slave = Some(SlaveId(5));
+    assert_eq!(script.resubscribe(), [asked(&["a", "b"], slave)]);
+    let announced = |name: &str| MasterToFramework::Update(answer(name, TaskState::Finished));
+    assert_eq!(script.on_message(announced("a")), []);
+    assert_eq!(script.on_message(announced("b")), []);
+    assert_eq!(script.on(Event::Tick), [], "not asked again at once");
+    script.settle(update("a", TaskState::Finished, 1));
+    // The other one does not come: asked again, the answer has to do.
+    let again = (0..4).find_map(|_| Some(script.tick()).filter(|effects| !effects.is_empty()));
+    assert_eq!(again, Some(vec![asked(&["b"], slave)]));
+    let effects = script.on_message(announced("b"));
+    assert_eq!(the_status(&effects).state, TaskState::Finished);
+}
+
+#[test]
 fn a_lost_launch_is_found_out() {
     // semantics: H6
     let mut script = Script::subscribed();
