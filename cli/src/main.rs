@@ -1,3 +1,87 @@
-//! The one binary: meros master, meros slave, meros dev and the operator's commands.
+//! `meros`: the one binary. A datacenter on one machine (`meros dev`), its daemons
+//! (`meros master`, `meros slave`), and everything an operator types.
+//!
+//! One file per subcommand; this one only wires them. Exit codes: [`exit::Exit`](crate::exit::Exit).
 
-fn main() {}
+mod ca;
+mod client;
+mod config;
+mod daemon;
+mod dev;
+mod exit;
+mod kill;
+mod list;
+mod logs;
+mod output;
+mod run;
+mod signal;
+
+use clap::{Parser, Subcommand};
+
+/// A datacenter operating system kernel: masters share out the machines, frameworks decide what
+/// to run on them.
+#[derive(Debug, Parser)]
+#[command(name = "meros", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a local datacenter: a master and some slaves, until Ctrl-C
+    Dev(dev::Args),
+    /// Run a master
+    Master(daemon::MasterArgs),
+    /// Run a slave
+    Slave(daemon::SlaveArgs),
+    /// Make the cluster's certificate authority, and certificates
+    #[command(subcommand)]
+    Ca(ca::Args),
+    /// Run a command as a task, show its output, return its exit code
+    Run(run::Args),
+    /// List tasks
+    Ps(list::PsArgs),
+    /// List slaves
+    Slaves(list::Args),
+    /// List frameworks
+    Frameworks(list::Args),
+    /// List outstanding offers
+    Offers(list::Args),
+    /// Show what a task wrote
+    Logs(logs::Args),
+    /// Kill a task
+    Kill(kill::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    // Before anything else, for each task that a slave starts: single-threaded, and no time lost.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "container-init")
+    {
+        meros_slave::container::container_init();
+    }
+    signal::restore_broken_pipe();
+    let cli = Cli::parse();
+    let ended = match cli.command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Master(args) => daemon::master(args),
+        Command::Slave(args) => daemon::slave(args),
+        Command::Ca(args) => ca::run(&args),
+        Command::Run(args) => run::run(args),
+        Command::Ps(args) => list::tasks(&args),
+        Command::Slaves(args) => list::slaves(&args),
+        Command::Frameworks(args) => list::frameworks(&args),
+        Command::Offers(args) => list::offers(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Kill(args) => kill::run(&args),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("meros: {error}");
+            error.exit().into()
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Depends on nothing but std: it is what a fresh machine compiles first.
 
+mod demo;
 mod setup;
 mod step;
 mod test;
@@ -16,6 +17,8 @@ use test::{Runner, Scope};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  demo              a datacenter of four slaves counts the words of every downloaded crate
+  demo --stay       the same, and the datacenter stays up until Ctrl-C
   setup             install or name what this machine lacks to build Meros
   test              everything that must pass: format, clippy, build, tests, doc tests,
                     documentation, benchmarks once, tidy; writes nothing
@@ -30,6 +33,7 @@ usage: cargo xtask COMMAND
 enum Request {
     Help,
     Setup,
+    Demo { stay: bool },
     Test { scope: Scope, list: bool },
     Fix,
     Tidy,
@@ -43,6 +47,8 @@ fn parse(arguments: &[&str]) -> Option<Request> {
         "setup" => Request::Setup,
         "fix" => Request::Fix,
         "tidy" => Request::Tidy,
+        "demo" if flags == ["--stay"] => return Some(Request::Demo { stay: true }),
+        "demo" => Request::Demo { stay: false },
         "test" => {
             let scope = if flags.contains(&"--quick") {
                 Scope::Quick
@@ -72,6 +78,7 @@ fn main() -> ExitCode {
         }
         Some(Request::Setup) => setup(),
         Some(Request::Test { scope, list }) => test(scope, list),
+        Some(Request::Demo { stay }) => setup() && demo::run(stay),
         Some(Request::Fix) => fix(),
         Some(Request::Tidy) => tidy(),
         None => {
@@ -152,6 +159,11 @@ mod tests {
     #[test]
     fn commands_and_their_flags_are_understood() {
         assert_eq!(parse(&["tidy"]), Some(Request::Tidy));
+        assert_eq!(parse(&["demo"]), Some(Request::Demo { stay: false }));
+        assert_eq!(
+            parse(&["demo", "--stay"]),
+            Some(Request::Demo { stay: true })
+        );
         let list = Request::Test {
             scope: Scope::Quick,
             list: true,
@@ -181,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_usage_names_every_command() {
-        for command in ["setup", "test", "fix", "tidy", "help"] {
+        for command in ["demo", "setup", "test", "fix", "tidy", "help"] {
             assert!(
                 parse(&[command]).is_some() && USAGE.contains(&format!("\n  {command} ")),
                 "{command}"

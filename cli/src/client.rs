@@ -1,0 +1,249 @@
+//! The HTTP client of the operator's commands: finds the cluster, asks the leading master.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::dev;
+use crate::exit::CliError;
+
+/// How long one request may take. Reads of a large cluster take tens of milliseconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest answer that is read, in bytes: a page of 10,000 tasks is about 10 MiB.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// Where the cluster is.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Masters, as `host:port,…`; by default the running `meros dev`, else 127.0.0.1:5050
+    #[arg(long, env = "MEROS_MASTER", value_name = "ADDRESSES")]
+    pub(crate) master: Option<String>,
+}
+
+/// What must be known to speak the native protocol.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct IdentityArgs {
+    /// Folder with cert.pem, key.pem and ca.pem; by default that of the running `meros dev`
+    #[arg(long, env = "MEROS_IDENTITY", value_name = "DIR")]
+    pub(crate) identity: Option<PathBuf>,
+}
+
+impl ClusterArgs {
+    /// The masters' addresses: given, or of the running `meros dev`, or the default port here.
+    pub(crate) fn masters(&self) -> Vec<String> {
+        if let Some(given) = &self.master {
+            return given.split(',').map(|one| one.trim().to_owned()).collect();
+        }
+        let running = dev::Endpoint::of_default_dir();
+        vec![running.map_or_else(|| "127.0.0.1:5050".to_owned(), |endpoint| endpoint.master)]
+    }
+}
+
+/// Asks masters and slaves over HTTP.
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    masters: Vec<String>,
+}
+
+/// What a server answers when it refuses: `{"code": …, "message": …}`.
+#[derive(serde::Deserialize)]
+struct Problem {
+    code: String,
+    message: String,
+}
+
+/// One piece of a task's output.
+pub(crate) struct LogPiece {
+    /// The bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// Where they begin, counted from the start of the output.
+    pub(crate) offset: u64,
+    /// Whether the task has ended and this reaches to the end.
+    pub(crate) complete: bool,
+}
+
+/// Which piece of a task's output.
+pub(crate) enum LogRange {
+    /// From an offset, waiting a little for more if there is none yet.
+    From {
+        /// Counted from the start of the output.
+        offset: u64,
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// The last so many bytes.
+    Tail(u64),
+}
+
+/// The largest piece to ask for, in bytes; the slave gives no more at a time.
+pub(crate) const LOG_PIECE_BYTES: u64 = 1 << 20;
+
+impl Client {
+    /// A client of these masters.
+    pub(crate) fn new(cluster: &ClusterArgs) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(REQUEST_TIMEOUT))
+            .http_status_as_error(false)
+            .build();
+        Self {
+            agent: config.into(),
+            masters: cluster.masters(),
+        }
+    }
+
+    /// Reads a JSON document from the first master that answers.
+    ///
+    /// # Errors
+    /// No master answers, or it refuses.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.ask_masters(|agent, url| agent.get(url).call(), path)
+    }
+
+    /// Asks the first master that answers to do something.
+    ///
+    /// # Errors
+    /// No master answers, or it refuses.
+    pub(crate) fn post(&self, path: &str) -> Result<(), CliError> {
+        let _: serde::de::IgnoredAny =
+            self.ask_masters(|agent, url| agent.post(url).send_empty(), path)?;
+        Ok(())
+    }
+
+    fn ask_masters<T: DeserializeOwned>(
+        &self,
+        call: impl Fn(&ureq::Agent, &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        path: &str,
+    ) -> Result<T, CliError> {
+        let mut failures = Vec::new();
+        for master in &self.masters {
+            match call(&self.agent, &format!("http://{master}{path}")) {
+                Ok(response) => return read_json(response),
+                Err(error) => failures.push(format!("{master}: {error}")),
+            }
+        }
+        Err(CliError::unreachable(format!(
+            "no master answers ({}).\n\
+             Start a local datacenter with `meros dev`, or say where the masters are with \
+             --master or MEROS_MASTER.",
+            failures.join("; ")
+        )))
+    }
+
+    /// Reads a piece of a task's output from its slave.
+    ///
+    /// # Errors
+    /// The slave does not answer, or has no such output.
+    pub(crate) fn log(
+        &self,
+        slave: &str,
+        path: &str,
+        range: &LogRange,
+    ) -> Result<LogPiece, CliError> {
+        let query = match range {
+            LogRange::From { offset, wait } => {
+                format!(
+                    "offset={offset}&length={LOG_PIECE_BYTES}&wait={}",
+                    wait.as_millis()
+                )
+            }
+            LogRange::Tail(bytes) => format!("tail={bytes}"),
+        };
+        let url = format!("http://{slave}{path}?{query}");
+        let mut response = self.agent.get(&url).call().map_err(|error| {
+            CliError::unreachable(format!("slave at {slave} does not answer: {error}"))
+        })?;
+        if !response.status().is_success() {
+            return Err(refused(response));
+        }
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        let offset = header("x-meros-offset")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        let complete = header("x-meros-complete").as_deref() == Some("true");
+        let bytes = response
+            .body_mut()
+            .with_config()
+            .limit(LOG_PIECE_BYTES * 2)
+            .read_to_vec()
+            .map_err(|error| CliError::unreachable(format!("slave at {slave}: {error}")))?;
+        Ok(LogPiece {
+            bytes,
+            offset,
+            complete,
+        })
+    }
+}
+
+fn read_json<T: DeserializeOwned>(
+    mut response: ureq::http::Response<ureq::Body>,
+) -> Result<T, CliError> {
+    if !response.status().is_success() {
+        return Err(refused(response));
+    }
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_to_vec()
+        .map_err(|error| CliError::unreachable(format!("the answer broke off: {error}")))?;
+    let text = if text.is_empty() {
+        b"null".to_vec()
+    } else {
+        text
+    };
+    serde_json::from_slice(&text).map_err(|error| {
+        CliError::failure(format!(
+            "the answer is not what this version of meros expects: {error}. \
+             Use the `meros` that came with the master."
+        ))
+    })
+}
+
+fn refused(mut response: ureq::http::Response<ureq::Body>) -> CliError {
+    let status = response.status();
+    let text = response.body_mut().read_to_string().unwrap_or_default();
+    match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => CliError::failure(format!("{} ({})", problem.message, problem.code)),
+        Err(_) => CliError::failure(format!("HTTP {status}: {}", text.trim())),
+    }
+}
+
+/// A path segment as a URL wants it.
+pub(crate) fn escaped(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn task_ids_of_any_script_survive_a_url() {
+        assert_eq!(escaped("web.3"), "web.3");
+        assert_eq!(escaped("job:7?x#y%"), "job%3A7%3Fx%23y%25");
+        assert_eq!(escaped("ü"), "%C3%BC");
+    }
+
+    #[test]
+    fn masters_are_a_list() {
+        let args = ClusterArgs {
+            master: Some("a:1, b:2".to_owned()),
+        };
+        assert_eq!(args.masters(), ["a:1", "b:2"]);
+    }
+}

@@ -1,0 +1,157 @@
+//! `meros master` and `meros slave`: configuration, logging, signals and exit codes around the
+//! two daemons.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::de::DeserializeOwned;
+use tracing_subscriber::EnvFilter;
+
+use crate::config;
+use crate::exit::{CliError, Exit, chain};
+use crate::signal::Stop;
+
+/// What both daemons take beside their own options.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DaemonArgs {
+    /// Configuration file in TOML; flags and variables of the environment win over it
+    #[arg(long, env = "MEROS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace, also by module
+    #[arg(long, env = "MEROS_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How to log
+    #[arg(long, env = "MEROS_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+    #[command(flatten)]
+    parent: ParentArgs,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum, Default)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether to outlive the process that started this one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ParentArgs {
+    /// Stop when the process that started this one ends
+    #[arg(long, hide = true)]
+    end_with_parent: bool,
+}
+
+impl ParentArgs {
+    /// Asks the kernel for a SIGTERM when the parent ends.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the parent has ended already.
+    pub(crate) fn apply(&self) -> Result<(), CliError> {
+        if !self.end_with_parent {
+            return Ok(());
+        }
+        let parent = nix::unistd::getppid();
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(|error| {
+            CliError::failure(format!("cannot watch the parent process: {error}"))
+        })?;
+        // It may have ended before the request, and we been handed to another.
+        if nix::unistd::getppid() == parent && parent.as_raw() > 1 {
+            return Ok(());
+        }
+        Err(CliError::failure(
+            "the process that started this one has ended",
+        ))
+    }
+}
+
+/// `meros master`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MasterArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
+    options: meros_master::config::RawConfig,
+}
+
+/// `meros slave`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SlaveArgs {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
+    options: meros_slave::config::RawConfig,
+}
+
+pub(crate) fn master(args: MasterArgs) -> Result<Exit, CliError> {
+    args.daemon.prepare()?;
+    let raw = args.options.or(args.daemon.file()?);
+    let config =
+        meros_master::config::Config::check(raw).map_err(|error| CliError::usage(chain(&error)))?;
+    runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let running = meros_master::start(config).await;
+        let running = running.map_err(|error| CliError::failure(chain(&error)))?;
+        let reason = tokio::select! {
+            reason = running.wait() => reason,
+            () = stop.next() => running.shutdown().await,
+        };
+        ended(reason.code(), &reason)
+    })
+}
+
+pub(crate) fn slave(args: SlaveArgs) -> Result<Exit, CliError> {
+    args.daemon.prepare()?;
+    let raw = args.options.or(args.daemon.file()?);
+    let config =
+        meros_slave::config::Config::check(raw).map_err(|error| CliError::usage(chain(&error)))?;
+    runtime()?.block_on(async {
+        let mut stop = Stop::listen()?;
+        let running = meros_slave::start(config).await;
+        let running = running.map_err(|error| CliError::failure(chain(&error)))?;
+        let reason = tokio::select! {
+            reason = running.wait() => reason,
+            () = stop.next() => running.shutdown().await,
+        };
+        ended(reason.code(), &reason)
+    })
+}
+
+/// A daemon's end as the process's.
+fn ended(code: u8, reason: &impl std::fmt::Display) -> Result<Exit, CliError> {
+    if code == 0 {
+        Ok(Exit::Success)
+    } else {
+        Err(CliError::with_code(code, reason.to_string()))
+    }
+}
+
+impl DaemonArgs {
+    fn prepare(&self) -> Result<(), CliError> {
+        self.parent.apply()?;
+        let filter = EnvFilter::try_new(&self.log)
+            .map_err(|error| CliError::usage(format!("--log {:?}: {error}", self.log)))?;
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => lines.with_ansi(false).init(),
+            LogFormat::Json => lines.json().init(),
+        }
+        Ok(())
+    }
+
+    fn file<T: DeserializeOwned + Default>(&self) -> Result<T, CliError> {
+        self.config
+            .as_deref()
+            .map_or_else(|| Ok(T::default()), config::read_file)
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Runtime::new()
+        .map_err(|error| CliError::failure(format!("cannot start the runtime: {error}")))
+}

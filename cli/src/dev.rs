@@ -1,0 +1,507 @@
+//! `meros dev`: a datacenter on one machine. A master and N slaves as child processes, with a
+//! certificate authority made on the spot, data in one folder, and a clean end on Ctrl-C. Started
+//! again with the same folder it goes on where it was.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use meros_proto::slave::SlaveState;
+use meros_proto::transport::PeerRole;
+use meros_proto::view::SlaveRow;
+use serde::{Deserialize, Serialize};
+use tokio::process::Child;
+
+use crate::ca;
+use crate::client::{Client, ClusterArgs};
+use crate::exit::{CliError, Exit, chain};
+use crate::signal::Stop;
+
+/// How long daemons have to come up. A cold start takes well under a second; a loaded machine
+/// may swap.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long daemons have to end after SIGTERM: a slave gives its tasks their grace first.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// A daemon that dies more often than this has something that a restart does not mend.
+const RESTARTS_MAX: u32 = 5;
+/// Before a dead daemon is started again, so that its port and lock are free.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// The most slaves: beyond it, the simulator shows more on one machine.
+const SLAVES_MAX: u32 = 64;
+/// All task ports, shared out among the slaves.
+const TASK_PORTS: std::ops::RangeInclusive<u32> = 31_000..=32_000;
+
+/// What `meros dev` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many slaves
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(SLAVES_MAX)))]
+    slaves: u32,
+    /// Where to keep everything [default: ~/.local/share/meros/dev]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The master's port; the slaves use those that follow. 0: any free ones
+    #[arg(long, default_value_t = 5050)]
+    port: u16,
+    /// What each slave offers, such as cpus:2;mem:2048 [default: an equal share of the machine]
+    #[arg(long)]
+    resources: Option<String>,
+    /// Remove the folder at the end; refused if there is something in it
+    #[arg(long)]
+    temporary: bool,
+    #[command(flatten)]
+    parent: crate::daemon::ParentArgs,
+    /// The control group below which tasks run
+    #[arg(long, default_value = "meros")]
+    cgroup_root: String,
+}
+
+/// Where a running `meros dev` is reached; kept in its folder while it runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Endpoint {
+    /// The process.
+    pid: u32,
+    /// The master, QUIC and HTTP.
+    pub(crate) master: String,
+    /// An operator's identity.
+    pub(crate) identity: PathBuf,
+}
+
+impl Endpoint {
+    /// That of the default folder, if one runs there.
+    pub(crate) fn of_default_dir() -> Option<Self> {
+        let text = std::fs::read_to_string(default_dir()?.join("dev.json")).ok()?;
+        let endpoint: Self = serde_json::from_str(&text).ok()?;
+        Path::new("/proc")
+            .join(endpoint.pid.to_string())
+            .exists()
+            .then_some(endpoint)
+    }
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    data.filter(|path| path.is_absolute())
+        .or_else(home)
+        .map(|data| data.join("meros/dev"))
+}
+
+/// One of the children.
+struct Daemon {
+    name: String,
+    args: Vec<String>,
+    data_dir: PathBuf,
+    log: PathBuf,
+    restarts: u32,
+    child: Child,
+}
+
+/// What a daemon writes into its data folder when it listens.
+#[derive(Deserialize)]
+struct Listening {
+    pid: u32,
+    quic: Option<SocketAddr>,
+    http: SocketAddr,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
+    // One thread: PR_SET_PDEATHSIG in the children follows the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failure(format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: &Args) -> Result<Exit, CliError> {
+    args.parent.apply()?;
+    let mut stop = Stop::listen()?;
+    let dir = args.dir.clone().or_else(default_dir).ok_or_else(|| {
+        CliError::usage("there is no home folder: say where to keep the data with --dir")
+    })?;
+    if args.temporary && std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(CliError::usage(format!(
+            "{} is not empty: --temporary would remove what is in it",
+            dir.display()
+        )));
+    }
+    let dir = create_dir(&dir)?;
+    let _lock = lock(&dir)?;
+    make_identities(&dir, args.slaves)?;
+
+    let mut daemons = Vec::new();
+    let started = start_all(args, &dir, &mut daemons, &mut stop).await;
+    let ended = match started {
+        Ok(Some(endpoint)) => {
+            announce(&dir, &endpoint, args.slaves);
+            supervise(&mut daemons, &mut stop).await
+        }
+        // Stopped while starting.
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    println!("stopping");
+    let stopped = stop_all(daemons).await;
+    // A stale file does no harm: readers check the process.
+    drop(std::fs::remove_file(dir.join("dev.json")));
+    if args.temporary {
+        std::fs::remove_dir_all(&dir).map_err(|error| {
+            CliError::failure(format!("cannot remove {}: {error}", dir.display()))
+        })?;
+    }
+    ended.and(stopped).map(|()| Exit::Success)
+}
+
+fn create_dir(dir: &Path) -> Result<PathBuf, CliError> {
+    std::fs::create_dir_all(dir.join("logs"))
+        .and_then(|()| dir.canonicalize())
+        .map_err(|error| CliError::failure(format!("cannot use {}: {error}", dir.display())))
+}
+
+/// Keeps a second `meros dev` out of the folder for as long as the file is open.
+fn lock(dir: &Path) -> Result<File, CliError> {
+    let path = dir.join("dev.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(|error| CliError::failure(format!("{}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        _ => Err(CliError::failure(format!(
+            "another `meros dev` uses {}: stop it, or give this one another folder with --dir \
+             and another port with --port",
+            dir.display()
+        ))),
+    }
+}
+
+fn make_identities(dir: &Path, slaves: u32) -> Result<(), CliError> {
+    let ca_dir = dir.join("ca");
+    let ca = if ca_dir.join("ca.pem").exists() {
+        ca::load(&ca_dir)?
+    } else {
+        ca::create("meros-dev", &ca_dir)?
+    };
+    let mut wanted = vec![
+        (PeerRole::Master, "master-1".to_owned()),
+        (PeerRole::Operator, "operator".to_owned()),
+    ];
+    wanted.extend((1..=slaves).map(|n| (PeerRole::Slave, format!("slave-{n}"))));
+    for (role, name) in wanted {
+        let folder = identity_dir(dir, &name);
+        if !folder.join("key.pem").exists() {
+            ca::issue(&ca, role, &name, &[], &folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn identity_dir(dir: &Path, name: &str) -> PathBuf {
+    dir.join("identities").join(name)
+}
+
+fn flag(name: &str, value: impl std::fmt::Display) -> String {
+    format!("--{name}={value}")
+}
+
+/// Starts everything and waits until the slaves are registered. `None`: told to stop meanwhile.
+async fn start_all(
+    args: &Args,
+    dir: &Path,
+    daemons: &mut Vec<Daemon>,
+    stop: &mut Stop,
+) -> Result<Option<Endpoint>, CliError> {
+    let flags = vec![
+        "master".to_owned(),
+        flag("listen", format_args!("127.0.0.1:{}", args.port)),
+        flag("http-listen", format_args!("127.0.0.1:{}", args.port)),
+    ];
+    daemons.push(start(dir, "master-1", flags)?);
+    let Some(master) = await_listening(&mut daemons[0], stop).await? else {
+        return Ok(None);
+    };
+    let quic = master.quic.unwrap_or(master.http);
+    // A restarted master must come back on the same port, also where it was free to choose.
+    for listen in ["listen", "http-listen"] {
+        let old = flag(listen, format_args!("127.0.0.1:{}", args.port));
+        let new = flag(listen, quic);
+        for one in daemons[0].args.iter_mut().filter(|one| **one == old) {
+            one.clone_from(&new);
+        }
+    }
+
+    for n in 1..=args.slaves {
+        let name = format!("slave-{n}");
+        let port = if args.port == 0 {
+            0
+        } else {
+            args.port.saturating_add(u16::try_from(n).unwrap_or(0))
+        };
+        let flags = vec![
+            "slave".to_owned(),
+            flag("masters", quic),
+            flag("http-listen", format_args!("127.0.0.1:{port}")),
+            flag("cgroup-root", &args.cgroup_root),
+            flag("resources", resources_of_slave(args, dir, n)?),
+        ];
+        daemons.push(start(dir, &name, flags)?);
+    }
+    for daemon in daemons.iter_mut().skip(1) {
+        if await_listening(daemon, stop).await?.is_none() {
+            return Ok(None);
+        }
+    }
+    let endpoint = Endpoint {
+        pid: std::process::id(),
+        master: quic.to_string(),
+        identity: identity_dir(dir, "operator"),
+    };
+    if !await_registered(&endpoint, args.slaves, stop).await? {
+        return Ok(None);
+    }
+    let text = serde_json::to_string_pretty(&endpoint)
+        .map_err(|error| CliError::failure(format!("cannot write JSON: {error}")))?;
+    std::fs::write(dir.join("dev.json"), text)
+        .map_err(|error| CliError::failure(format!("cannot write dev.json: {error}")))?;
+    Ok(Some(endpoint))
+}
+
+/// An equal share of the machine: memory, disk and ports divided exactly; cpus at least one each,
+/// since a slave with half a cpu is of no use and shares keep the peace.
+fn resources_of_slave(args: &Args, dir: &Path, n: u32) -> Result<String, CliError> {
+    let machine =
+        meros_slave::detect::machine(dir).map_err(|error| CliError::failure(chain(&error)))?;
+    let slaves = u64::from(args.slaves);
+    let cpus = (machine.cpus / slaves).max(1);
+    let ports = TASK_PORTS.end() - TASK_PORTS.start() + 1;
+    let each = ports / args.slaves;
+    let first = TASK_PORTS.start() + (n - 1) * each;
+    let ports = format!("ports:[{first}-{}]", first + each - 1);
+    let given = args.resources.clone().unwrap_or_else(|| {
+        format!(
+            "cpus:{cpus};mem:{};disk:{}",
+            machine.mem_mib / slaves,
+            machine.disk_mib / slaves
+        )
+    });
+    Ok(if given.contains("ports:") {
+        given
+    } else {
+        format!("{given};{ports}")
+    })
+}
+
+fn start(dir: &Path, name: &str, mut args: Vec<String>) -> Result<Daemon, CliError> {
+    let data_dir = dir.join(name);
+    args.push(flag("data-dir", data_dir.display()));
+    args.push(flag("identity", identity_dir(dir, name).display()));
+    let log = dir.join("logs").join(format!("{name}.log"));
+    let child = spawn(&args, &log)?;
+    Ok(Daemon {
+        name: name.to_owned(),
+        args,
+        data_dir,
+        log,
+        restarts: 0,
+        child,
+    })
+}
+
+fn spawn(args: &[String], log: &Path) -> Result<Child, CliError> {
+    let failed =
+        |what: &str, error: std::io::Error| CliError::failure(format!("cannot {what}: {error}"));
+    let open = || File::options().create(true).append(true).open(log);
+    let (out, err) = (
+        open().map_err(|error| failed("open a log", error))?,
+        open().map_err(|error| failed("open a log", error))?,
+    );
+    let program = std::env::current_exe().map_err(|error| failed("find this program", error))?;
+    tokio::process::Command::new(program)
+        .args(args)
+        .arg("--end-with-parent")
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        // Ctrl-C goes to the terminal's group: without a group of their own the daemons would
+        // end all at once instead of slaves first.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed("start a daemon", error))
+}
+
+/// Waits until the daemon has written where it listens. `None`: told to stop meanwhile.
+async fn await_listening(
+    daemon: &mut Daemon,
+    stop: &mut Stop,
+) -> Result<Option<Listening>, CliError> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let path = daemon.data_dir.join("endpoint.json");
+    loop {
+        let read = std::fs::read(&path).ok();
+        let listening = read.and_then(|text| serde_json::from_slice::<Listening>(&text).ok());
+        // A file of an earlier run names another process.
+        if let Some(listening) = listening.filter(|it| Some(it.pid) == daemon.child.id()) {
+            return Ok(Some(listening));
+        }
+        if let Ok(Some(status)) = daemon.child.try_wait() {
+            return Err(CliError::failure(format!(
+                "{} ended at once ({status}):\n{}",
+                daemon.name,
+                last_lines(&daemon.log)
+            )));
+        }
+        if Instant::now() > deadline {
+            return Err(CliError::failure(format!(
+                "{} does not come up; its log is {}",
+                daemon.name,
+                daemon.log.display()
+            )));
+        }
+        if pause(Duration::from_millis(10), stop).await {
+            return Ok(None);
+        }
+    }
+}
+
+/// Waits until all slaves are registered. False: told to stop meanwhile.
+async fn await_registered(
+    endpoint: &Endpoint,
+    slaves: u32,
+    stop: &mut Stop,
+) -> Result<bool, CliError> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let cluster = ClusterArgs {
+        master: Some(endpoint.master.clone()),
+    };
+    let client = Client::new(&cluster);
+    loop {
+        let rows: Vec<SlaveRow> = client.get("/api/v1/slaves").unwrap_or_default();
+        let registered = rows
+            .iter()
+            .filter(|row| row.slave.state == SlaveState::Registered)
+            .count();
+        if registered >= slaves as usize {
+            return Ok(true);
+        }
+        if Instant::now() > deadline {
+            return Err(CliError::failure(format!(
+                "only {registered} of {slaves} slaves have registered; their logs are beside the data"
+            )));
+        }
+        if pause(Duration::from_millis(20), stop).await {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits a little. True: told to stop.
+async fn pause(duration: Duration, stop: &mut Stop) -> bool {
+    tokio::select! {
+        () = stop.next() => true,
+        () = tokio::time::sleep(duration) => false,
+    }
+}
+
+fn announce(dir: &Path, endpoint: &Endpoint, slaves: u32) {
+    let master = &endpoint.master;
+    println!(
+        "a datacenter of 1 master and {slaves} slaves runs in {}",
+        dir.display()
+    );
+    println!("  master   {master}   (QUIC and HTTP)");
+    println!("  metrics  http://{master}/metrics");
+    println!("  logs     {}", dir.join("logs").display());
+    println!();
+    if Endpoint::of_default_dir().is_some_and(|running| running.pid == endpoint.pid) {
+        println!("try in another terminal:");
+    } else {
+        println!("in another terminal:");
+        println!(
+            "  export MEROS_MASTER={master} MEROS_IDENTITY={}",
+            endpoint.identity.display()
+        );
+    }
+    println!("  meros slaves");
+    println!("  meros run -- echo hello");
+    println!();
+    println!("Ctrl-C stops it; started again it goes on where it was.");
+}
+
+/// Watches over the daemons until told to stop.
+async fn supervise(daemons: &mut [Daemon], stop: &mut Stop) -> Result<(), CliError> {
+    loop {
+        if pause(Duration::from_millis(200), stop).await {
+            return Ok(());
+        }
+        for daemon in daemons.iter_mut() {
+            let Ok(Some(status)) = daemon.child.try_wait() else {
+                continue;
+            };
+            daemon.restarts += 1;
+            if daemon.restarts > RESTARTS_MAX {
+                return Err(CliError::failure(format!(
+                    "{} ended {} times, last with {status}:\n{}",
+                    daemon.name,
+                    daemon.restarts,
+                    last_lines(&daemon.log)
+                )));
+            }
+            eprintln!("{} ended ({status}); starting it again", daemon.name);
+            if pause(RESTART_DELAY, stop).await {
+                return Ok(());
+            }
+            daemon.child = spawn(&daemon.args, &daemon.log)?;
+        }
+    }
+}
+
+/// Ends slaves first, so that the master hears of the last updates.
+async fn stop_all(mut daemons: Vec<Daemon>) -> Result<(), CliError> {
+    let mut stubborn = Vec::new();
+    let slaves = daemons.split_off(1.min(daemons.len()));
+    for mut group in [slaves, daemons] {
+        for daemon in &group {
+            terminate(daemon);
+        }
+        for daemon in &mut group {
+            if tokio::time::timeout(STOP_TIMEOUT, daemon.child.wait())
+                .await
+                .is_err()
+            {
+                // Nothing to add if it is gone meanwhile.
+                drop(daemon.child.kill().await);
+                stubborn.push(daemon.name.clone());
+            }
+        }
+    }
+    if stubborn.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failure(format!(
+        "{} did not end by themselves and were killed",
+        stubborn.join(", ")
+    )))
+}
+
+fn terminate(daemon: &Daemon) {
+    use nix::sys::signal::{Signal, kill};
+    let pid = daemon.child.id().and_then(|pid| i32::try_from(pid).ok());
+    if let Some(pid) = pid {
+        // It may have ended by itself; it is our child and not reaped, so the pid is still its.
+        let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
+    }
+}
+
+/// The end of a log, for an error message.
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}

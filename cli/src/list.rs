@@ -1,0 +1,186 @@
+//! `meros ps|slaves|frameworks|offers`: what the leading master knows, as a table or JSON.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use meros_proto::resources::{ResourceName, Resources};
+use meros_proto::time::Timestamp;
+use meros_proto::view::{FrameworkRow, OfferView, SlaveRow, TaskView};
+
+use crate::client::{Client, ClusterArgs};
+use crate::exit::{CliError, Exit};
+use crate::output::table::{age, layout, shortened};
+use crate::output::{Output, print};
+
+/// What every list takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What `meros ps` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    list: Args,
+    /// Show tasks that have ended, too
+    #[arg(long, short)]
+    all: bool,
+}
+
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::default().after(since_epoch)
+}
+
+fn scalar(resources: &Resources, name: &ResourceName) -> String {
+    resources.scalar(name).to_string()
+}
+
+/// `3.5/8`: what is taken of what there is.
+fn share(used: &Resources, total: &Resources, name: &ResourceName) -> String {
+    format!("{}/{}", used.scalar(name), total.scalar(name))
+}
+
+pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
+    let mut rows: Vec<TaskView> = Client::new(&args.list.cluster).get("/api/v1/tasks")?;
+    rows.retain(|task| args.all || !task.state.is_terminal());
+    let now = now();
+    print(args.list.output, &rows, |rows| {
+        let line = |task: &TaskView| {
+            let message = task
+                .status
+                .as_ref()
+                .map_or("", |status| status.message.as_str());
+            vec![
+                task.task_id.to_string(),
+                task.framework_id.to_string(),
+                task.slave_id.to_string(),
+                task.state.name().trim_start_matches("TASK_").to_owned(),
+                scalar(&task.resources, &ResourceName::CPUS),
+                scalar(&task.resources, &ResourceName::MEM),
+                age(task.launched_at, now),
+                shortened(message, 48),
+            ]
+        };
+        layout(
+            &[
+                "TASK",
+                "FRAMEWORK",
+                "SLAVE",
+                "STATE",
+                "CPUS",
+                "MEM",
+                "AGE",
+                "MESSAGE",
+            ],
+            rows.iter().map(line).collect(),
+            "no tasks are running; --all shows those that have ended",
+        )
+    })?;
+    Ok(Exit::Success)
+}
+
+pub(crate) fn slaves(args: &Args) -> Result<Exit, CliError> {
+    let rows: Vec<SlaveRow> = Client::new(&args.cluster).get("/api/v1/slaves")?;
+    let now = now();
+    print(args.output, &rows, |rows| {
+        let line = |row: &SlaveRow| {
+            let slave = &row.slave;
+            vec![
+                slave.slave_id.to_string(),
+                slave.hostname.clone(),
+                slave.state.name().to_owned(),
+                age(slave.state_since, now),
+                share(&row.used, &slave.resources, &ResourceName::CPUS),
+                share(&row.used, &slave.resources, &ResourceName::MEM),
+                row.tasks.to_string(),
+                shortened(&slave.attributes.to_string(), 60),
+            ]
+        };
+        layout(
+            &[
+                "SLAVE",
+                "HOST",
+                "STATE",
+                "SINCE",
+                "CPUS",
+                "MEM",
+                "TASKS",
+                "ATTRIBUTES",
+            ],
+            rows.iter().map(line).collect(),
+            "no slaves; start one with `meros slave`",
+        )
+    })?;
+    Ok(Exit::Success)
+}
+
+pub(crate) fn frameworks(args: &Args) -> Result<Exit, CliError> {
+    let rows: Vec<FrameworkRow> = Client::new(&args.cluster).get("/api/v1/frameworks")?;
+    let now = now();
+    print(args.output, &rows, |rows| {
+        let line = |row: &FrameworkRow| {
+            let framework = &row.framework;
+            let roles: Vec<String> = framework.roles.iter().map(ToString::to_string).collect();
+            vec![
+                framework.framework_id.to_string(),
+                shortened(&framework.name, 32),
+                framework.principal.clone(),
+                shortened(&roles.join(","), 32),
+                framework.state.name().to_owned(),
+                age(framework.state_since, now),
+                row.tasks.to_string(),
+                row.offers.to_string(),
+                scalar(&row.used, &ResourceName::CPUS),
+                scalar(&row.used, &ResourceName::MEM),
+            ]
+        };
+        let headings = [
+            "FRAMEWORK",
+            "NAME",
+            "PRINCIPAL",
+            "ROLES",
+            "STATE",
+            "SINCE",
+            "TASKS",
+            "OFFERS",
+            "CPUS",
+            "MEM",
+        ];
+        layout(
+            &headings,
+            rows.iter().map(line).collect(),
+            "no frameworks have subscribed yet",
+        )
+    })?;
+    Ok(Exit::Success)
+}
+
+pub(crate) fn offers(args: &Args) -> Result<Exit, CliError> {
+    let rows: Vec<OfferView> = Client::new(&args.cluster).get("/api/v1/offers")?;
+    let now = now();
+    print(args.output, &rows, |rows| {
+        let line = |offer: &OfferView| {
+            vec![
+                offer.offer_id.to_string(),
+                offer.framework_id.to_string(),
+                offer.slave_id.to_string(),
+                offer.role.to_string(),
+                age(offer.made_at, now),
+                shortened(&offer.resources.to_string(), 80),
+            ]
+        };
+        layout(
+            &["OFFER", "FRAMEWORK", "SLAVE", "ROLE", "AGE", "RESOURCES"],
+            rows.iter().map(line).collect(),
+            "no offers are outstanding",
+        )
+    })?;
+    Ok(Exit::Success)
+}

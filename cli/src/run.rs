@@ -1,0 +1,486 @@
+//! `meros run -- COMMAND`: a one-off framework. Launches tasks, shows their output while they
+//! run, kills them on Ctrl-C, and returns their exit code.
+
+mod output;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meros_proto::framework::FrameworkCapability;
+use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::offer::{Filters, Offer, Operation};
+use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
+use meros_proto::role::RoleName;
+use meros_proto::status::{TaskExit, TaskState, TaskStatus};
+use meros_proto::task::Command;
+use meros_sdk::{
+    EndReason, Events, Handle, News, Placement, Session, SessionConfig, Task, TaskLimits,
+};
+
+use crate::client::{Client, ClusterArgs, IdentityArgs};
+use crate::dev;
+use crate::exit::{CliError, Exit, chain};
+use crate::run::output::{Outputs, Place};
+use crate::signal::Stop;
+
+/// How long the tasks live on when this process cannot reach a master, or is gone.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a declined offer stays away. An offer with more in it comes at once all the same.
+const REFUSE: Duration = Duration::from_secs(60);
+/// Attempts to reach a master before giving up, when none was ever reached.
+const ATTEMPTS_MAX: u32 = 4;
+/// The most instances; more belong to a framework of their own.
+const INSTANCES_MAX: u32 = 10_000;
+/// When there is no room after this long, say so once.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The code of `timeout(1)` for a time-out.
+const TIMED_OUT: u8 = 124;
+
+/// What `meros run` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Cores for each instance: a share under contention
+    #[arg(long, default_value = "0.1")]
+    cpus: Scalar,
+    /// The most cores each instance may use, if there is to be a limit
+    #[arg(long)]
+    cpus_limit: Option<Scalar>,
+    /// Memory for each instance in MiB: it is ended when it uses more
+    #[arg(long, default_value = "64")]
+    mem: Scalar,
+    /// Disk for each instance in MiB
+    #[arg(long, default_value = "0")]
+    disk: Scalar,
+    /// Ports for each instance, from its slave's; in MEROS_PORTS and PORT0, PORT1, …
+    #[arg(long, default_value_t = 0)]
+    ports: u64,
+    /// How many to run at the same time
+    #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(INSTANCES_MAX)))]
+    instances: u32,
+    /// A name for people and for the task ids [default: the command's]
+    #[arg(long)]
+    name: Option<String>,
+    /// A variable for the environment; can be given again
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
+    env: Vec<(String, String)>,
+    /// The role whose resources to use
+    #[arg(long, default_value = "*")]
+    role: RoleName,
+    /// The user to run as [default: the slave's]
+    #[arg(long)]
+    user: Option<String>,
+    /// End everything after so long, such as 30s
+    #[arg(long, value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    identity: IdentityArgs,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+fn parse_env(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("the name before = is empty".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failure(format!("cannot start the runtime: {error}")))?;
+    let ended = runtime.block_on(async {
+        let mut run = Run::new(args)?;
+        run.until_done().await
+    });
+    // A thread may still wait for the output of a slave that is gone.
+    runtime.shutdown_background();
+    ended
+}
+
+/// One instance of the command.
+#[derive(Debug)]
+enum Instance {
+    /// Waits for an offer.
+    Waiting,
+    /// Accepted for; nothing heard yet.
+    Launched(Place),
+    /// Its end: the code it gives us.
+    Ended(u8),
+}
+
+struct Run {
+    args: Args,
+    name: String,
+    instances: BTreeMap<TaskId, Instance>,
+    framework_id: Option<FrameworkId>,
+    /// The most that one offer had, to say why nothing fits.
+    best_shortfall: Option<String>,
+    outputs: Outputs,
+    stopping: bool,
+}
+
+impl Run {
+    fn new(args: Args) -> Result<Self, CliError> {
+        let name = match &args.name {
+            Some(name) => name.clone(),
+            None => default_name(&args.command),
+        };
+        let mut instances = BTreeMap::new();
+        for number in 0..args.instances {
+            // Padded, so that the order of ids is that of numbers.
+            let id = TaskId::new(format!("{name}.{number:04}")).map_err(|error| {
+                CliError::usage(format!("--name {name:?} cannot name tasks: {error}"))
+            })?;
+            instances.insert(id, Instance::Waiting);
+        }
+        let client = Client::new(&args.cluster);
+        let outputs = Outputs::new(client, args.instances);
+        Ok(Self {
+            args,
+            name,
+            instances,
+            framework_id: None,
+            best_shortfall: None,
+            outputs,
+            stopping: false,
+        })
+    }
+
+    fn session(&self) -> Result<(Events, Handle), CliError> {
+        let identity = self
+            .args
+            .identity
+            .identity
+            .clone()
+            .or_else(|| dev::Endpoint::of_default_dir().map(|endpoint| endpoint.identity));
+        let identity = identity.ok_or_else(|| {
+            CliError::usage(
+                "there is no identity to show to the cluster: say where it is with --identity or \
+                 MEROS_IDENTITY; `meros ca issue --role operator` makes one, `meros dev` brings one",
+            )
+        })?;
+        let mut config = SessionConfig::new(
+            format!("run {}", self.name),
+            self.args.cluster.masters(),
+            identity,
+        );
+        config.framework.roles = vec![self.args.role.clone()];
+        config.framework.user.clone_from(&self.args.user);
+        config.framework.failover_timeout = FAILOVER_TIMEOUT;
+        config.framework.capabilities = vec![FrameworkCapability::PartitionAware];
+        Session::connect(config).map_err(|error| CliError::usage(chain(&error)))
+    }
+
+    async fn until_done(&mut self) -> Result<Exit, CliError> {
+        let mut stop = Stop::listen()?;
+        let (mut events, handle) = self.session()?;
+        let patience = tokio::time::sleep(PATIENCE);
+        let timeout = self.args.timeout;
+        let timeout = async move {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(patience, timeout);
+        let mut timed_out = false;
+        while !self.is_done() {
+            tokio::select! {
+                news = events.next() => match news {
+                    Some(news) => self.on_news(news, &handle)?,
+                    None => return Err(CliError::unreachable("the session has ended")),
+                },
+                () = &mut patience, if self.best_shortfall.is_some() => {
+                    self.explain_waiting();
+                    patience.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(3_600));
+                }
+                () = stop.next() => self.on_stop(&handle),
+                () = &mut timeout, if !timed_out => {
+                    timed_out = true;
+                    self.explain_waiting();
+                    eprintln!("meros: the time is up; ending what runs");
+                    self.on_stop(&handle);
+                }
+            }
+        }
+        self.outputs.finish().await;
+        // What cannot be told to the master ends by the failover timeout.
+        if handle.teardown().is_ok() {
+            while events.next().await.is_some() {}
+        }
+        Ok(if timed_out {
+            Exit::Code(TIMED_OUT)
+        } else {
+            self.exit()
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        let ended = |one: &Instance| matches!(one, Instance::Ended(_));
+        self.instances
+            .values()
+            .all(|one| ended(one) || (self.stopping && matches!(one, Instance::Waiting)))
+    }
+
+    /// The first code that is not zero; else zero.
+    fn exit(&self) -> Exit {
+        let codes = self.instances.values().map(|one| match one {
+            Instance::Ended(code) => *code,
+            // Stopped before it was launched: as a shell says for Ctrl-C.
+            Instance::Waiting | Instance::Launched(_) => 130,
+        });
+        codes
+            .into_iter()
+            .find(|code| *code != 0)
+            .map_or(Exit::Success, Exit::Code)
+    }
+
+    fn on_news(&mut self, news: News, handle: &Handle) -> Result<(), CliError> {
+        match news {
+            News::Subscribed { framework_id, .. } => self.framework_id = Some(framework_id),
+            News::Offers(offers) => self.on_offers(&offers, handle),
+            News::Update(status) => self.on_update(&status, handle),
+            News::Refused { call, refusal } => eprintln!("meros: {call} was refused: {refusal}"),
+            News::ConnectFailed { why, attempts, .. } => {
+                if self.framework_id.is_none() && attempts >= ATTEMPTS_MAX {
+                    return Err(CliError::unreachable(format!(
+                        "no master can be reached: {why}.\nStart a local datacenter with \
+                         `meros dev`, or say where the masters are with --master or MEROS_MASTER."
+                    )));
+                }
+                if attempts > 1 {
+                    eprintln!("meros: no master can be reached: {why}; trying again");
+                }
+            }
+            News::Disconnected { why } => {
+                eprintln!("meros: the connection to the master broke ({why}); coming back");
+            }
+            News::SlaveLost(slave) => eprintln!("meros: slave {slave} is lost"),
+            News::Rescinded(_) => {}
+            News::Ended(reason) => return Err(ended(reason)),
+        }
+        Ok(())
+    }
+
+    fn on_offers(&mut self, offers: &[Offer], handle: &Handle) {
+        for offer in offers {
+            let mut placement = Placement::on(offer);
+            let mut placed = Vec::new();
+            let waiting = self
+                .instances
+                .iter()
+                .filter(|(_, one)| matches!(one, Instance::Waiting));
+            for (id, _) in waiting {
+                if self.stopping {
+                    break;
+                }
+                match placement.place(&self.task(id)) {
+                    Ok(()) => placed.push(id.clone()),
+                    Err(why) => {
+                        self.best_shortfall.get_or_insert(why.to_string());
+                        break;
+                    }
+                }
+            }
+            let filters = Filters { refuse: REFUSE };
+            let ids = vec![offer.offer_id];
+            let told = if placed.is_empty() {
+                handle.decline(ids, filters)
+            } else {
+                handle.accept(
+                    ids,
+                    vec![Operation::Launch(placement.into_tasks())],
+                    filters,
+                )
+            };
+            if told.is_err() {
+                // The offer was not taken up; it comes again after its timeout.
+                continue;
+            }
+            for id in placed {
+                let place = Place {
+                    slave: offer.http_address.clone(),
+                    framework_id: offer.framework_id,
+                };
+                self.instances.insert(id, Instance::Launched(place));
+            }
+        }
+    }
+
+    fn task(&self, id: &TaskId) -> Task {
+        let mut command = Command::argv(self.args.command.iter().cloned());
+        command.environment = self.args.env.iter().cloned().collect();
+        command.user.clone_from(&self.args.user);
+        Task::new(id.as_str())
+            .name(self.name.clone())
+            .run(command)
+            .resources(self.want())
+            .limits(TaskLimits {
+                cpus: self.args.cpus_limit,
+                mem: None,
+            })
+            .ports(self.args.ports)
+    }
+
+    fn want(&self) -> Resources {
+        let amounts = [
+            (ResourceName::CPUS, self.args.cpus),
+            (ResourceName::MEM, self.args.mem),
+            (ResourceName::DISK, self.args.disk),
+        ];
+        let amounts = amounts.into_iter().filter(|(_, amount)| !amount.is_zero());
+        let mut want = Resources::new();
+        for (name, amount) in amounts {
+            let one = Resource::new(name, amount).expect("cpus, mem and disk are scalars");
+            want = want
+                .checked_add(&one.into())
+                .expect("one entry for each name cannot overflow");
+        }
+        want
+    }
+
+    fn on_update(&mut self, status: &TaskStatus, handle: &Handle) {
+        let Some(instance) = self.instances.get_mut(&status.task_id) else {
+            return;
+        };
+        match instance {
+            Instance::Launched(place) if status.state.is_terminal() => {
+                if matches!(
+                    status.state,
+                    TaskState::Dropped | TaskState::Gone | TaskState::Lost
+                ) {
+                    eprintln!("meros: {} was lost: {}", status.task_id, status.message);
+                }
+                if status.source != meros_proto::status::Source::Master {
+                    self.outputs.follow(&status.task_id, place);
+                }
+                let code = code_of(status);
+                if code != 0 && !self.stopping {
+                    eprintln!(
+                        "meros: {} ended: {} {}",
+                        status.task_id, status.state, status.message
+                    );
+                }
+                *instance = Instance::Ended(code);
+            }
+            Instance::Launched(place) if status.state == TaskState::Running => {
+                self.outputs.follow(&status.task_id, place);
+                if self.stopping {
+                    // It was on its way when everything was told to end.
+                    let _ = handle.kill(status.task_id.clone(), None);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_stop(&mut self, handle: &Handle) {
+        if self.stopping {
+            eprintln!("meros: still waiting for tasks to end");
+        }
+        self.stopping = true;
+        for (id, instance) in &self.instances {
+            if matches!(instance, Instance::Launched(_)) && handle.kill(id.clone(), None).is_err() {
+                eprintln!("meros: {id} could not be told to end; press Ctrl-C again");
+            }
+        }
+    }
+
+    fn explain_waiting(&mut self) {
+        let waiting = self
+            .instances
+            .values()
+            .filter(|one| matches!(one, Instance::Waiting))
+            .count();
+        if waiting > 0 {
+            let why = self.best_shortfall.take().unwrap_or_else(|| {
+                "no offer has come: `meros slaves` shows what there is, `meros offers` who holds it".to_owned()
+            });
+            eprintln!(
+                "meros: {waiting} of {} wait for room: {why}",
+                self.instances.len()
+            );
+        }
+    }
+}
+
+/// The code that a task's end gives us: its own, or 128 and the signal's number.
+fn code_of(status: &TaskStatus) -> u8 {
+    match (status.state, status.exit) {
+        (TaskState::Finished, _) => 0,
+        (_, Some(TaskExit::Code(code))) if code != 0 => u8::try_from(code).unwrap_or(1),
+        (_, Some(TaskExit::Signal(signal))) => u8::try_from(128 + signal).unwrap_or(1),
+        _ => 1,
+    }
+}
+
+/// The command's file name, as far as it can stand in a task id.
+fn default_name(command: &[String]) -> String {
+    let program = command.first().map_or("", String::as_str);
+    let file = program.rsplit('/').next().unwrap_or_default();
+    let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let name: String = file.chars().filter(|c| good(*c)).take(64).collect();
+    if name.trim_matches('.').is_empty() {
+        "task".to_owned()
+    } else {
+        name
+    }
+}
+
+fn ended(reason: EndReason) -> CliError {
+    CliError::unreachable(match reason {
+        EndReason::Left | EndReason::TornDown { .. } => {
+            "the framework was ended by somebody else".to_owned()
+        }
+        EndReason::Refused(refusal) => format!("the master refused: {refusal}"),
+        EndReason::Untrusted { why } => format!(
+            "the cluster and this identity do not trust each other: {why}.\nUse a certificate of \
+             the cluster's own authority, of the role framework or operator."
+        ),
+        EndReason::Failed { why } => why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meros_proto::status::Source;
+    use meros_proto::time::Timestamp;
+
+    #[test]
+    fn task_names_come_from_the_command() {
+        let name = |command: &str| default_name(&[command.to_owned()]);
+        assert_eq!(name("/usr/bin/env"), "env");
+        assert_eq!(name("a b"), "ab");
+        assert_eq!(name(".."), "task");
+        assert_eq!(name("/"), "task");
+    }
+
+    #[test]
+    fn variables_are_checked() {
+        assert_eq!(parse_env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(parse_env("A").is_err());
+        assert!(parse_env("=x").is_err());
+    }
+
+    #[test]
+    fn the_code_is_the_tasks_own() {
+        let status = |state, exit| {
+            let id = TaskId::new("t").expect("a good id");
+            let mut status = TaskStatus::new(id, state, Source::Slave, Timestamp(0));
+            status.exit = exit;
+            code_of(&status)
+        };
+        assert_eq!(status(TaskState::Finished, Some(TaskExit::Code(0))), 0);
+        assert_eq!(status(TaskState::Failed, Some(TaskExit::Code(7))), 7);
+        assert_eq!(status(TaskState::Killed, Some(TaskExit::Signal(15))), 143);
+        assert_eq!(status(TaskState::Failed, None), 1);
+        assert_eq!(status(TaskState::Killed, Some(TaskExit::Code(0))), 1);
+    }
+}
