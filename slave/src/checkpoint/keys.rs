@@ -1,0 +1,153 @@
+//! Keys of the checkpoint.
+//!
+//! `m/…` the slave itself; `t` framework task: the order; `s` framework task: it was seen running;
+//! `u` framework task NUL update: an unacknowledged update. Framework and update are big endian, so
+//! that keys sort by framework, task and the order in which updates were made (their ids grow). A
+//! task id has no control character, so NUL ends it.
+
+use meros_proto::ids::{FrameworkId, TaskId, UpdateId};
+use meros_slave_core::TaskKey;
+
+pub(super) const FORMAT: &[u8] = b"m/format";
+pub(super) const IDENTITY: &[u8] = b"m/identity";
+pub(super) const INCARNATION: &[u8] = b"m/incarnation";
+
+const META: u8 = b'm';
+const TASK: u8 = b't';
+const STARTED: u8 = b's';
+const UPDATE: u8 = b'u';
+const END: u8 = 0;
+
+/// What a key is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    Meta,
+    Task(TaskKey),
+    Started,
+    Update(TaskKey),
+}
+
+pub(super) fn task(task: &TaskKey) -> Vec<u8> {
+    of_task(TASK, task)
+}
+
+pub(super) fn started(task: &TaskKey) -> Vec<u8> {
+    of_task(STARTED, task)
+}
+
+pub(super) fn update(task: &TaskKey, id: UpdateId) -> Vec<u8> {
+    let mut key = of_task(UPDATE, task);
+    key.push(END);
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+/// From and up to, the latter not included.
+pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
+
+pub(super) fn updates_of(task: &TaskKey) -> KeyRange {
+    let mut from = of_task(UPDATE, task);
+    from.push(END);
+    let mut to = of_task(UPDATE, task);
+    to.push(END + 1);
+    (from, to)
+}
+
+pub(super) fn all_of(framework: FrameworkId) -> [KeyRange; 3] {
+    [TASK, STARTED, UPDATE].map(|kind| {
+        let from = of_framework(kind, framework);
+        let to = match framework.0.checked_add(1) {
+            Some(next) => of_framework(kind, FrameworkId(next)),
+            None => vec![kind + 1],
+        };
+        (from, to)
+    })
+}
+
+pub(super) fn all_tasks() -> [KeyRange; 3] {
+    [TASK, STARTED, UPDATE].map(|kind| (vec![kind], vec![kind + 1]))
+}
+
+pub(super) fn parse(key: &[u8]) -> Option<Parsed> {
+    let (kind, rest) = key.split_first()?;
+    match *kind {
+        META => Some(Parsed::Meta),
+        TASK => parse_task(rest).map(Parsed::Task),
+        STARTED => parse_task(rest).map(|_| Parsed::Started),
+        UPDATE => {
+            let end = rest.len().checked_sub(size_of::<u128>() + 1)?;
+            let (task, id) = rest.split_at(end);
+            (id[0] == END).then(|| parse_task(task).map(Parsed::Update))?
+        }
+        _ => None,
+    }
+}
+
+fn parse_task(bytes: &[u8]) -> Option<TaskKey> {
+    let (framework, task) = bytes.split_first_chunk()?;
+    let task = TaskId::new(std::str::from_utf8(task).ok()?).ok()?;
+    Some((FrameworkId(u32::from_be_bytes(*framework)), task))
+}
+
+fn of_framework(kind: u8, framework: FrameworkId) -> Vec<u8> {
+    let mut key = vec![kind];
+    key.extend_from_slice(&framework.0.to_be_bytes());
+    key
+}
+
+fn of_task(kind: u8, task: &TaskKey) -> Vec<u8> {
+    let mut key = of_framework(kind, task.0);
+    key.extend_from_slice(task.1.as_str().as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(framework: u32, task: &str) -> TaskKey {
+        (FrameworkId(framework), TaskId::new(task).unwrap())
+    }
+
+    #[test]
+    fn keys_are_read_back_and_others_are_not() {
+        let it = key(3, "web.1");
+        assert_eq!(parse(&task(&it)), Some(Parsed::Task(it.clone())));
+        assert_eq!(parse(&started(&it)), Some(Parsed::Started));
+        assert_eq!(parse(&update(&it, UpdateId(7))), Some(Parsed::Update(it)));
+        assert_eq!(parse(FORMAT), Some(Parsed::Meta));
+        for bad in [
+            &b""[..],
+            b"x",
+            b"t",
+            b"t\0\0\0\x01",
+            b"t\0\0\0\x01a/b",
+            b"u\0\0\0\x01a",
+            b"u\0",
+        ] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_hold_what_they_say_and_nothing_else() {
+        let inside =
+            |range: &KeyRange, key: &[u8]| range.0.as_slice() <= key && key < range.1.as_slice();
+        let it = key(3, "a");
+        let range = updates_of(&it);
+        for id in [0, 1, u128::MAX] {
+            assert!(inside(&range, &update(&it, UpdateId(id))));
+            assert!(!inside(&range, &update(&key(3, "aa"), UpdateId(id))));
+            assert!(!inside(&range, &update(&key(4, "a"), UpdateId(id))));
+        }
+        for framework in [0, 3, u32::MAX] {
+            let [tasks, _, updates] = all_of(FrameworkId(framework));
+            assert!(inside(&tasks, &task(&key(framework, "…"))));
+            assert!(inside(
+                &updates,
+                &update(&key(framework, "z"), UpdateId(u128::MAX))
+            ));
+            assert!(!inside(&tasks, &task(&key(framework ^ 1, "z"))));
+        }
+    }
+}

@@ -1,0 +1,361 @@
+use meros_proto::ids::{ClusterId, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::message::slave::{RunTask, TaskFramework};
+use meros_proto::status::{Source, TaskStatus};
+use meros_proto::task::{Command, TaskDescription};
+use meros_proto::time::Timestamp;
+use meros_slave_core::{RecordId, TaskKey};
+
+use super::writer::Writer;
+use super::*;
+
+const SLAVE: SlaveId = SlaveId(3);
+
+fn run(framework: u32, task: &str) -> Record {
+    let resources = "cpus:1".parse().unwrap();
+    let command = Command::shell("true");
+    let task_id = TaskId::new(task).unwrap();
+    Record::TaskAdded(Box::new(RunTask {
+        framework: TaskFramework {
+            framework_id: FrameworkId(framework),
+            name: "f".to_owned(),
+            user: None,
+            checkpoint: true,
+            capabilities: Vec::new(),
+        },
+        role: "*".parse().unwrap(),
+        task: TaskDescription::command(task_id, SLAVE, resources, command),
+    }))
+}
+
+fn key(framework: u32, task: &str) -> TaskKey {
+    (FrameworkId(framework), TaskId::new(task).unwrap())
+}
+
+fn update(framework: u32, task: &str, number: u64, state: TaskState) -> Record {
+    let task_id = TaskId::new(task).unwrap();
+    let mut status = TaskStatus::new(task_id, state, Source::Slave, Timestamp(number));
+    status.update_id = Some(UpdateId::by_slave(SLAVE, 1, number));
+    Record::UpdateMade {
+        framework_id: FrameworkId(framework),
+        status: Box::new(status),
+    }
+}
+
+fn identity() -> Record {
+    Record::Identity(Identity {
+        slave_id: SLAVE,
+        cluster_id: ClusterId(9),
+    })
+}
+
+/// One of each kind, in an order that may happen.
+fn life() -> Vec<Record> {
+    vec![
+        Record::IncarnationStarted(1),
+        identity(),
+        run(1, "a"),
+        run(1, "aa"),
+        run(2, "b"),
+        run(u32::MAX, "c"),
+        update(1, "a", 1, TaskState::Running),
+        update(1, "a", 2, TaskState::Finished),
+        update(1, "aa", 3, TaskState::Running),
+        Record::UpdateAcknowledged {
+            task: key(1, "a"),
+            update_id: UpdateId::by_slave(SLAVE, 1, 1),
+        },
+        update(2, "b", 4, TaskState::Running),
+        update(1, "phantom", 256, TaskState::Gone),
+        update(1, "phantom", 255, TaskState::Dropped),
+        Record::TaskForgotten { task: key(1, "a") },
+        Record::FrameworkShutDown {
+            framework_id: FrameworkId(2),
+        },
+        Record::IncarnationStarted(2),
+    ]
+}
+
+fn reopened(path: &Path) -> Recovered {
+    Store::open(path).unwrap().1
+}
+
+#[test]
+fn what_is_found_is_what_the_records_add_up_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let mut expected = Checkpoint::default();
+    for record in life() {
+        let (store, found) = Store::open(&path).unwrap();
+        // Updates are found in the order of their ids; they are made in that order.
+        let sorted = |mut checkpoint: Checkpoint| {
+            for updates in checkpoint.updates.values_mut() {
+                updates
+                    .make_contiguous()
+                    .sort_by_key(|status| status.update_id);
+            }
+            checkpoint
+        };
+        assert_eq!(found.checkpoint, sorted(expected.clone()));
+        assert_eq!(found.damaged, 0);
+        store.append(std::slice::from_ref(&record)).unwrap();
+        expected.apply(record);
+    }
+    let (store, _) = Store::open(&path).unwrap();
+    store.append(&[Record::Left]).unwrap();
+    drop(store);
+    expected.apply(Record::Left);
+    assert_eq!(reopened(&path).checkpoint, expected);
+}
+
+#[test]
+fn the_same_records_again_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    store.append(&life()).unwrap();
+    store.append(&life()).unwrap();
+    drop(store);
+    let mut found = reopened(dir.path()).checkpoint;
+    let once: Checkpoint = life().into_iter().collect();
+    for updates in found.updates.values_mut() {
+        updates
+            .make_contiguous()
+            .sort_by_key(|status| std::cmp::Reverse(status.update_id));
+    }
+    assert_eq!(found, once);
+}
+
+#[test]
+fn a_damaged_value_costs_its_own_task_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    store
+        .append(&[
+            identity(),
+            run(1, "good"),
+            run(1, "bad"),
+            update(1, "odd", 1, TaskState::Gone),
+        ])
+        .unwrap();
+    store
+        .db
+        .put(keys::task(&key(1, "bad")), b"\x01rubbish")
+        .unwrap();
+    store
+        .db
+        .put(
+            keys::update(&key(1, "odd"), UpdateId::by_slave(SLAVE, 1, 1)),
+            b"",
+        )
+        .unwrap();
+    store.db.put(b"t\0\0\0\x01a/b", b"").unwrap();
+    drop(store);
+    let found = reopened(dir.path());
+    assert_eq!(found.damaged, 3);
+    let tasks: Vec<TaskKey> = found.checkpoint.tasks.into_keys().collect();
+    assert_eq!(tasks, [key(1, "good")]);
+    assert!(found.checkpoint.updates.is_empty());
+    assert!(found.checkpoint.identity.is_some());
+}
+
+#[test]
+fn a_damaged_identity_or_a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    store.db.put(keys::IDENTITY, b"\x01").unwrap();
+    drop(store);
+    let error = Store::open(dir.path()).expect_err("nobody knows who this is");
+    assert!(matches!(error, OpenStoreError::Corrupt { .. }), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    store.db.put(keys::FORMAT, encode_own(&2_u32)).unwrap();
+    drop(store);
+    let error = Store::open(dir.path()).expect_err("from the future");
+    assert!(
+        matches!(
+            error,
+            OpenStoreError::NewerFormat {
+                found: 2,
+                ours: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_torn_write_at_the_end_costs_what_was_not_promised() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let (store, _) = Store::open(&path).unwrap();
+    store.append(&[identity(), run(1, "a")]).unwrap();
+    store.append(&[run(1, "b")]).unwrap();
+    // A crash leaves the files as they are now, not as a clean end would.
+    let copy = dir.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    drop(store);
+    let logs = std::fs::read_dir(&copy)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let log = logs
+        .filter(|path| path.extension().is_some_and(|it| it == "log"))
+        .max()
+        .unwrap();
+    let bytes = std::fs::metadata(&log).unwrap().len();
+    std::fs::File::options()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .set_len(bytes - 3)
+        .unwrap();
+    let found = reopened(&copy).checkpoint;
+    assert!(found.identity.is_some());
+    assert_eq!(found.tasks.into_keys().collect::<Vec<_>>(), [key(1, "a")]);
+}
+
+#[test]
+fn many_records_share_a_sync_and_are_durable_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    let (store, _) = Store::open(&path).unwrap();
+    let writer = Writer::start(store, path.clone()).unwrap();
+    writer.write(RecordId(1), identity()).unwrap();
+    for number in 2..=2_000 {
+        writer
+            .write(RecordId(number), run(1, &format!("t{number}")))
+            .unwrap();
+    }
+    let progress = std::sync::Arc::clone(&writer.progress);
+    while progress.durable() < RecordId(2_000) {
+        writer.woken.recv().unwrap();
+    }
+    let Writer {
+        records, thread, ..
+    } = writer;
+    drop(records);
+    thread.join().unwrap();
+    assert!(
+        progress.syncs() < 1_000,
+        "{} syncs for 2000 records",
+        progress.syncs()
+    );
+    assert_eq!(reopened(&path).checkpoint.tasks.len(), 1_999);
+}
+
+#[test]
+fn a_locked_directory_names_its_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let _lock = DataDirLock::acquire(dir.path()).unwrap();
+    let error = DataDirLock::acquire(dir.path())
+        .expect_err("it is taken")
+        .to_string();
+    assert!(
+        error.contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
+}
+
+/// A disk of 8 MiB, unmounted when dropped.
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// None, with the reason printed, where we may not mount.
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let (kind, size) = (Some("tmpfs"), Some("size=8m"));
+        let flags = nix::mount::MsFlags::empty();
+        match nix::mount::mount(Some("tmpfs"), dir.path(), kind, flags, size) {
+            Ok(()) => Some(Self { dir }),
+            Err(error) => {
+                eprintln!("skipped: a small disk cannot be mounted ({error}); run as root");
+                None
+            }
+        }
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.dir.path().join("filler")
+    }
+
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        let block = vec![0; 4_096];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.dir.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_promised_meanwhile() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let path = disk.dir.path().join("checkpoint");
+    let (store, _) = Store::open(&path).unwrap();
+    let patience = std::time::Duration::from_secs(60);
+    let writer = Writer::start_patient(store, path.clone(), patience).unwrap();
+    writer.write(RecordId(1), identity()).unwrap();
+    writer.woken.recv().unwrap();
+    disk.fill();
+    let mut last = 1;
+    while writer.progress.failures() == 0 {
+        last += 1;
+        writer
+            .write(RecordId(last), run(1, &format!("t{last}")))
+            .unwrap();
+        std::thread::yield_now();
+    }
+    assert!(
+        writer.progress.durable() < RecordId(last),
+        "promised on a full disk"
+    );
+    std::fs::remove_file(disk.filler()).unwrap();
+    while writer.progress.durable() < RecordId(last) {
+        writer.woken.recv().expect("it goes on");
+    }
+    let Writer {
+        records, thread, ..
+    } = writer;
+    drop(records);
+    thread.join().unwrap();
+    let found = reopened(&path).checkpoint;
+    assert_eq!(found.tasks.len() as u64, last - 1);
+}
+
+#[test]
+fn a_disk_that_stays_full_ends_the_slave_with_a_reason() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let path = disk.dir.path().join("checkpoint");
+    let (store, _) = Store::open(&path).unwrap();
+    let writer = Writer::start_patient(store, path, std::time::Duration::ZERO).unwrap();
+    disk.fill();
+    let mut last = 0;
+    let reason = loop {
+        last += 1;
+        if writer
+            .write(RecordId(last), run(1, &format!("t{last}")))
+            .is_err()
+        {
+            break writer.failed.recv().unwrap();
+        }
+    };
+    assert!(
+        matches!(&reason, crate::ExitReason::CheckpointFailed { .. }),
+        "{reason}"
+    );
+    assert!(reason.to_string().contains("No space left"), "{reason}");
+}

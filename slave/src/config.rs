@@ -1,0 +1,344 @@
+//! What an admin can set: [`RawConfig`] as it is written, [`Config`] once it has been checked.
+//!
+//! Flags, environment and file are one configuration: the flag `--data-dir`, the variable
+//! `MEROS_DATA_DIR` and the key `data_dir` are the same option. [`RawConfig::or`] lays one source
+//! over another.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use meros_proto::attribute::{Attributes, AttributesError};
+use meros_proto::resources::{ParseResourcesError, Resources};
+use serde::Deserialize;
+
+use crate::container::{CgroupRoot, CgroupRootError, DEFAULT_CGROUP_NAME, Launcher};
+
+/// The TCP port of slaves, for HTTP. Slaves dial their masters, so they have no QUIC port.
+pub const PORT_DEFAULT: u16 = 5051;
+/// The port of a master that is given without one.
+const MASTER_PORT: u16 = 5050;
+/// The most masters that are dialed.
+pub const MASTERS_MAX: usize = 15;
+
+/// The most processes and threads of one task.
+pub const TASK_PIDS_DEFAULT: u64 = 4_096;
+/// Beyond it the kernel's own limit is lower.
+pub const TASK_PIDS_MAX: u64 = 4_194_304;
+
+/// The most bytes kept of each of a task's two outputs.
+pub const LOG_BYTES_DEFAULT: u64 = 64 << 20;
+/// Less is not worth reading.
+pub const LOG_BYTES_MIN: u64 = 4 << 10;
+/// More is not a log.
+pub const LOG_BYTES_MAX: u64 = 1 << 40;
+
+/// How long tasks have to end when the slave is stopped.
+pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
+/// Supervisors lose patience sooner.
+pub const STOP_GRACE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The options of a slave as flags, environment variables or a TOML file give them. What is absent
+/// has a default. Durations are text such as `500ms`, `15s` or `10min`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Masters, as `host:port,…`; the port is 5050 where it is left out. Required. Name all of
+    /// them: the slave finds the leader by itself
+    #[arg(long, env = "MEROS_MASTERS", value_name = "ADDRESSES")]
+    pub masters: Option<String>,
+
+    /// Address and TCP port for HTTP: health, metrics, output of tasks. Default 127.0.0.1:5051;
+    /// port 0 takes a free one. HTTP has no authentication yet: whoever reaches it can read the
+    /// output of every task
+    #[arg(long, env = "MEROS_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
+
+    /// The name by which tasks and people reach this machine. Default: its host name
+    #[arg(long, env = "MEROS_HOSTNAME", value_name = "NAME")]
+    pub hostname: Option<String>,
+
+    /// Directory of what the slave remembers and of the tasks' sandboxes. Required. Losing it makes
+    /// this a new slave; one slave at a time
+    #[arg(long, env = "MEROS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with cert.pem, key.pem and ca.pem of this slave, made by `meros ca issue`. Required
+    #[arg(long, env = "MEROS_IDENTITY", value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+
+    /// What the slave has to offer, such as `cpus:4;mem:8192;ports:[31000-32000]`. Resources that
+    /// are named replace those that are detected; the others are detected. More than the machine
+    /// has is not refused
+    #[arg(long, env = "MEROS_RESOURCES", value_name = "RESOURCES")]
+    pub resources: Option<String>,
+
+    /// What frameworks may know of this machine, such as `rack:r12;os:debian`. What isolation it
+    /// has is added as `isolation/…`
+    #[arg(long, env = "MEROS_ATTRIBUTES", value_name = "ATTRIBUTES")]
+    pub attributes: Option<String>,
+
+    /// The control group below which tasks run, in each hierarchy. Default meros. Below it each
+    /// data directory has its own, so slaves of one machine may share this
+    #[arg(long, env = "MEROS_CGROUP_ROOT", value_name = "NAME")]
+    pub cgroup_root: Option<String>,
+
+    /// Whether tasks are held to their cpus also while others are idle. Default false: they get
+    /// at least their share. A task with a limit of its own is always held to that
+    #[arg(long, env = "MEROS_CPU_QUOTA", value_name = "BOOL")]
+    pub cpu_quota: Option<bool>,
+
+    /// Most processes and threads of one task, 1 to 4194304. Default 4096. A task at its limit
+    /// cannot fork
+    #[arg(long, env = "MEROS_TASK_PIDS_MAX", value_name = "COUNT")]
+    pub task_pids_max: Option<u64>,
+
+    /// Most bytes kept of a task's standard output, and as many of its standard error, 4096 to 1
+    /// TiB. Default 64 MiB. Older output goes first
+    #[arg(long, env = "MEROS_LOG_BYTES_MAX", value_name = "BYTES")]
+    pub log_bytes_max: Option<u64>,
+
+    /// How long tasks have to end when the slave is stopped, 0s to 10min. Default 10s. Make a
+    /// supervisor wait longer than this
+    #[arg(long, env = "MEROS_STOP_GRACE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub stop_grace: Option<Duration>,
+}
+
+fn duration_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "{text:?} is not a duration such as 500ms or 5min: {error}"
+        ))
+    })
+}
+
+impl RawConfig {
+    /// This configuration, completed by a lower one: what is set here wins.
+    #[must_use]
+    pub fn or(self, lower: Self) -> Self {
+        Self {
+            masters: self.masters.or(lower.masters),
+            http_listen: self.http_listen.or(lower.http_listen),
+            hostname: self.hostname.or(lower.hostname),
+            data_dir: self.data_dir.or(lower.data_dir),
+            identity: self.identity.or(lower.identity),
+            resources: self.resources.or(lower.resources),
+            attributes: self.attributes.or(lower.attributes),
+            cgroup_root: self.cgroup_root.or(lower.cgroup_root),
+            cpu_quota: self.cpu_quota.or(lower.cpu_quota),
+            task_pids_max: self.task_pids_max.or(lower.task_pids_max),
+            log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
+            stop_grace: self.stop_grace.or(lower.stop_grace),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A required option is absent.
+    #[error("{option} is not set: give --{}, {} or the key {option} in the configuration file", option.replace('_', "-"), variable(option))]
+    Missing {
+        /// The option, as the file spells it.
+        option: &'static str,
+    },
+    /// A value is outside its range.
+    #[error("{option} is {got}, which is outside {min} to {max}")]
+    OutOfRange {
+        /// The option, as the file spells it.
+        option: &'static str,
+        /// What was given.
+        got: String,
+        /// The least.
+        min: String,
+        /// The most.
+        max: String,
+    },
+    /// An address of a master makes no sense.
+    #[error(
+        "masters contains {piece:?}, which is no `host:port`: give a list such as 10.0.0.1:5050,10.0.0.2:5050"
+    )]
+    Master {
+        /// The piece.
+        piece: String,
+    },
+    /// Too many masters.
+    #[error("masters names {got} masters; at most {MASTERS_MAX} are dialed")]
+    TooManyMasters {
+        /// How many.
+        got: usize,
+    },
+    /// The host name cannot be one.
+    #[error("hostname {got:?} is not a host name: 1 to 253 letters, digits, '-', '.' and ':'")]
+    Hostname {
+        /// What was given.
+        got: String,
+    },
+    /// The resources cannot be read.
+    #[error("resources cannot be read")]
+    Resources(#[source] ParseResourcesError),
+    /// The attributes cannot be read.
+    #[error("attributes cannot be read")]
+    Attributes(#[source] AttributesError),
+    /// The control group's name cannot be one.
+    #[error("cgroup_root cannot be used")]
+    CgroupRoot(#[source] CgroupRootError),
+}
+
+fn variable(option: &str) -> String {
+    format!("MEROS_{}", option.to_uppercase())
+}
+
+/// A checked configuration. Made by [`Config::check`] only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Masters as `host:port`, at least one.
+    pub masters: Vec<String>,
+    /// Where HTTP listens; port 0: any free one.
+    pub http_listen: SocketAddr,
+    /// The name of this machine; absent: ask the system.
+    pub hostname: Option<String>,
+    /// What is remembered, and the sandboxes.
+    pub data_dir: PathBuf,
+    /// The directory of the certificate.
+    pub identity: PathBuf,
+    /// Resources that are not to be detected.
+    pub resources: Resources,
+    /// What the admin says of this machine.
+    pub attributes: Attributes,
+    /// The control group below which tasks run.
+    pub cgroup_root: String,
+    /// Whether tasks are held to their cpus.
+    pub cpu_quota: bool,
+    /// Processes and threads of one task.
+    pub task_pids_max: u64,
+    /// Bytes kept of each output of a task.
+    pub log_bytes_max: u64,
+    /// From SIGTERM to SIGKILL for tasks when the slave is stopped.
+    pub stop_grace: Duration,
+    /// What starts containers: the running program itself, unless a test says otherwise.
+    pub launcher: Launcher,
+}
+
+impl Config {
+    /// Fills in the defaults and checks ranges.
+    ///
+    /// # Errors
+    /// The first option that is missing, malformed or out of range.
+    pub fn check(raw: RawConfig) -> Result<Self, ConfigError> {
+        let missing = |option| ConfigError::Missing { option };
+        let cgroup_root = raw
+            .cgroup_root
+            .unwrap_or_else(|| DEFAULT_CGROUP_NAME.to_owned());
+        CgroupRoot::new(&cgroup_root, "check").map_err(ConfigError::CgroupRoot)?;
+        let stop_grace = raw.stop_grace.unwrap_or(STOP_GRACE_DEFAULT);
+        if stop_grace > STOP_GRACE_MAX {
+            let text = |duration| humantime::format_duration(duration).to_string();
+            return Err(out_of_range(
+                "stop_grace",
+                text(stop_grace),
+                text(Duration::ZERO),
+                text(STOP_GRACE_MAX),
+            ));
+        }
+        let resources = raw.resources.unwrap_or_default();
+        let attributes = raw.attributes.unwrap_or_default();
+        Ok(Self {
+            masters: check_masters(&raw.masters.ok_or(missing("masters"))?)?,
+            http_listen: raw
+                .http_listen
+                .unwrap_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT_DEFAULT)),
+            hostname: raw.hostname.map(check_hostname).transpose()?,
+            data_dir: raw.data_dir.ok_or(missing("data_dir"))?,
+            identity: raw.identity.ok_or(missing("identity"))?,
+            resources: resources.parse().map_err(ConfigError::Resources)?,
+            attributes: attributes.parse().map_err(ConfigError::Attributes)?,
+            cgroup_root,
+            cpu_quota: raw.cpu_quota.unwrap_or(false),
+            task_pids_max: check_number(
+                "task_pids_max",
+                raw.task_pids_max.unwrap_or(TASK_PIDS_DEFAULT),
+                1,
+                TASK_PIDS_MAX,
+            )?,
+            log_bytes_max: check_number(
+                "log_bytes_max",
+                raw.log_bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
+                LOG_BYTES_MIN,
+                LOG_BYTES_MAX,
+            )?,
+            stop_grace,
+            launcher: Launcher::default(),
+        })
+    }
+}
+
+fn check_masters(text: &str) -> Result<Vec<String>, ConfigError> {
+    let pieces = text
+        .split(',')
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty());
+    let masters: Vec<String> = pieces.map(check_master).collect::<Result<_, _>>()?;
+    match masters.len() {
+        0 => Err(ConfigError::Missing { option: "masters" }),
+        got if got > MASTERS_MAX => Err(ConfigError::TooManyMasters { got }),
+        _ => Ok(masters),
+    }
+}
+
+fn check_master(piece: &str) -> Result<String, ConfigError> {
+    let wrong = || ConfigError::Master {
+        piece: piece.chars().take(64).collect(),
+    };
+    if let Ok(address) = piece.parse::<SocketAddr>() {
+        return Ok(address.to_string());
+    }
+    let (host, port) = match piece.split_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+        None => (piece, MASTER_PORT),
+    };
+    if !is_hostname(host) || host.contains(':') || port == 0 {
+        return Err(wrong());
+    }
+    Ok(format!("{host}:{port}"))
+}
+
+fn check_hostname(got: String) -> Result<String, ConfigError> {
+    if is_hostname(&got) {
+        Ok(got)
+    } else {
+        Err(ConfigError::Hostname { got })
+    }
+}
+
+fn is_hostname(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:_".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(fits)
+}
+
+fn check_number(option: &'static str, got: u64, min: u64, max: u64) -> Result<u64, ConfigError> {
+    if (min..=max).contains(&got) {
+        return Ok(got);
+    }
+    Err(out_of_range(
+        option,
+        got.to_string(),
+        min.to_string(),
+        max.to_string(),
+    ))
+}
+
+fn out_of_range(option: &'static str, got: String, min: String, max: String) -> ConfigError {
+    ConfigError::OutOfRange {
+        option,
+        got,
+        min,
+        max,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+
+fn raw() -> RawConfig {
+    RawConfig {
+        masters: Some("127.0.0.1:5050".to_owned()),
+        data_dir: Some("data".into()),
+        identity: Some("identity".into()),
+        ..RawConfig::default()
+    }
+}
+
+fn refused(change: impl FnOnce(&mut RawConfig)) -> String {
+    let mut raw = raw();
+    change(&mut raw);
+    Config::check(raw).expect_err("it is wrong").to_string()
+}
+
+#[test]
+fn what_is_not_said_has_a_default() {
+    let config = Config::check(raw()).unwrap();
+    assert_eq!(config.masters, ["127.0.0.1:5050"]);
+    assert_eq!(config.http_listen, "127.0.0.1:5051".parse().unwrap());
+    assert!(config.resources.is_empty());
+    assert_eq!(config.cgroup_root, "meros");
+    assert_eq!(
+        (config.task_pids_max, config.log_bytes_max),
+        (4_096, 64 << 20)
+    );
+    assert_eq!(config.stop_grace, Duration::from_secs(10));
+}
+
+#[test]
+fn required_options_are_named_when_missing() {
+    let text = refused(|raw| raw.data_dir = None);
+    assert!(
+        text.contains("--data-dir") && text.contains("MEROS_DATA_DIR"),
+        "{text}"
+    );
+    assert!(refused(|raw| raw.masters = None).contains("--masters"));
+    assert!(refused(|raw| raw.masters = Some(" , ".to_owned())).contains("--masters"));
+    assert!(refused(|raw| raw.identity = None).contains("--identity"));
+}
+
+#[test]
+fn masters_are_a_list_and_5050_is_their_port() {
+    let masters = |text: &str| {
+        Config::check(RawConfig {
+            masters: Some(text.to_owned()),
+            ..raw()
+        })
+        .map(|c| c.masters)
+    };
+    let expected = ["m1:5050", "10.0.0.2:7", "[::1]:5050"];
+    assert_eq!(masters("m1, 10.0.0.2:7 ,[::1]:5050").unwrap(), expected);
+    for bad in ["m1:x", "m1:99999", ":5050", "m1:0", "a b", "http://m1:5050"] {
+        let error = masters(bad).expect_err(bad);
+        assert_eq!(
+            error,
+            ConfigError::Master {
+                piece: bad.to_owned()
+            }
+        );
+    }
+    let many = vec!["m"; 16].join(",");
+    assert_eq!(masters(&many), Err(ConfigError::TooManyMasters { got: 16 }));
+}
+
+#[test]
+fn values_out_of_range_are_named_with_their_range() {
+    let text = refused(|raw| raw.task_pids_max = Some(0));
+    assert_eq!(text, "task_pids_max is 0, which is outside 1 to 4194304");
+    assert!(refused(|raw| raw.log_bytes_max = Some(1)).contains("log_bytes_max is 1"));
+    let text = refused(|raw| raw.stop_grace = Some(Duration::from_secs(3_600)));
+    assert_eq!(text, "stop_grace is 1h, which is outside 0s to 10m");
+}
+
+#[test]
+fn typos_in_texts_are_refused() {
+    assert!(refused(|raw| raw.resources = Some("cpus=4".to_owned())).contains("resources"));
+    assert!(refused(|raw| raw.attributes = Some("rack".to_owned())).contains("attributes"));
+    assert!(refused(|raw| raw.hostname = Some("a/b".to_owned())).contains("a/b"));
+    assert!(refused(|raw| raw.cgroup_root = Some("../x".to_owned())).contains("cgroup_root"));
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let flag = RawConfig {
+        hostname: Some("flag".to_owned()),
+        ..RawConfig::default()
+    };
+    let file = RawConfig {
+        hostname: Some("file".to_owned()),
+        ..raw()
+    };
+    let both = flag.or(file);
+    assert_eq!(both.hostname.as_deref(), Some("flag"));
+    assert_eq!(both.masters, raw().masters);
+}
+
+#[test]
+fn an_unknown_key_or_a_wrong_duration_is_refused() {
+    let parse = |text: &str| serde_json::from_str::<RawConfig>(text);
+    assert!(
+        parse(r#"{"stop_grace": "3s"}"#)
+            .unwrap()
+            .stop_grace
+            .is_some()
+    );
+    assert!(parse(r#"{"stop_grace": "3 parsecs"}"#).is_err());
+    assert!(parse(r#"{"stop_grave": "3s"}"#).is_err());
+}
+
+#[test]
+fn flags_have_the_names_of_the_keys() {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        raw: RawConfig,
+    }
+    let args = [
+        "slave",
+        "--masters=m1",
+        "--data-dir=d",
+        "--identity=i",
+        "--cpu-quota=true",
+    ];
+    let cli = <Cli as clap::Parser>::try_parse_from(args).unwrap();
+    let config = Config::check(cli.raw).unwrap();
+    assert_eq!(
+        (config.masters, config.cpu_quota),
+        (vec!["m1:5050".to_owned()], true)
+    );
+}

@@ -1,0 +1,362 @@
+//! Every metric of the slave: the only place that names them. OpenMetrics text, prefix
+//! `meros_slave_`.
+//!
+//! Counts are kept where things happen and looked up when somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
+
+use crate::checkpoint::writer::Progress;
+use crate::sandbox::Collected;
+use crate::shell::containers::ContainerCounters;
+use crate::shell::inbox::Inbox;
+use crate::shell::net::LinkCounters;
+use crate::shell::snapshot::Snapshot;
+
+const PREFIX: &str = "meros_slave";
+
+/// Where the counts are.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) containers: Arc<ContainerCounters>,
+    pub(crate) link: Arc<LinkCounters>,
+    pub(crate) checkpoint: Arc<Progress>,
+    pub(crate) inbox: Inbox,
+    sandboxes_removed: AtomicU64,
+    sandboxes_kept: AtomicU64,
+    http_requests: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl Metrics {
+    pub(crate) fn new(
+        containers: Arc<ContainerCounters>,
+        link: Arc<LinkCounters>,
+        checkpoint: Arc<Progress>,
+        inbox: Inbox,
+    ) -> Self {
+        Self {
+            containers,
+            link,
+            checkpoint,
+            inbox,
+            sandboxes_removed: AtomicU64::new(0),
+            sandboxes_kept: AtomicU64::new(0),
+            http_requests: Mutex::default(),
+        }
+    }
+
+    /// Old sandboxes have been removed.
+    pub(crate) fn collected(&self, collected: Collected) {
+        self.sandboxes_removed
+            .fetch_add(collected.removed as u64, Ordering::Relaxed);
+        let left = collected.kept + collected.failed;
+        self.sandboxes_kept.store(left as u64, Ordering::Relaxed);
+    }
+
+    /// An HTTP request has been answered.
+    pub(crate) fn answered(&self, status: u16) {
+        *self.http_requests.lock().entry(status).or_insert(0) += 1;
+    }
+
+    /// The text of `GET /metrics`.
+    ///
+    /// # Errors
+    /// Never in practice: writing to memory does not fail.
+    pub(crate) fn text(self: &Arc<Self>, snapshot: &Snapshot) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let lookup = Lookup {
+            metrics: Arc::clone(self),
+            snapshot: snapshot.clone(),
+        };
+        registry.register_collector(Box::new(lookup));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+/// All metrics at one moment.
+#[derive(Debug)]
+struct Lookup {
+    metrics: Arc<Metrics>,
+    snapshot: Snapshot,
+}
+
+impl Collector for Lookup {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Out {
+            encoder: &mut encoder,
+        };
+        self.encode_core(&mut out)?;
+        self.encode_shell(&mut out)
+    }
+}
+
+impl Lookup {
+    fn encode_core(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Snapshot {
+            registered,
+            counters,
+            tasks,
+            updates_pending,
+            ..
+        } = &self.snapshot;
+        out.gauge(
+            "registered",
+            "1 if a master takes this slave as registered",
+            u64::from(*registered),
+        )?;
+        let tasks = tasks
+            .iter()
+            .map(|(state, count)| (("state", (*state).to_owned()), *count));
+        out.gauges("tasks", "Tasks on this slave, by state", tasks)?;
+        out.gauge(
+            "updates_pending",
+            "Status updates that are not acknowledged",
+            *updates_pending,
+        )?;
+        let ended = [
+            ("finished", counters.tasks_finished),
+            ("failed", counters.tasks_failed),
+            ("killed", counters.tasks_killed),
+            ("lost", counters.tasks_lost),
+        ];
+        let ended = ended.map(|(how, count)| (("how", how.to_owned()), count));
+        out.counters("tasks_ended", "Tasks ended, by how", ended.into_iter())?;
+        let counts = [
+            (
+                "tasks_accepted",
+                "Tasks accepted from masters",
+                counters.tasks_accepted,
+            ),
+            (
+                "tasks_refused",
+                "Tasks dropped: over a bound or over the resources",
+                counters.tasks_refused,
+            ),
+            (
+                "tasks_duplicate",
+                "Orders to run a task that is here already",
+                counters.duplicate_tasks,
+            ),
+            ("updates_made", "Status updates made", counters.updates_made),
+            (
+                "updates_sent",
+                "Status updates sent, repeats included",
+                counters.updates_sent,
+            ),
+            (
+                "updates_retried",
+                "Status updates sent again for want of an acknowledgement",
+                counters.updates_retried,
+            ),
+            (
+                "updates_acknowledged",
+                "Status updates acknowledged",
+                counters.updates_acknowledged,
+            ),
+            (
+                "acknowledgements_stale",
+                "Acknowledgements of something else than what is in flight",
+                counters.stale_acknowledgements,
+            ),
+            (
+                "questions_unanswered",
+                "Questions about unknown tasks left open at the bound",
+                counters.unanswered,
+            ),
+            (
+                "messages_ignored",
+                "Messages of masters that no longer or do not yet count",
+                counters.messages_ignored,
+            ),
+            (
+                "container_events_ignored",
+                "News of containers that are not known",
+                counters.container_events_ignored,
+            ),
+            (
+                "registrations",
+                "Times that a master welcomed this slave",
+                counters.registrations,
+            ),
+            (
+                "reconnects",
+                "Times that this slave left a master: silence, a refusal, an older leader",
+                counters.reconnects,
+            ),
+        ];
+        counts
+            .into_iter()
+            .try_for_each(|(name, help, value)| out.counter(name, help, value))
+    }
+
+    fn encode_shell(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Metrics {
+            containers,
+            link,
+            checkpoint,
+            inbox,
+            sandboxes_removed,
+            sandboxes_kept,
+            http_requests,
+        } = &*self.metrics;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = [
+            (
+                "container_starts",
+                "Containers started",
+                read(&containers.started),
+            ),
+            (
+                "container_start_failures",
+                "Containers that could not be started",
+                read(&containers.start_failures),
+            ),
+            (
+                "oom_kills",
+                "Tasks that failed for lack of memory",
+                read(&containers.oom_kills),
+            ),
+            (
+                "log_bytes",
+                "Bytes written by tasks that have ended",
+                read(&containers.log_bytes),
+            ),
+            (
+                "log_bytes_dropped",
+                "Of these, bytes that could not be stored",
+                read(&containers.log_bytes_dropped),
+            ),
+            (
+                "checkpoint_syncs",
+                "Synced writes of the checkpoint",
+                checkpoint.syncs(),
+            ),
+            (
+                "checkpoint_failures",
+                "Writes of the checkpoint that failed and were tried again",
+                checkpoint.failures(),
+            ),
+            ("connections", "Connections to masters", link.connections()),
+            (
+                "connection_attempts_failed",
+                "Attempts to connect that failed",
+                link.attempts_failed(),
+            ),
+            (
+                "bad_frames",
+                "Connections ended by bytes that were no message",
+                link.bad_frames(),
+            ),
+            (
+                "sandboxes_removed",
+                "Sandboxes of ended tasks removed",
+                read(sandboxes_removed),
+            ),
+        ];
+        counts
+            .into_iter()
+            .try_for_each(|(name, help, value)| out.counter(name, help, value))?;
+        let requests = http_requests.lock().clone();
+        let requests = requests
+            .into_iter()
+            .map(|(status, count)| (("status", status.to_string()), count));
+        out.counters("http_requests", "HTTP requests answered", requests)?;
+        out.gauge(
+            "sandboxes",
+            "Sandboxes of ended tasks that are kept",
+            read(sandboxes_kept),
+        )?;
+        out.gauge(
+            "inbox_messages",
+            "Inputs that wait for the core",
+            inbox.len() as u64,
+        )?;
+        out.gauge("resident_bytes", "Memory of this process", resident_bytes())
+    }
+}
+
+type Label = (&'static str, String);
+
+struct Out<'a, 'e> {
+    encoder: &'a mut DescriptorEncoder<'e>,
+}
+
+impl Out<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstCounter::new(value))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.metric(name, help, &ConstGauge::new(value))
+    }
+
+    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, metric.metric_type())?;
+        metric.encode(encoder)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, u64)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstCounter::new(value))),
+        )
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, u64)>,
+    ) -> fmt::Result {
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstGauge::new(value))),
+        )
+    }
+
+    fn family<M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (Label, M)>,
+    ) -> fmt::Result {
+        let mut values = values.peekable();
+        let Some((_, first)) = values.peek() else {
+            return Ok(());
+        };
+        let kind = first.metric_type();
+        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (label, metric) in values {
+            metric.encode(family.encode_family(&[label])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Zero where the system does not tell.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}

@@ -1,0 +1,255 @@
+//! From an order to run a task to a container: command, environment, limits.
+//!
+//! The environment is made, not inherited: what the slave was started with, secrets included, is
+//! none of the task's business. A task gets `PATH` as the slave has it, `HOME` (its sandbox, so that
+//! tools do not write into somebody's real home), `MEROS_TASK_ID`, `MEROS_FRAMEWORK_ID`,
+//! `MEROS_SLAVE_ID`, `MEROS_CONTAINER_ID`, `MEROS_ROLE`, `MEROS_SANDBOX`, with ports `MEROS_PORTS`
+//! (`31000-31002,31005`), and over all that what its framework says.
+//!
+//! CPU: `cpus` of its resources is its share under contention. A quota is set when the task has a
+//! limit of its own, or when the slave is configured to hold every task to its `cpus`. Memory: the
+//! hard limit is the task's own limit, else `mem` of its resources, and at least [`MEMORY_MIN_MIB`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use meros_proto::ids::SlaveId;
+use meros_proto::message::slave::RunTask;
+use meros_proto::resources::{ResourceName, Scalar};
+use meros_proto::task::Execute;
+use meros_slave_core::ContainerId;
+
+use crate::container::{ContainerSpec, Limits, TaskCommand};
+
+/// No task gets less memory, in MiB: a shell and its libraries need a few, and a task that is killed
+/// before it can say anything helps nobody. Mesos has the same.
+pub(crate) const MEMORY_MIN_MIB: u64 = 32;
+
+/// What is the same for all tasks of a slave.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskSettings {
+    /// `PATH` of tasks.
+    pub(crate) path: String,
+    /// The user that the slave runs as; a task of the same user needs no change of user.
+    pub(crate) own_user: Option<String>,
+    /// Whether every task is held to its cpus.
+    pub(crate) cpu_quota: bool,
+    /// Processes and threads of one task.
+    pub(crate) pids_max: u64,
+    /// Bytes kept of each output.
+    pub(crate) log_bytes_max: u64,
+}
+
+/// The container that an order asks for; none if there is no command, which the core refuses.
+pub(crate) fn container_spec(
+    run: &RunTask,
+    slave_id: SlaveId,
+    container: ContainerId,
+    sandbox: &Path,
+    settings: &TaskSettings,
+) -> Option<ContainerSpec> {
+    let command = run.task.command.as_ref()?;
+    let user = command.user.as_ref().or(run.framework.user.as_ref());
+    Some(ContainerSpec {
+        id: container.to_string(),
+        command: match &command.execute {
+            Execute::Shell(line) => TaskCommand::Shell(line.clone()),
+            Execute::Argv(argv) => TaskCommand::Argv(argv.clone()),
+        },
+        env: environment(run, slave_id, container, sandbox, settings),
+        sandbox: sandbox.to_owned(),
+        limits: limits(run, settings),
+        stdout_bytes_max: settings.log_bytes_max,
+        stderr_bytes_max: settings.log_bytes_max,
+        user: user
+            .filter(|user| settings.own_user.as_ref() != Some(user))
+            .cloned(),
+    })
+}
+
+fn environment(
+    run: &RunTask,
+    slave_id: SlaveId,
+    container: ContainerId,
+    sandbox: &Path,
+    settings: &TaskSettings,
+) -> BTreeMap<String, String> {
+    let sandbox = sandbox.display().to_string();
+    let mut all: BTreeMap<String, String> = [
+        ("PATH", settings.path.clone()),
+        ("HOME", sandbox.clone()),
+        ("MEROS_TASK_ID", run.task.task_id.to_string()),
+        ("MEROS_FRAMEWORK_ID", run.framework.framework_id.to_string()),
+        ("MEROS_SLAVE_ID", slave_id.to_string()),
+        ("MEROS_CONTAINER_ID", container.to_string()),
+        ("MEROS_ROLE", run.role.to_string()),
+        ("MEROS_SANDBOX", sandbox),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let ports = run.task.resources.ports();
+    if !ports.is_empty() {
+        let pieces = ports
+            .iter()
+            .map(|interval| match (interval.begin(), interval.end()) {
+                (begin, end) if begin == end => begin.to_string(),
+                (begin, end) => format!("{begin}-{end}"),
+            });
+        all.insert(
+            "MEROS_PORTS".to_owned(),
+            pieces.collect::<Vec<_>>().join(","),
+        );
+    }
+    if let Some(command) = &run.task.command {
+        all.extend(command.environment.clone());
+    }
+    all
+}
+
+fn limits(run: &RunTask, settings: &TaskSettings) -> Limits {
+    let resources = &run.task.resources;
+    let cpus = resources.scalar(&ResourceName::CPUS);
+    let quota = run.task.limits.cpus.or(settings.cpu_quota.then_some(cpus));
+    let mem = run
+        .task
+        .limits
+        .mem
+        .unwrap_or_else(|| resources.scalar(&ResourceName::MEM));
+    // Thousandths of a MiB, rounded up to bytes.
+    let memory_bytes = (thousandths(mem).saturating_mul(1 << 20)).div_ceil(1_000);
+    Limits {
+        cpu_shares_millis: thousandths(cpus),
+        cpu_quota_millis: quota.map(thousandths).filter(|quota| *quota > 0),
+        memory_bytes: Some(memory_bytes.max(MEMORY_MIN_MIB << 20)),
+        pids_max: Some(settings.pids_max),
+    }
+}
+
+fn thousandths(scalar: Scalar) -> u64 {
+    u64::try_from(scalar.thousandths()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::{FrameworkId, TaskId};
+    use meros_proto::message::slave::TaskFramework;
+    use meros_proto::task::{Command, TaskDescription};
+
+    use super::*;
+
+    fn settings() -> TaskSettings {
+        TaskSettings {
+            path: "/bin".to_owned(),
+            own_user: Some("me".to_owned()),
+            cpu_quota: false,
+            pids_max: 100,
+            log_bytes_max: 1 << 20,
+        }
+    }
+
+    fn run(resources: &str, command: Command) -> RunTask {
+        let resources = resources.parse().unwrap();
+        let task_id = TaskId::new("web.1").unwrap();
+        RunTask {
+            framework: TaskFramework {
+                framework_id: FrameworkId(2),
+                name: "f".to_owned(),
+                user: Some("me".to_owned()),
+                checkpoint: true,
+                capabilities: Vec::new(),
+            },
+            role: "ads".parse().unwrap(),
+            task: TaskDescription::command(task_id, SlaveId(1), resources, command),
+        }
+    }
+
+    fn plan(run: &RunTask, settings: &TaskSettings) -> ContainerSpec {
+        let container = ContainerId {
+            incarnation: 1,
+            number: 7,
+        };
+        container_spec(run, SlaveId(1), container, Path::new("/sandbox"), settings).unwrap()
+    }
+
+    #[test]
+    fn a_task_gets_its_own_environment_and_nothing_of_the_slaves() {
+        let run = run(
+            "cpus:1;ports:[31000-31002,31005]",
+            Command::shell("x").env("HOME", "/h"),
+        );
+        let spec = plan(&run, &settings());
+        let expected = [
+            ("HOME", "/h"),
+            ("MEROS_CONTAINER_ID", "1-7"),
+            ("MEROS_FRAMEWORK_ID", "F2"),
+            ("MEROS_PORTS", "31000-31002,31005"),
+            ("MEROS_ROLE", "ads"),
+            ("MEROS_SANDBOX", "/sandbox"),
+            ("MEROS_SLAVE_ID", "S1"),
+            ("MEROS_TASK_ID", "web.1"),
+            ("PATH", "/bin"),
+        ];
+        let found: Vec<(&str, &str)> = spec
+            .env
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn cpus_are_a_share_and_a_quota_only_when_asked_for() {
+        let mut run = run("cpus:0.5;mem:64", Command::shell("x"));
+        let quota =
+            |run: &RunTask, settings: &TaskSettings| plan(run, settings).limits.cpu_quota_millis;
+        assert_eq!(plan(&run, &settings()).limits.cpu_shares_millis, 500);
+        assert_eq!(quota(&run, &settings()), None);
+        assert_eq!(
+            quota(
+                &run,
+                &TaskSettings {
+                    cpu_quota: true,
+                    ..settings()
+                }
+            ),
+            Some(500)
+        );
+        run.task.limits.cpus = Some(Scalar::whole(2));
+        assert_eq!(
+            quota(
+                &run,
+                &TaskSettings {
+                    cpu_quota: true,
+                    ..settings()
+                }
+            ),
+            Some(2_000)
+        );
+    }
+
+    #[test]
+    fn memory_is_the_limit_else_mem_and_at_least_what_a_shell_needs() {
+        let memory = |run: &RunTask| plan(run, &settings()).limits.memory_bytes.unwrap();
+        let mut it = run("mem:64.5", Command::shell("x"));
+        assert_eq!(memory(&it), (64 << 20) + (1 << 19));
+        it.task.limits.mem = Some(Scalar::whole(128));
+        assert_eq!(memory(&it), 128 << 20);
+        assert_eq!(memory(&run("cpus:1", Command::shell("x"))), 32 << 20);
+    }
+
+    #[test]
+    fn the_slaves_own_user_needs_no_change_of_user() {
+        let mut command = Command::argv(["a", "b"]);
+        assert_eq!(
+            plan(&run("cpus:1", command.clone()), &settings()).user,
+            None
+        );
+        command.user = Some("other".to_owned());
+        let spec = plan(&run("cpus:1", command), &settings());
+        assert_eq!(spec.user.as_deref(), Some("other"));
+        assert_eq!(
+            spec.command,
+            TaskCommand::Argv(vec!["a".to_owned(), "b".to_owned()])
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! The one queue into the core.
+//!
+//! Whoever sends waits for room, in order of arrival; while the reader of the master's connection
+//! waits it reads nothing, and QUIC's flow control makes the master wait. What the checkpoint reports
+//! does not go through here, so that the disk never waits for the core.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{self, Receiver, Sender};
+use meros_proto::message::master::SlaveToMaster;
+use meros_proto::transport;
+use meros_slave_core::{ConnectionId, ContainerId, Event};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::snapshot::{Snapshot, TaskRow};
+use crate::container::Container;
+
+/// Room in the queue. A batch of orders, and the ends of as many containers as end at one time.
+const INBOX: usize = 4_096;
+
+/// What can reach the core's thread.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A master's connection, and how to write to it.
+    Connected(ConnectionId, transport::Sender<SlaveToMaster>),
+    /// A container's command runs.
+    Started(ContainerId, Arc<Container>),
+    /// Anything else that the core is told as it is.
+    Event(Event),
+    /// Somebody wants to know how things stand.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Somebody wants to see tasks, at most so many.
+    Tasks(usize, oneshot::Sender<Vec<TaskRow>>),
+}
+
+/// The sending side. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Inbox {
+    sender: Sender<Input>,
+    room: Arc<Semaphore>,
+}
+
+/// The thread of the core has ended; the process is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("core has ended")]
+pub(crate) struct CoreGone;
+
+/// The receiving side, owned by the core's thread.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    pub(super) receiver: Receiver<Input>,
+    room: Arc<Semaphore>,
+}
+
+pub(crate) fn inbox() -> (Inbox, Outlet) {
+    let (sender, receiver) = channel::bounded(INBOX);
+    let room = Arc::new(Semaphore::new(INBOX));
+    (
+        Inbox {
+            sender,
+            room: Arc::clone(&room),
+        },
+        Outlet { receiver, room },
+    )
+}
+
+impl Inbox {
+    /// Waits for room and hands one over.
+    ///
+    /// # Errors
+    /// [`CoreGone`].
+    pub(crate) async fn send(&self, input: Input) -> Result<(), CoreGone> {
+        // Closed when the outlet is dropped.
+        let place = self.room.acquire().await.map_err(|_| CoreGone)?;
+        place.forget();
+        // There is room for as many as there are permits.
+        self.sender.try_send(input).map_err(|_| CoreGone)
+    }
+
+    /// Asks and waits for the answer, at most so long.
+    ///
+    /// # Errors
+    /// [`CoreGone`], or it is too busy to answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Input,
+        patience: Duration,
+    ) -> Result<T, CoreGone> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.send(question(reply)).await?;
+            answer.await.map_err(|_| CoreGone)
+        };
+        tokio::time::timeout(patience, asked)
+            .await
+            .unwrap_or(Err(CoreGone))
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.sender.len()
+    }
+}
+
+impl Outlet {
+    /// So many have been taken out.
+    pub(super) fn taken(&self, count: usize) {
+        self.room.add_permits(count);
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}

@@ -1,0 +1,64 @@
+//! What can be read of a slave: copies that leave the core's thread.
+
+use std::collections::BTreeMap;
+
+use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::resources::Resources;
+use meros_proto::role::RoleName;
+use meros_slave_core::{Counters, Identity, SlaveCore, TaskSummary};
+use serde::Serialize;
+
+/// How things stand.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) identity: Option<Identity>,
+    pub(crate) registered: bool,
+    pub(crate) counters: Counters,
+    /// Tasks by state, as `TASK_RUNNING`.
+    pub(crate) tasks: BTreeMap<&'static str, u64>,
+    pub(crate) updates_pending: u64,
+}
+
+impl Snapshot {
+    pub(super) fn of(core: &SlaveCore) -> Self {
+        let mut tasks = BTreeMap::new();
+        for task in core.tasks() {
+            *tasks.entry(task.state.name()).or_insert(0) += 1;
+        }
+        Self {
+            identity: core.identity(),
+            registered: core.is_registered(),
+            counters: core.counters().clone(),
+            tasks,
+            updates_pending: core.updates_pending() as u64,
+        }
+    }
+}
+
+/// A task, as `GET /api/v1/tasks` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TaskRow {
+    framework_id: FrameworkId,
+    task_id: TaskId,
+    name: String,
+    role: RoleName,
+    resources: Resources,
+    state: &'static str,
+    container: Option<String>,
+    pid: Option<u32>,
+}
+
+impl From<TaskSummary<'_>> for TaskRow {
+    fn from(task: TaskSummary<'_>) -> Self {
+        Self {
+            framework_id: task.framework_id,
+            task_id: task.task_id.clone(),
+            name: task.name.to_owned(),
+            role: task.role.clone(),
+            resources: task.resources.clone(),
+            state: task.state.name(),
+            container: task.container.map(|container| container.to_string()),
+            pid: task.pid,
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Starting a slave: everything that can fail before there is one, and putting the parts together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use meros_proto::slave::SlaveDescription;
+use meros_proto::transport::{Client, ClientError, Identity, LoadError};
+use meros_slave_core::{Effects, Event, SlaveCore};
+use nix::unistd::{User, geteuid};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::{info, warn};
+
+use crate::Running;
+use crate::checkpoint::writer::Writer;
+use crate::checkpoint::{DataDirLock, LockError, OpenStoreError, Recovered, Store};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::container::{
+    CgroupRoot, CgroupRootError, Containerizer, DEFAULT_PATH, Isolation, IsolationReport, OpenError,
+};
+use crate::detect::{self, DetectError};
+use crate::endpoint::Endpoint;
+use crate::exit::ExitReason;
+use crate::http::{self, Api};
+use crate::metrics::Metrics;
+use crate::output::Outputs;
+use crate::plan::TaskSettings;
+use crate::sandbox::{Limits, Sandboxes};
+use crate::shell::containers::{ContainerCounters, Containers, Supervision};
+use crate::shell::inbox::{Inbox, Input, inbox};
+use crate::shell::net::{LeaderHint, Link, LinkCounters};
+use crate::shell::{Shell, ShellEnd};
+
+/// Between two looks for old sandboxes when no task ends.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two looks when tasks end one after the other.
+const COLLECT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Why a slave did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be made.
+    #[error("cannot use data directory {}: check who owns it", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process works in it, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The certificate cannot be used.
+    #[error("cannot use the identity; make one with `meros ca issue`")]
+    Identity(#[source] LoadError),
+    /// No connection can be made with it.
+    #[error("cannot prepare connections to masters")]
+    Client(#[source] ClientError),
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] OpenStoreError),
+    /// The machine cannot be looked at.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// The control group's name cannot be used.
+    #[error("cgroup_root cannot be used")]
+    CgroupRoot(#[source] CgroupRootError),
+    /// The control groups cannot be taken.
+    #[error("cannot prepare containers")]
+    Containers(#[source] OpenError),
+    /// The TCP port cannot be had.
+    #[error(
+        "cannot listen for HTTP on {address}: choose another --http-listen, or stop what listens there (`ss -ltnp` names it)"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The host name cannot be found out.
+    #[error("cannot find out the host name: give --hostname")]
+    Hostname(#[source] io::Error),
+    /// The endpoint file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Endpoint {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start thread {name:?}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The runtime is shutting down.
+    #[error("interrupted while starting")]
+    Interrupted,
+}
+
+/// What is there before the first event.
+struct Ground {
+    lock: DataDirLock,
+    store: Store,
+    checkpoint_path: PathBuf,
+    recovered: Recovered,
+    containerizer: Containerizer,
+    sandboxes: Sandboxes,
+}
+
+/// Starts a slave in the current tokio runtime.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let identity = Identity::load(&config.identity).map_err(StartError::Identity)?;
+    let client = Client::new(&identity).map_err(StartError::Client)?;
+    let listener = TcpListener::bind(config.http_listen)
+        .await
+        .and_then(|listener| {
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        });
+    let (listener, http_addr) = listener.map_err(|source| StartError::Listen {
+        address: config.http_listen,
+        source,
+    })?;
+    let prepared = spawn_blocking({
+        let config = config.clone();
+        move || prepare(&config)
+    });
+    let ground = prepared.await.map_err(|_| StartError::Interrupted)??;
+    let report = ground.containerizer.report().clone();
+    warn_of_missing(&report);
+    let description = describe(&config, &report, http_addr)?;
+    info!(
+        resources = %description.resources,
+        attributes = %description.attributes,
+        http = %http_addr,
+        "slave starts"
+    );
+    assemble(config, ground, description, client, listener, http_addr)
+}
+
+/// Everything on disk and in the kernel. Blocks.
+fn prepare(config: &Config) -> Result<Ground, StartError> {
+    let failed = |source| StartError::DataDir {
+        path: config.data_dir.clone(),
+        source,
+    };
+    // Tasks of other users pass through to their sandboxes.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&config.data_dir)
+        .map_err(failed)?;
+    let data_dir = std::fs::canonicalize(&config.data_dir).map_err(failed)?;
+    let lock = DataDirLock::acquire(&data_dir)?;
+    let root = CgroupRoot::new(&config.cgroup_root, &instance(&data_dir))
+        .map_err(StartError::CgroupRoot)?;
+    let isolation = Isolation::detect(&root);
+    let (containerizer, leftovers) =
+        Containerizer::open(isolation, config.launcher.clone()).map_err(StartError::Containers)?;
+    if leftovers.containers > 0 {
+        warn!(
+            containers = leftovers.containers,
+            processes = leftovers.processes,
+            survivors = leftovers.survivors,
+            "cleaned up what a crashed run had left"
+        );
+    }
+    let checkpoint_path = data_dir.join("checkpoint");
+    let (store, recovered) = Store::open(&checkpoint_path)?;
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&checkpoint_path, private).map_err(failed)?;
+    if recovered.damaged > 0 {
+        warn!(
+            values = recovered.damaged,
+            "parts of the checkpoint were damaged; their tasks are lost"
+        );
+    }
+    let sandboxes = Sandboxes::below(data_dir.join("sandboxes"));
+    Ok(Ground {
+        lock,
+        store,
+        checkpoint_path,
+        recovered,
+        containerizer,
+        sandboxes,
+    })
+}
+
+/// One name for each data directory of this machine, the same at each start: FNV-1a of its path.
+fn instance(data_dir: &Path) -> String {
+    let bytes = data_dir.as_os_str().as_encoded_bytes();
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("slave-{hash:016x}")
+}
+
+fn warn_of_missing(report: &IsolationReport) {
+    for (facility, reason) in &report.missing {
+        warn!(%facility, reason, "isolation is missing: tasks run without it");
+    }
+}
+
+fn describe(
+    config: &Config,
+    report: &IsolationReport,
+    http_addr: SocketAddr,
+) -> Result<SlaveDescription, StartError> {
+    let hostname = match &config.hostname {
+        Some(hostname) => hostname.clone(),
+        None => nix::unistd::gethostname()
+            .map_err(|errno| StartError::Hostname(errno.into()))?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    let http_address = if http_addr.ip().is_unspecified() {
+        format!("{hostname}:{}", http_addr.port())
+    } else {
+        http_addr.to_string()
+    };
+    Ok(SlaveDescription {
+        hostname,
+        http_address,
+        resources: detect::resources(&config.resources, &config.data_dir)?,
+        attributes: detect::attributes(&config.attributes, report),
+        capabilities: Vec::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+fn assemble(
+    config: Config,
+    ground: Ground,
+    description: SlaveDescription,
+    client: Client,
+    listener: TcpListener,
+    http_addr: SocketAddr,
+) -> Result<Running, StartError> {
+    let Ground {
+        lock,
+        store,
+        checkpoint_path,
+        recovered,
+        containerizer,
+        sandboxes,
+    } = ground;
+    let clock = Clock::start();
+    let mut effects = Effects::new();
+    let core_config = meros_slave_core::Config::new(description);
+    let core = SlaveCore::new(core_config, recovered.checkpoint, clock.now(), &mut effects);
+    let writer = Writer::start(store, checkpoint_path).map_err(|source| StartError::Thread {
+        name: "checkpoint",
+        source,
+    })?;
+    let (inbox, outlet) = inbox();
+    let outputs = Arc::new(Outputs::new(sandboxes.clone(), config.log_bytes_max));
+    let counters = Arc::<ContainerCounters>::default();
+    let ended = Arc::<Notify>::default();
+    let supervision = Supervision {
+        containerizer,
+        settings: task_settings(&config),
+        sandboxes: sandboxes.clone(),
+        outputs: Arc::clone(&outputs),
+        counters: Arc::clone(&counters),
+        inbox: inbox.clone(),
+        ended: Arc::clone(&ended),
+    };
+    let (containers, containers_gone) = Containers::new(supervision, Handle::current());
+    let hint = LeaderHint::default();
+    let link_counters = Arc::<LinkCounters>::default();
+    let progress = Arc::clone(&writer.progress);
+    let metrics = Arc::new(Metrics::new(
+        counters,
+        Arc::clone(&link_counters),
+        progress,
+        inbox.clone(),
+    ));
+    let (stop, stopped) = watch::channel(false);
+    let endpoint = Endpoint::write(&config.data_dir, http_addr)?;
+
+    let shell = Shell::new(
+        core,
+        effects,
+        clock,
+        outlet,
+        writer,
+        containers,
+        hint.clone(),
+    );
+    let core_ended = run_core(shell)?;
+    let link = Link {
+        client: client.clone(),
+        masters: config.masters.clone(),
+        hint,
+        inbox: inbox.clone(),
+        counters: link_counters,
+        stop: stopped.clone(),
+    };
+    tokio::spawn(link.run());
+    let api = Arc::new(Api::new(
+        inbox.clone(),
+        Arc::clone(&outputs),
+        Arc::clone(&metrics),
+    ));
+    let http = tokio::spawn(http::serve(listener, api, stopped.clone()));
+    tokio::spawn(collect_sandboxes(
+        sandboxes, outputs, ended, metrics, stopped,
+    ));
+    let ended = watch_over(Parts {
+        core_ended,
+        inbox: inbox.clone(),
+        http,
+        containers_gone,
+        stop,
+        client,
+        _endpoint: endpoint,
+        _lock: lock,
+    });
+    Ok(Running::new(http_addr, inbox, config.stop_grace, ended))
+}
+
+fn task_settings(config: &Config) -> TaskSettings {
+    TaskSettings {
+        path: std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned()),
+        own_user: User::from_uid(geteuid())
+            .ok()
+            .flatten()
+            .map(|user| user.name),
+        cpu_quota: config.cpu_quota,
+        pids_max: config.task_pids_max,
+        log_bytes_max: config.log_bytes_max,
+    }
+}
+
+fn run_core(shell: Shell) -> Result<oneshot::Receiver<ShellEnd>, StartError> {
+    let (ended, end) = oneshot::channel();
+    // Dropped without a word when the thread panics.
+    let body = move || drop(ended.send(shell.run()));
+    std::thread::Builder::new()
+        .name("core".into())
+        .spawn(body)
+        .map_err(|source| StartError::Thread {
+            name: "core",
+            source,
+        })?;
+    Ok(end)
+}
+
+/// Removes old sandboxes now and then, soon after tasks have ended.
+async fn collect_sandboxes(
+    sandboxes: Sandboxes,
+    outputs: Arc<Outputs>,
+    ended: Arc<Notify>,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let (sandboxes, outputs) = (sandboxes.clone(), Arc::clone(&outputs));
+        let collect =
+            move || sandboxes.collect(|| outputs.live_dirs(), Limits::default(), SystemTime::now());
+        let Ok(collected) = spawn_blocking(collect).await else {
+            return;
+        };
+        metrics.collected(collected);
+        let pause = async {
+            tokio::time::sleep(COLLECT_INTERVAL_MIN).await;
+            let _ = tokio::time::timeout(COLLECT_INTERVAL, ended.notified()).await;
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = pause => {}
+        }
+    }
+}
+
+/// What lives until the slave has ended.
+struct Parts {
+    core_ended: oneshot::Receiver<ShellEnd>,
+    inbox: Inbox,
+    http: JoinHandle<io::Result<()>>,
+    containers_gone: mpsc::Receiver<()>,
+    stop: watch::Sender<bool>,
+    client: Client,
+    // Removed, then unlocked, in this order.
+    _endpoint: Endpoint,
+    _lock: DataDirLock,
+}
+
+/// How long the end may take beside the kills of containers: masters are told, requests finished.
+const CLOSE_GRACE: Duration = Duration::from_secs(3);
+/// Containers that do not die of SIGKILL (a hung disk) are not waited for longer.
+const CONTAINERS_GRACE: Duration = Duration::from_secs(70);
+
+/// Waits for the end of the core, then ends everything else, and says why.
+fn watch_over(mut parts: Parts) -> watch::Receiver<Option<ExitReason>> {
+    let (tell, ended) = watch::channel(None);
+    tokio::spawn(async move {
+        let first = tokio::select! {
+            end = &mut parts.core_ended => Ok(end),
+            end = &mut parts.http => Err(listener_failure(end)),
+        };
+        let (end, listener_failed) = match first {
+            Ok(end) => (end, None),
+            Err(reason) => {
+                // If the core is gone, too, the next line knows.
+                let stop = Event::Stop {
+                    grace: Duration::ZERO,
+                };
+                let _ = parts.inbox.send(Input::Event(stop)).await;
+                ((&mut parts.core_ended).await, Some(reason))
+            }
+        };
+        let (reason, link) = match end {
+            Ok(ShellEnd { reason, link }) => (reason, link),
+            Err(_) => (ExitReason::Panicked { thread: "core" }, None),
+        };
+        let reason = listener_failed.unwrap_or(reason);
+        if let Some(link) = link {
+            // The last updates are on their way; the time for them is over by itself.
+            let _ = tokio::time::timeout(CLOSE_GRACE, link.closed()).await;
+        }
+        parts.stop.send_replace(true);
+        if tokio::time::timeout(CONTAINERS_GRACE, parts.containers_gone.recv())
+            .await
+            .is_err()
+        {
+            warn!("containers do not end; the next start tries again");
+        }
+        parts.client.close(CLOSE_GRACE).await;
+        if !parts.http.is_finished()
+            && tokio::time::timeout(CLOSE_GRACE, &mut parts.http)
+                .await
+                .is_err()
+        {
+            parts.http.abort();
+        }
+        info!(%reason, "slave has ended");
+        drop(parts);
+        tell.send_replace(Some(reason));
+    });
+    ended
+}
+
+fn listener_failure(end: Result<io::Result<()>, tokio::task::JoinError>) -> ExitReason {
+    let cause = match end {
+        Ok(Ok(())) => "it stopped".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    ExitReason::ListenerFailed { cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_data_directory_has_its_own_group_and_always_the_same() {
+        let one = instance(Path::new("/var/lib/meros/a"));
+        assert_eq!(one, instance(Path::new("/var/lib/meros/a")));
+        assert_ne!(one, instance(Path::new("/var/lib/meros/b")));
+        assert!(CgroupRoot::new("meros", &one).is_ok());
+    }
+}

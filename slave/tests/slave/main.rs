@@ -1,0 +1,60 @@
+//! A whole slave in this process, against a master made of a few lines over the real transport.
+//!
+//! Its own `main`: the test program is also the launcher stage (`container-init`) of the containers
+//! that the slave starts.
+
+mod bad_input;
+mod life;
+mod world;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("container-init") {
+        meros_slave::container::container_init();
+    }
+    let arguments = Arguments::from_args();
+    let case = |name: &str, body: fn(&mut world::World)| {
+        Trial::test(name, move || {
+            world::run(body);
+            Ok(())
+        })
+    };
+    let trials = vec![
+        case(
+            "a_task_runs_writes_into_its_sandbox_and_its_updates_arrive_in_order",
+            life::whole_life,
+        ),
+        case("a_task_sees_its_own_environment_only", life::environment),
+        case("a_killed_task_ends_and_says_so", life::kill),
+        case(
+            "a_command_that_does_not_exist_fails_its_task_and_is_named",
+            life::no_such_command,
+        ),
+        case("output_can_be_followed_while_it_is_written", life::follow),
+        case(
+            "a_restarted_slave_has_its_id_and_its_unacknowledged_updates",
+            life::restart,
+        ),
+        case("a_stopped_slave_delivers_the_end_of_its_tasks", life::stop),
+        case(
+            "a_slave_that_leaves_unregisters_and_comes_back_as_a_new_one",
+            life::leave,
+        ),
+        case("hundreds_of_tasks_each_end_exactly_once", life::many),
+        case(
+            "garbage_from_a_master_ends_the_connection_and_the_slave_returns",
+            bad_input::garbage,
+        ),
+        case(
+            "a_refusal_for_good_ends_the_slave_with_its_reason",
+            bad_input::refused,
+        ),
+        case(
+            "a_data_directory_in_use_and_a_port_in_use_are_named",
+            bad_input::in_use,
+        ),
+        case("nonsense_over_http_is_refused_with_a_code", bad_input::http),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}

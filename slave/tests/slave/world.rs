@@ -1,0 +1,258 @@
+//! What the tests are made of: a cluster's certificates, a master, a slave.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
+use meros_proto::message::master::{SlaveToMaster, StatusUpdate};
+use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
+use meros_proto::task::{Command, TaskDescription};
+use meros_proto::transport::{
+    ClusterCa, Identity, PeerRole, Receiver, Sender, Server, ServerLimits,
+};
+use meros_slave::config::{Config, RawConfig};
+use meros_slave::container::Launcher;
+use meros_slave::{Running, StartError};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+/// Nothing here takes longer on the slowest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const CLUSTER: ClusterId = ClusterId(77);
+pub(crate) const SLAVE: SlaveId = SlaveId(0);
+
+/// The directory of one test, its certificates and its runtime.
+pub(crate) struct World {
+    // Ended before the directory goes.
+    pub(crate) runtime: Runtime,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) master: Master,
+}
+
+/// Runs a test in a world of its own.
+pub(crate) fn run(body: fn(&mut World)) {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = ClusterCa::create("test").unwrap();
+    let slave = ca.issue(PeerRole::Slave, "slave-1", &[]).unwrap();
+    slave.save(&dir.path().join("identity")).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let identity = ca.issue(PeerRole::Master, "master-1", &[]).unwrap();
+    let master =
+        runtime.block_on(async { Master::listen(&identity, "127.0.0.1:0".parse().unwrap()) });
+    let mut world = World {
+        runtime,
+        dir,
+        master,
+    };
+    body(&mut world);
+    world.runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+impl World {
+    pub(crate) fn config(&self) -> Config {
+        let raw = RawConfig {
+            masters: Some(self.master.address.to_string()),
+            http_listen: Some("127.0.0.1:0".parse().unwrap()),
+            hostname: Some("test-host".to_owned()),
+            data_dir: Some(self.data_dir()),
+            identity: Some(self.dir.path().join("identity")),
+            resources: Some("cpus:4;mem:4096;disk:100;ports:[31000-31010]".to_owned()),
+            cgroup_root: Some(format!("meros-test-{}", std::process::id())),
+            ..RawConfig::default()
+        };
+        let mut config = Config::check(raw).unwrap();
+        config.launcher = Launcher {
+            program: std::env::current_exe().unwrap(),
+            args: vec!["container-init".into()],
+        };
+        config
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(crate) fn try_start(&self, config: Config) -> Result<Running, StartError> {
+        self.runtime.block_on(meros_slave::start(config))
+    }
+
+    pub(crate) fn start(&self) -> Running {
+        self.try_start(self.config()).expect("the slave starts")
+    }
+
+    /// A slave that is registered with the master.
+    pub(crate) fn registered(&mut self) -> Running {
+        let slave = self.start();
+        self.runtime.block_on(async {
+            self.master.accept().await;
+            assert!(matches!(
+                self.master.hear().await,
+                SlaveToMaster::Register { .. }
+            ));
+            self.master.welcome().await;
+        });
+        slave
+    }
+
+    /// Stops it and waits for its end.
+    pub(crate) fn stop(&self, slave: &Running) {
+        self.runtime.block_on(async {
+            timeout(PATIENCE, slave.shutdown())
+                .await
+                .expect("it stops in time");
+        });
+    }
+}
+
+/// A master in a few lines: it says what the test says.
+pub(crate) struct Master {
+    server: Server,
+    pub(crate) address: SocketAddr,
+    link: Option<(Sender<MasterToSlave>, Receiver<SlaveToMaster>)>,
+}
+
+impl Master {
+    fn listen(identity: &Identity, address: SocketAddr) -> Self {
+        let server = Server::bind(address, identity, ServerLimits::default()).unwrap();
+        let address = server.local_addr().unwrap();
+        Self {
+            server,
+            address,
+            link: None,
+        }
+    }
+
+    /// Waits for the slave's next connection.
+    pub(crate) async fn accept(&mut self) {
+        let connection = timeout(PATIENCE, self.server.accept())
+            .await
+            .expect("it connects")
+            .unwrap();
+        self.link = Some(connection.split(1_024));
+    }
+
+    /// A connection to do bad things with.
+    pub(crate) async fn accept_raw<Out: serde::Serialize + Send + 'static>(
+        &mut self,
+    ) -> Sender<Out> {
+        let connection = timeout(PATIENCE, self.server.accept())
+            .await
+            .expect("it connects")
+            .unwrap();
+        let (sender, _receiver) = connection.split::<Out, SlaveToMaster>(8);
+        sender
+    }
+
+    pub(crate) async fn say(&self, message: MasterToSlave) {
+        self.link
+            .as_ref()
+            .unwrap()
+            .0
+            .send(message)
+            .await
+            .expect("the slave is there");
+    }
+
+    pub(crate) async fn hear(&mut self) -> SlaveToMaster {
+        let receiver = &mut self.link.as_mut().unwrap().1;
+        timeout(PATIENCE, receiver.recv())
+            .await
+            .expect("the slave speaks")
+            .expect("it is there")
+    }
+
+    pub(crate) async fn welcome(&self) {
+        self.say(MasterToSlave::Registered {
+            slave_id: SLAVE,
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+            ping_timeout: Duration::from_secs(75),
+        })
+        .await;
+    }
+
+    /// The next update.
+    pub(crate) async fn update(&mut self) -> StatusUpdate {
+        match self.hear().await {
+            SlaveToMaster::Update(update) => update,
+            other => panic!("no update: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn acknowledge(&self, update: &StatusUpdate) {
+        self.say(MasterToSlave::Acknowledge {
+            framework_id: update.framework_id,
+            task_id: update.status.task_id.clone(),
+            update_id: update.status.update_id.expect("slaves' updates have ids"),
+        })
+        .await;
+    }
+
+    /// The next update, acknowledged.
+    pub(crate) async fn acknowledged(&mut self) -> StatusUpdate {
+        let update = self.update().await;
+        self.acknowledge(&update).await;
+        update
+    }
+}
+
+pub(crate) fn order(task: &str, command: Command) -> MasterToSlave {
+    let resources = "cpus:0.01;mem:64".parse().unwrap();
+    let task_id = TaskId::new(task).unwrap();
+    MasterToSlave::RunTask(Box::new(RunTask {
+        framework: TaskFramework {
+            framework_id: FrameworkId(1),
+            name: "test".to_owned(),
+            user: None,
+            checkpoint: true,
+            capabilities: Vec::new(),
+        },
+        role: "*".parse().unwrap(),
+        task: TaskDescription::command(task_id, SLAVE, resources, command),
+    }))
+}
+
+/// An answer over HTTP: status, headers by name, body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: ureq::http::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+    }
+}
+
+pub(crate) fn get(slave: &Running, path: &str) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let url = format!("http://{}{path}", slave.http_addr());
+    let mut response = agent.get(url).call().expect("it answers");
+    Answer {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.body_mut().read_to_vec().expect("all of it"),
+    }
+}
+
+/// Until it holds; a deadline instead of a sleep.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
