@@ -187,7 +187,7 @@ impl Running {
                     command,
                 };
                 // A core that has ended needs no reports.
-                let _ = reports.report(Input::Event(event));
+                let _ = reports.report(Input::Event(Box::new(event)));
             },
         )
         .map_err(&thread)?;

@@ -374,7 +374,7 @@ fn a_publisher_waits_for_a_slow_reader_and_nothing_is_lost() {
             let change = if sequence == 1 {
                 elected(1)
             } else {
-                slave(SlaveId(sequence as u32))
+                slave(SlaveId(u32::try_from(sequence).unwrap()))
             };
             let event = ClusterEvent {
                 sequence,

@@ -1,6 +1,6 @@
 //! The one queue into the core.
 //!
-//! Its room is counted in units: a message takes one, and one more for each KiB it came in, so that
+//! Its room is counted in units: a message takes one, and one more for each 4 KiB it came in, so that
 //! neither many nor large messages can grow the queue. A peer's reader task waits for room before it
 //! hands over what it read; while it waits it reads nothing, and QUIC's flow control makes the peer
 //! wait. Whoever waits longest is served first (the semaphore is fair), so a flood from one peer
@@ -19,11 +19,12 @@ use meros_proto::refusal::Refusal;
 use meros_proto::transport;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Room in the queue, in units. A pong from each of 50,000 slaves fits, and 64 MiB of messages.
-pub(crate) const INBOX_UNITS: u32 = 1 << 16;
+/// Room in the queue, in units: 16,384 small messages, or 64 MiB of large ones. At a few microseconds
+/// each that is some 50 ms of work; more would only be more waiting.
+pub(crate) const INBOX_UNITS: u32 = 1 << 14;
 
 /// Bytes on the wire that take one unit besides the message's own.
-const BYTES_PER_UNIT: u64 = 1 << 10;
+const BYTES_PER_UNIT: u64 = 4 << 10;
 
 /// The most units that one batch takes for its bytes: half, so that it can always be served.
 const LARGE_UNITS_MAX: u32 = INBOX_UNITS / 2;
@@ -35,8 +36,8 @@ pub(crate) enum Input {
     SlaveConnected(ConnectionId, String, transport::Sender<MasterToSlave>),
     /// A framework's connection, and how to write to it.
     FrameworkConnected(ConnectionId, String, transport::Sender<MasterToFramework>),
-    /// Anything else that the core is told as it is.
-    Event(Event),
+    /// Anything else that the core is told as it is. Boxed: the queue's slots are allocated ahead.
+    Event(Box<Event>),
     /// An operator waits for the answer.
     Operator(OperatorCall, oneshot::Sender<Result<(), Refusal>>),
     /// End the thread.
@@ -187,14 +188,17 @@ mod tests {
     use super::*;
 
     fn input(number: u64) -> Input {
-        Input::Event(Event::Disconnected {
+        Input::Event(Box::new(Event::Disconnected {
             connection: ConnectionId(number),
-        })
+        }))
     }
 
     fn number(input: &Input) -> u64 {
         match input {
-            Input::Event(Event::Disconnected { connection }) => connection.0,
+            Input::Event(event) => match **event {
+                Event::Disconnected { connection } => connection.0,
+                _ => panic!("{event:?}"),
+            },
             other => panic!("{other:?}"),
         }
     }

@@ -160,10 +160,10 @@ impl Loop {
                 Event::Operator { request, call }
             }
             Input::Event(event) => {
-                if let Event::Disconnected { connection } = event {
+                if let Event::Disconnected { connection } = *event {
                     self.outbox.remove(connection);
                 }
-                event
+                *event
             }
             Input::Stop => return Err(Stop),
         };

@@ -13,6 +13,7 @@ use meros_proto::transport::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::inbox::{CoreGone, Inbox, Input};
@@ -42,6 +43,7 @@ pub(crate) async fn serve(
         metrics,
         connection_next: AtomicU64::new(1),
     });
+    let mut tasks = JoinSet::new();
     let mut stats = tokio::time::interval(STATS_INTERVAL);
     loop {
         tokio::select! {
@@ -49,11 +51,12 @@ pub(crate) async fn serve(
             // An error means that whoever would stop us is gone, which is the same.
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = server.accept() => match accepted {
-                Some(connection) => drop(tokio::spawn(Arc::clone(&peers).serve_peer(connection))),
+                Some(connection) => drop(tasks.spawn(Arc::clone(&peers).serve_peer(connection))),
                 None => break,
             },
             _ = stats.tick() => {}
         }
+        while tasks.try_join_next().is_some() {}
         peers.metrics.transport(server.stats());
     }
     // The core closes each connection after its last message; closing the server at once would
@@ -63,6 +66,8 @@ pub(crate) async fn serve(
         tokio::time::sleep(GONE_INTERVAL).await;
     }
     server.close(FLUSH_TIMEOUT).await;
+    // Closed, so there is nothing left that a task could wait for.
+    while tasks.join_next().await.is_some() {}
 }
 
 struct Peers {
@@ -135,7 +140,12 @@ impl Peers {
             RecvError::Closed(why) => debug!(connection = id.0, peer, %why, "peer disconnected"),
         }
         self.inbox
-            .send([Input::Event(Event::Disconnected { connection: id })], 0)
+            .send(
+                [Input::Event(Box::new(Event::Disconnected {
+                    connection: id,
+                }))],
+                0,
+            )
             .await
     }
 
@@ -156,7 +166,7 @@ impl Peers {
             self.metrics.received(peer, batch.len());
             let inputs = batch
                 .drain(..)
-                .map(|message| Input::Event(event(id, message)));
+                .map(|message| Input::Event(Box::new(event(id, message))));
             self.inbox.send(inputs, bytes - seen).await?;
             seen = bytes;
         }

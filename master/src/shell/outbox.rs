@@ -85,12 +85,11 @@ impl Outbox {
             _ => CloseCode::Refused,
         };
         let reason: String = why.to_string().chars().take(REASON_CHARS_MAX).collect();
-        let known = match (self.slaves.remove(&id), self.frameworks.remove(&id)) {
-            (Some(sender), _) => Some(sender.close(code, &reason)),
-            (None, Some(sender)) => Some(sender.close(code, &reason)),
-            (None, None) => None,
-        };
-        if known.is_none() {
+        if let Some(sender) = self.slaves.remove(&id) {
+            sender.close(code, &reason);
+        } else if let Some(sender) = self.frameworks.remove(&id) {
+            sender.close(code, &reason);
+        } else {
             debug!(
                 connection = id.0,
                 why = why.code(),

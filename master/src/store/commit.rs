@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 
 /// Proposals that wait for the disk. One sync takes them all, so more room would only mean more
 /// waiting.
-pub const PROPOSALS_MAX: usize = 4_096;
+pub const PROPOSALS_MAX: usize = 1_024;
 
 /// The most that one write holds: bounds its memory, not its duration.
 pub const GROUP_MAX: usize = 1_024;

@@ -301,9 +301,9 @@ impl Store {
         let snapshot_index = self
             .get_number::<8>(KEY_SNAPSHOT_INDEX)?
             .map_or(0, u64::from_be_bytes);
-        let mut expected = snapshot_index + 1;
-        let start = expected.to_be_bytes();
-        for item in self.iterate(LOG, Some(&start)) {
+        let first = snapshot_index + 1;
+        let entries = self.iterate(LOG, Some(&first.to_be_bytes()));
+        for (expected, item) in (first..).zip(entries) {
             let (key, value) = item.map_err(|error| self.unreadable(error))?;
             let index = self.index_of(&key)?;
             if index != expected {
@@ -313,7 +313,6 @@ impl Store {
                 .map_err(|error| self.corrupt(format!("entry {index}: {error}")))?;
             // One that no longer fits changed nothing when it was committed, and does so again.
             let _ = registry.apply(&command);
-            expected += 1;
         }
         Ok(registry)
     }

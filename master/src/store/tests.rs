@@ -230,8 +230,8 @@ fn proposals_that_wait_together_share_one_sync_and_are_reported_in_order() {
     let dir = TempDir::new().unwrap();
     let (store, _) = open(dir.path());
     let metrics = Metrics::default();
-    let count = 2 * GROUP_MAX as u32 + 5;
-    let (sender, receiver) = channel::unbounded();
+    let count = u32::try_from(2 * GROUP_MAX + 5).unwrap();
+    let (sender, receiver) = channel::bounded(count as usize);
     for number in 0..count {
         let proposal = Proposal {
             id: ProposalId(u64::from(number)),
@@ -303,7 +303,7 @@ fn damage_anywhere_in_the_log_is_never_taken_for_a_shorter_one() {
     drop(store);
     let whole = applied(&(0..4).map(admit).collect::<Vec<_>>());
     let copies = TempDir::new().unwrap();
-    let length = fs::metadata(wal(dir.path())).unwrap().len() as usize;
+    let length = fs::read(wal(dir.path())).unwrap().len();
     for at in (0..length).step_by(length / 24) {
         let copy = copies.path().join(at.to_string());
         copy_dir(dir.path(), &copy);

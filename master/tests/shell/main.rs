@@ -1,0 +1,6 @@
+//! A whole master in this process, and raw slaves and frameworks over the real transport.
+
+mod bad_input;
+mod life;
+mod restart;
+mod site;
