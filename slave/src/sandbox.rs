@@ -4,6 +4,8 @@
 //! `<data_dir>/sandboxes/<framework>/<task>/<container>/` is the task's own. Beside it, out of the
 //! task's reach, `<container>.json` says how it ended; without it the slave crashed.
 //!
+//! Invariants: S14 sandboxes of ended tasks are bounded, and one in use is never removed.
+//!
 //! Bounds: at most [`KEPT_MAX`] sandboxes of ended tasks, none older than [`KEPT_FOR`], and fewer
 //! while the disk has less than [`FREE_PERCENT_MIN`] percent free; the oldest go first.
 

@@ -3,6 +3,11 @@
 //! A store may keep the records as a log or, better, the state they lead to, by key; both give the
 //! same [`Checkpoint`]. Replay is total: a record that fits nothing changes nothing, because a store
 //! may have lost a damaged one before it.
+//!
+//! Invariants: S10 replay of the records on disk gives what the slave holds.
+//!
+//! Tasks of frameworks without `checkpoint` (semantics L1) are remembered like all others: none outlives
+//! the slave yet, and remembering them costs nothing and makes their end reliable, too.
 
 use std::collections::{BTreeMap, VecDeque};
 

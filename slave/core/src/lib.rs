@@ -3,8 +3,8 @@
 //! One door in, [`SlaveCore::handle`]; one door out, [`Effects`]. The shell feeds events in, carries
 //! effects out in order, and calls [`Event::Tick`] when [`SlaveCore::next_deadline`] has passed.
 //!
-//! Invariants: S1 to S12 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
-//! can be seen in one state.
+//! Invariants: S1 to S11 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
+//! can be seen in one state, tests the others.
 //!
 //! Absent: how containers are made, where records are kept, which master leads.
 

@@ -6,6 +6,8 @@
 //! A damaged value costs its own task only: it is left out and reported, and the master, which still
 //! knows the task, asks for it when the slave re-registers (semantics K6).
 //!
+//! Invariants: S12 what is durable is found again.
+//!
 //! Absent: threads (see [`writer`]), the meaning of records (see the core's `Checkpoint`).
 
 mod error;

@@ -3,6 +3,8 @@
 //! It takes all records that wait, writes them together, and says how far it has come. While it
 //! syncs, more gather, so the busier the slave, the fewer syncs for each record.
 //!
+//! Invariants: S13 on a full disk nothing is promised, and not for ever.
+//!
 //! A write that fails is tried again with the same records, first in the same database, then in the
 //! database opened anew, for [`PATIENCE`]; meanwhile nothing new is promised: no task starts, no
 //! update leaves. Then the slave ends: tasks are killed, and what was promised is told at the next
