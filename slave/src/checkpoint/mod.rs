@@ -8,7 +8,7 @@
 //!
 //! Invariants: S12 what is durable is found again.
 //!
-//! Absent: threads (see [`writer`]), the meaning of records (see the core's `Checkpoint`).
+//! Absent: threads (see `writer`), the meaning of records (see the core's `Checkpoint`).
 
 mod error;
 mod keys;
