@@ -58,6 +58,10 @@ impl Drop for Effects {
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most effects are publications: a box each would cost an allocation per task step"
+)]
 pub enum Effect {
     /// Make the command part of the registry; comes back as `Event::Committed`.
     Propose {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use meros_proto::ids::FrameworkId;
+use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 use meros_proto::view::FrameworkState;
@@ -36,6 +36,8 @@ pub(crate) struct Framework {
     pub(crate) teardown_requests: Vec<RequestId>,
     /// The roles it wants no offers for now (semantics B8, N6).
     pub(crate) suppressed: BTreeSet<RoleName>,
+    /// How far an implicit reconciliation has come, while it goes on.
+    pub(crate) answered: Option<TaskId>,
     /// The roles that the allocator makes offers for.
     pub(crate) offered_roles: BTreeSet<RoleName>,
 }
@@ -51,6 +53,7 @@ impl Framework {
             is_ending: false,
             teardown_requests: Vec::new(),
             suppressed: BTreeSet::new(),
+            answered: None,
             offered_roles: BTreeSet::new(),
         }
     }

@@ -149,7 +149,9 @@ impl MasterCore {
             let is_of_something = match timer {
                 Timer::Allocate => true,
                 Timer::Ping(slave) | Timer::Return(slave) => self.slaves.get(*slave).is_some(),
-                Timer::Failover(framework) => self.frameworks.get(*framework).is_some(),
+                Timer::Failover(framework) | Timer::Answer(framework) => {
+                    self.frameworks.get(*framework).is_some()
+                }
                 Timer::OfferExpiry(number) => self.offers.get(*number).is_some(),
                 Timer::UpdateRetry(framework, task) => self.updates.contains(*framework, task),
             };

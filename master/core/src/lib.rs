@@ -6,7 +6,7 @@
 //! | tables | what is done with them |
 //! |---|---|
 //! | `registry`: what is replicated | `lead`: election, commits |
-//! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `health`, `subscription` |
+//! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `subscription` |
 //! | `offers`, `allocator`: what is promised to whom | `offering`, `launch` |
 //! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
@@ -38,6 +38,7 @@ mod registry;
 mod slaves;
 mod status;
 mod subscription;
+mod takeover;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -216,6 +217,7 @@ impl MasterCore {
                 Timer::Return(slave) => self.on_return_due(slave, turn),
                 Timer::Failover(framework) => self.on_failover_due(framework, turn),
                 Timer::OfferExpiry(number) => self.on_offer_expired(number, turn),
+                Timer::Answer(framework) => self.on_answer_due(framework, turn),
                 Timer::UpdateRetry(framework, task) => {
                     self.on_update_retry_due(framework, &task, turn)
                 }

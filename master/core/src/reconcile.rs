@@ -2,7 +2,9 @@
 //!
 //! Answers have no id: they are not repeated, the framework asks again.
 
-use meros_proto::ids::FrameworkId;
+use std::time::Duration;
+
+use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
@@ -11,7 +13,14 @@ use crate::MasterCore;
 use crate::event::ConnectionId;
 use crate::offering::check_items;
 use crate::tasks::Task;
+use crate::timers::Timer;
 use crate::turn::Turn;
+
+/// An implicit reconciliation is answered in parts of so many updates, because the queue of a
+/// connection has a bound, and a framework may have more tasks than that.
+const ANSWERS_AT_ONCE_MAX: usize = 10_000;
+/// From one part to the next: a hundred thousand updates a second, which one connection carries.
+const ANSWERS_PAUSE: Duration = Duration::from_millis(100);
 
 impl MasterCore {
     pub(crate) fn on_reconcile(
@@ -28,21 +37,46 @@ impl MasterCore {
             self.answer(framework, question, turn);
         }
         if questions.is_empty() {
-            self.answer_all(framework, turn);
+            self.answer_all(framework, None, turn);
         }
     }
 
-    /// One update for each task that is not cut off (semantics H7).
-    fn answer_all(&mut self, framework: FrameworkId, turn: &mut Turn<'_>) {
-        for slot in self.tasks.of_framework(framework) {
-            let Some(task) = self.tasks.get(slot) else {
+    /// One update for each task that is not cut off (semantics H7), from the one behind `after`.
+    fn answer_all(&mut self, framework: FrameworkId, after: Option<&TaskId>, turn: &mut Turn<'_>) {
+        let slots = self
+            .tasks
+            .next_of_framework(framework, after, ANSWERS_AT_ONCE_MAX);
+        let mut last = None;
+        for slot in &slots {
+            let Some(task) = self.tasks.get(*slot) else {
                 continue;
             };
+            last = Some(task.id().clone());
             if task.state != TaskState::Unreachable {
                 let status = answer_for(task, turn);
                 self.counters.reconciliations += 1;
                 self.tell_status(framework, &status, turn);
             }
+        }
+        let Some(row) = self.frameworks.get_mut(framework) else {
+            return;
+        };
+        row.answered = last.filter(|_| slots.len() == ANSWERS_AT_ONCE_MAX);
+        let timer = Timer::Answer(framework);
+        if row.answered.is_some() {
+            self.timers.arm(timer, turn.now.after(ANSWERS_PAUSE));
+        } else {
+            self.timers.cancel(&timer);
+        }
+    }
+
+    pub(crate) fn on_answer_due(&mut self, framework: FrameworkId, turn: &mut Turn<'_>) {
+        let row = self
+            .frameworks
+            .get_mut(framework)
+            .filter(|row| row.connection.is_some());
+        if let Some(after) = row.and_then(|row| row.answered.take()) {
+            self.answer_all(framework, Some(&after), turn);
         }
     }
 

@@ -89,8 +89,13 @@ impl MasterCore {
         let Some(task) = self.tasks.get_mut(slot) else {
             return;
         };
+        let was_unreachable = task.state == TaskState::Unreachable;
         // The first end stays, later ones are passed on only (semantics R12).
-        task.advance(latest_state);
+        task.advance(if status.state.is_terminal() {
+            status.state
+        } else {
+            latest_state
+        });
         if !had_ended || task.status.is_none() {
             task.keep_status(status);
         }
@@ -101,6 +106,9 @@ impl MasterCore {
             self.counters.tasks_ended += 1;
             // At once, before any acknowledgement (semantics F8).
             self.uncharge(slot);
+        }
+        if was_unreachable && !has_ended {
+            self.charge_task(slot);
         }
     }
 

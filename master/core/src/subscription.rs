@@ -306,6 +306,7 @@ impl MasterCore {
         }
         info!(%framework_id, "framework disconnected");
         row.state = FrameworkState::Disconnected;
+        row.answered = None;
         row.since = turn.now;
         self.sync_roles(framework_id);
         self.end_offers_of_framework(framework_id, turn);
@@ -350,6 +351,7 @@ impl MasterCore {
     ) {
         self.counters.frameworks_removed += 1;
         self.timers.cancel(&Timer::Failover(framework_id));
+        self.timers.cancel(&Timer::Answer(framework_id));
         self.end_offers_of_framework(framework_id, turn);
         let Some(mut row) = self.frameworks.remove(framework_id) else {
             return;

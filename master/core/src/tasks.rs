@@ -4,6 +4,7 @@
 //! what the table holds. Absent: what a task runs; that goes to the slave and is not kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, SlaveId, TaskId, UpdateId};
@@ -330,6 +331,19 @@ impl Tasks {
             .flat_map(BTreeMap::values)
             .copied()
             .collect()
+    }
+
+    /// The next `count` of a framework by task id, behind `after` or from the first.
+    pub(crate) fn next_of_framework(
+        &self,
+        framework: FrameworkId,
+        after: Option<&TaskId>,
+        count: usize,
+    ) -> Vec<TaskSlot> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tasks = self.by_framework.get(&framework).into_iter();
+        let behind = tasks.flat_map(|tasks| tasks.range::<TaskId, _>((start, Bound::Unbounded)));
+        behind.map(|(_, slot)| *slot).take(count).collect()
     }
 
     /// Those of a slave, unreachable ones included.

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Failover(FrameworkId),
     /// An offer, by its number, has been held too long.
     OfferExpiry(u64),
+    /// The next part of the answer to an implicit reconciliation.
+    Answer(FrameworkId),
     /// An update made by the master has not been acknowledged.
     UpdateRetry(FrameworkId, TaskId),
 }

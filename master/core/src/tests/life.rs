@@ -14,7 +14,7 @@ fn a_task_lives_from_registration_to_its_acknowledged_end() {
     let register = SlaveToMaster::Register {
         slave: slave("cpus:4;mem:1024"),
     };
-    check(world.from_slave(s, register), &["s1 registered S0"]);
+    check(world.slave_says(s, register), &["s1 registered S0"]);
 
     let f = world.connect_framework("framework");
     let subscribe = FrameworkToMaster::Subscribe {
@@ -22,7 +22,7 @@ fn a_task_lives_from_registration_to_its_acknowledged_end() {
         suppressed_roles: Vec::new(),
     };
     check(
-        world.from_framework(f, subscribe),
+        world.framework_says(f, subscribe),
         &["f2 subscribed F0", "f2 offers O1-1 S0 * cpus:4;mem:1024"],
     );
 
@@ -52,9 +52,9 @@ fn a_task_lives_from_registration_to_its_acknowledged_end() {
     );
 
     check(
-        world.from_framework(f, FrameworkToMaster::Teardown),
+        world.framework_says(f, FrameworkToMaster::Teardown),
         &["f2 error framework_removed", "close 2 framework_removed"],
     );
     check(world.pass(secs(15)), &["s1 ping registered=true"]);
-    check(world.from_slave(s, SlaveToMaster::Pong), &[]);
+    check(world.slave_says(s, SlaveToMaster::Pong), &[]);
 }

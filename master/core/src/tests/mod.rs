@@ -1,4 +1,12 @@
 //! Scripts: what is sent to a core, and all that it does about it, as text.
 
+mod broken;
+mod frameworks;
+mod launches;
 mod life;
+mod offers;
+mod random;
+mod reconcile;
+mod slaves;
+mod updates;
 mod world;

@@ -207,33 +207,44 @@ impl World {
     }
 
     pub(crate) fn connect_slave(&mut self, principal: &str) -> ConnectionId {
-        self.connections += 1;
-        let connection = ConnectionId(self.connections);
-        let lines = self.handle(Event::SlaveConnected {
-            connection,
-            principal: principal.to_owned(),
-        });
+        let (connection, lines) = self.connect(true, principal);
         assert_eq!(lines, [""; 0]);
         connection
     }
 
     pub(crate) fn connect_framework(&mut self, principal: &str) -> ConnectionId {
+        let (connection, lines) = self.connect(false, principal);
+        assert_eq!(lines, [""; 0]);
+        connection
+    }
+
+    pub(crate) fn connect(
+        &mut self,
+        is_slave: bool,
+        principal: &str,
+    ) -> (ConnectionId, Vec<String>) {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         let principal = principal.to_owned();
-        let lines = self.handle(Event::FrameworkConnected {
-            connection,
-            principal,
+        let lines = self.handle(if is_slave {
+            Event::SlaveConnected {
+                connection,
+                principal,
+            }
+        } else {
+            Event::FrameworkConnected {
+                connection,
+                principal,
+            }
         });
-        assert_eq!(lines, [""; 0]);
-        connection
+        (connection, lines)
     }
 
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) -> Vec<String> {
         self.handle(Event::Disconnected { connection })
     }
 
-    pub(crate) fn from_slave(
+    pub(crate) fn slave_says(
         &mut self,
         connection: ConnectionId,
         message: SlaveToMaster,
@@ -244,7 +255,7 @@ impl World {
         })
     }
 
-    pub(crate) fn from_framework(
+    pub(crate) fn framework_says(
         &mut self,
         connection: ConnectionId,
         message: FrameworkToMaster,
@@ -258,7 +269,7 @@ impl World {
     /// A registered slave with these resources, in ids from S0; the answers are not looked at.
     pub(crate) fn slave(&mut self, text: &str) -> ConnectionId {
         let connection = self.connect_slave("slave");
-        self.from_slave(connection, SlaveToMaster::Register { slave: slave(text) });
+        self.slave_says(connection, SlaveToMaster::Register { slave: slave(text) });
         connection
     }
 
@@ -270,13 +281,13 @@ impl World {
         tasks: Vec<TaskReport>,
     ) -> (ConnectionId, Vec<String>) {
         let connection = self.connect_slave("slave");
-        let mut lines = self.from_slave(connection, SlaveToMaster::ReportTasks { tasks });
+        let mut lines = self.slave_says(connection, SlaveToMaster::ReportTasks { tasks });
         let message = SlaveToMaster::Reregister {
             slave_id,
             cluster_id: CLUSTER,
             slave: slave(text),
         };
-        lines.extend(self.from_slave(connection, message));
+        lines.extend(self.slave_says(connection, message));
         (connection, lines)
     }
 
@@ -295,7 +306,7 @@ impl World {
             framework,
             suppressed_roles,
         };
-        let lines = self.from_framework(connection, message);
+        let lines = self.framework_says(connection, message);
         (connection, lines)
     }
 
@@ -310,7 +321,7 @@ impl World {
             operations: vec![Operation::Launch(tasks)],
             filters: Filters { refuse: secs(60) },
         };
-        self.from_framework(connection, message)
+        self.framework_says(connection, message)
     }
 
     pub(crate) fn decline(
@@ -324,7 +335,7 @@ impl World {
             offer_ids,
             filters: Filters { refuse },
         };
-        self.from_framework(connection, message)
+        self.framework_says(connection, message)
     }
 
     /// An update of a slave about a task of F0, with ids from 1.
@@ -355,7 +366,7 @@ impl World {
             status,
             latest_state,
         };
-        self.from_slave(connection, SlaveToMaster::Update(update))
+        self.slave_says(connection, SlaveToMaster::Update(update))
     }
 
     pub(crate) fn acknowledge(
@@ -369,7 +380,7 @@ impl World {
             task_id: task_id(name),
             update_id,
         };
-        self.from_framework(connection, message)
+        self.framework_says(connection, message)
     }
 
     pub(crate) fn kill(&mut self, connection: ConnectionId, name: &str) -> Vec<String> {
@@ -378,7 +389,7 @@ impl World {
             slave_id: None,
             grace: None,
         };
-        self.from_framework(connection, message)
+        self.framework_says(connection, message)
     }
 
     pub(crate) fn reconcile(
@@ -391,7 +402,7 @@ impl World {
             slave_id: slave.map(SlaveId),
         };
         let tasks = tasks.iter().map(question).collect();
-        self.from_framework(connection, FrameworkToMaster::Reconcile { tasks })
+        self.framework_says(connection, FrameworkToMaster::Reconcile { tasks })
     }
 
     pub(crate) fn operator(&mut self, request: u64, call: OperatorCall) -> Vec<String> {

@@ -1,0 +1,207 @@
+//! A slave is back: its tasks and the task table are brought together (semantics K5, K6).
+
+use std::collections::BTreeSet;
+
+use meros_proto::ids::SlaveId;
+use meros_proto::message::master::REPORT_TASKS_MAX;
+use meros_proto::message::slave::{MasterToSlave, ReconcileOnSlave};
+use meros_proto::status::{Reason, TaskState};
+use meros_proto::view::ClusterChange;
+use tracing::warn;
+
+use crate::MasterCore;
+use crate::event::ConnectionId;
+use crate::publish::{task_changed, task_view};
+use crate::tasks::{Kill, ReportedTask, Task, TaskSlot};
+use crate::turn::Turn;
+
+/// A slave that has just registered, and what it was before.
+pub(crate) struct Back {
+    pub(crate) slave_id: SlaveId,
+    pub(crate) connection: ConnectionId,
+    /// This leader knew all its tasks until a moment ago.
+    pub(crate) was_known: bool,
+    /// Its tasks were said to be unreachable.
+    pub(crate) was_unreachable: bool,
+}
+
+impl MasterCore {
+    /// Brings the task table and what the slave holds together (semantics K5, K6).
+    pub(crate) fn take_over_tasks(
+        &mut self,
+        back: &Back,
+        report: Vec<ReportedTask>,
+        turn: &mut Turn<'_>,
+    ) {
+        let mut missing: BTreeSet<TaskSlot> =
+            self.tasks.of_slave(back.slave_id).into_iter().collect();
+        // What it has may have changed: everything there is charged anew below.
+        for slot in &missing {
+            self.uncharge(*slot);
+        }
+        let mut orphans = BTreeSet::new();
+        for reported in report {
+            if self.frameworks.get(reported.framework).is_none() {
+                orphans.insert(reported.framework);
+                continue;
+            }
+            match self.tasks.find(reported.framework, &reported.id) {
+                Some(slot)
+                    if self
+                        .tasks
+                        .get(slot)
+                        .is_some_and(|it| it.slave() == back.slave_id) =>
+                {
+                    missing.remove(&slot);
+                    self.confirm_task(slot, &reported, back, turn);
+                }
+                Some(_) => {
+                    // The name was used again elsewhere while this slave was forgotten.
+                    let kill = MasterToSlave::KillTask {
+                        framework_id: reported.framework,
+                        task_id: reported.id,
+                        grace: None,
+                    };
+                    turn.send_slave(back.connection, kill);
+                }
+                None => self.adopt_task(reported, back, turn),
+            }
+        }
+        self.charge_tasks_of(back.slave_id);
+        for framework_id in orphans {
+            turn.send_slave(
+                back.connection,
+                MasterToSlave::ShutdownFramework { framework_id },
+            );
+        }
+        self.ask_for_missing(missing, back, turn);
+        self.repeat_kills(back, turn);
+    }
+
+    /// A task that this leader knew is there.
+    fn confirm_task(
+        &mut self,
+        slot: TaskSlot,
+        reported: &ReportedTask,
+        back: &Back,
+        turn: &mut Turn<'_>,
+    ) {
+        self.tasks.unlist_unreachable(slot);
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return;
+        };
+        let was_unreachable = task.state == TaskState::Unreachable;
+        let has_ended = task.state.is_terminal();
+        if task.advance(reported.state) && task.state.is_terminal() {
+            self.counters.tasks_ended += 1;
+        }
+        if let (true, Some(status)) = (was_unreachable, &reported.status) {
+            task.keep_status(status);
+        }
+        let is_live = task.is_live();
+        if has_ended && !reported.state.is_terminal() {
+            // Its framework was told that it ended (semantics K3).
+            task.kill = Some(Kill { grace: None });
+        }
+        self.publisher.publish(task_changed(task), turn);
+        if was_unreachable && is_live {
+            self.tell_returned(slot, back, turn);
+        }
+    }
+
+    /// A task that this leader did not know.
+    fn adopt_task(&mut self, reported: ReportedTask, back: &Back, turn: &mut Turn<'_>) {
+        if self.tasks.is_full() {
+            self.counters.tasks_not_kept += 1;
+            return;
+        }
+        let mut task = Task::reported(back.slave_id, reported, turn.now);
+        let is_live = task.is_live();
+        if back.was_known && is_live {
+            // It was here, ended for its framework, and is forgotten (semantics K3).
+            task.kill = Some(Kill { grace: None });
+        }
+        self.publisher
+            .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
+        let slot = self.tasks.insert(task);
+        if back.was_unreachable && is_live {
+            self.tell_returned(slot, back, turn);
+        }
+    }
+
+    /// Its framework hears that a task is not cut off any more (semantics K5).
+    fn tell_returned(&mut self, slot: TaskSlot, back: &Back, turn: &mut Turn<'_>) {
+        let Some(task) = self.tasks.get(slot) else {
+            return;
+        };
+        let mut status = self.master_status(task, task.state, turn.now);
+        status.reason = Some(Reason::SlaveReregistered);
+        status.message = format!("slave {} is back", back.slave_id);
+        self.send_master_update(task.framework(), status, turn);
+    }
+
+    fn charge_tasks_of(&mut self, slave_id: SlaveId) {
+        let Some(record) = self.registry.slave(slave_id) else {
+            return;
+        };
+        self.allocator.add_slave(slave_id, &record.slave.resources);
+        for slot in self.tasks.of_slave(slave_id) {
+            self.charge_task(slot);
+        }
+    }
+
+    /// Charges a task that runs, whether its slave has room for it or not.
+    pub(crate) fn charge_task(&mut self, slot: TaskSlot) {
+        let Some(task) = self.tasks.get_mut(slot).filter(|task| task.is_live()) else {
+            return;
+        };
+        let (framework, slave_id) = (task.framework(), task.slave());
+        task.is_charged = self
+            .allocator
+            .charge(framework, &task.role, slave_id, &task.resources);
+        if !task.is_charged {
+            self.counters.tasks_uncharged += 1;
+            warn!(%slave_id, task_id = %task.id(), "a reported task does not fit its slave");
+        }
+    }
+
+    /// Asks the slave about tasks that it did not report (semantics K6).
+    fn ask_for_missing(&mut self, missing: BTreeSet<TaskSlot>, back: &Back, turn: &mut Turn<'_>) {
+        let mut asked = Vec::new();
+        for task in missing.into_iter().filter_map(|slot| self.tasks.get(slot)) {
+            // The end of others is told already, or waits here for an acknowledgement.
+            let end_is_on_its_way = task.state.is_terminal()
+                && (task.has_full_end() || self.updates.contains(task.framework(), task.id()));
+            if !end_is_on_its_way {
+                asked.push(ReconcileOnSlave {
+                    framework_id: task.framework(),
+                    task_id: task.id().clone(),
+                    started: task.has_started,
+                });
+            }
+        }
+        for tasks in asked.chunks(REPORT_TASKS_MAX) {
+            let ask = MasterToSlave::ReconcileTasks {
+                tasks: tasks.to_vec(),
+            };
+            turn.send_slave(back.connection, ask);
+        }
+    }
+
+    /// Kills that may not have arrived are sent again (semantics B9, K6).
+    fn repeat_kills(&mut self, back: &Back, turn: &mut Turn<'_>) {
+        for slot in self.tasks.of_slave(back.slave_id) {
+            let Some(task) = self.tasks.get(slot) else {
+                continue;
+            };
+            if let Some(kill) = task.kill {
+                let message = MasterToSlave::KillTask {
+                    framework_id: task.framework(),
+                    task_id: task.id().clone(),
+                    grace: kill.grace,
+                };
+                turn.send_slave(back.connection, message);
+            }
+        }
+    }
+}
