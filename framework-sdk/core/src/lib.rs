@@ -430,7 +430,7 @@ impl Driver {
     }
 
     fn on_update(&mut self, mut status: TaskStatus, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.tasks.is_announcement(&status) {
+        if self.tasks.is_announcement(&status, now) {
             return self.reconciler.ask_later(&status.task_id, now);
         }
         if status.state == TaskState::Unknown {
@@ -460,6 +460,13 @@ impl Driver {
                 task_id: status.task_id.clone(),
                 slave_id: status.slave_id,
                 grace: None,
+            }));
+        }
+        if let Some(kill) = self.tasks.unheard_kill(&status) {
+            effects.push(Effect::Send(FrameworkToMaster::Kill {
+                task_id: status.task_id.clone(),
+                slave_id: status.slave_id,
+                grace: kill.grace,
             }));
         }
         if verdict == Verdict::Deliver {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use meros_proto::ids::{SlaveId, TaskId, UpdateId};
 use meros_proto::status::{Reason, TaskState, TaskStatus};
+use meros_proto::time::Timestamp;
 
-use crate::config::{ENDED_TASKS_MAX, LIVE_TASKS_MAX, UNHANDLED_UPDATES_MAX};
+use crate::config::{ENDED_TASKS_MAX, LIVE_TASKS_MAX, RECONCILE_RETRY_MIN, UNHANDLED_UPDATES_MAX};
 
 /// Which updates of a task have come. Masters and slaves number theirs apart and send again
 /// what is not acknowledged, each only its latest one (semantics I1, Q2).
@@ -32,6 +33,11 @@ impl Seen {
     }
 }
 
+/// How long answers that name an end wait for the update that tells how. No task is asked about
+/// again before.
+const ANNOUNCEMENT_WAIT: Duration = Duration::from_secs(1);
+const _: () = assert!(ANNOUNCEMENT_WAIT.as_millis() * 2 <= RECONCILE_RETRY_MIN.as_millis());
+
 /// A task that has not ended.
 #[derive(Debug, Clone, Default)]
 struct LiveTask {
@@ -41,7 +47,7 @@ struct LiveTask {
     seen: Seen,
     kill: Option<Kill>,
     /// An answer to a question has named its end; the update that tells how is on its way.
-    end_announced: bool,
+    end_announced: Option<Timestamp>,
 }
 
 /// A kill that is repeated until the task has ended.
@@ -118,7 +124,7 @@ impl TaskTable {
             state: Some(TaskState::Staging),
             seen,
             kill: None,
-            end_announced: false,
+            end_announced: None,
         };
         self.live.insert(task_id.clone(), task);
     }
@@ -157,6 +163,16 @@ impl TaskTable {
             .filter_map(|(id, task)| task.kill.map(|kill| (id, kill)))
     }
 
+    /// The kill of a task that is said to go on all the same. A new leader drops a kill that comes
+    /// before the task's slave is back (semantics H2), so it is sent again on every sign of life.
+    /// Not on UNREACHABLE, which is what a master answers to a kill.
+    pub(crate) fn unheard_kill(&self, status: &TaskStatus) -> Option<Kill> {
+        use TaskState::{Running, Staging, Starting};
+        let goes_on = matches!(status.state, Staging | Starting | Running);
+        let task = self.live.get(&status.task_id).filter(|_| goes_on)?;
+        task.kill
+    }
+
     /// The terminal state of a task that the master does not know (semantics H6): a launch that
     /// was lost on the way never started, anything else is gone.
     pub(crate) fn end_of_unknown(&self, task_id: &TaskId) -> TaskState {
@@ -168,8 +184,8 @@ impl TaskTable {
 
     /// Whether this answer to a question names an end of which the slave tells more: how its
     /// process ended, and why. A master that knows such an end sends the update until it is
-    /// acknowledged, so the answer waits for it, once.
-    pub(crate) fn is_announcement(&mut self, status: &TaskStatus) -> bool {
+    /// acknowledged, so the answer waits for it a little.
+    pub(crate) fn is_announcement(&mut self, status: &TaskStatus, now: Timestamp) -> bool {
         use TaskState::{Error, Failed, Finished, Killed};
         let is_answer = status.update_id.is_none() && status.reason == Some(Reason::Reconciliation);
         if !is_answer || !matches!(status.state, Error | Failed | Finished | Killed) {
@@ -179,7 +195,9 @@ impl TaskTable {
         let Some(task) = self.live.get_mut(&status.task_id) else {
             return false;
         };
-        !std::mem::replace(&mut task.end_announced, true)
+        // A task may be asked about twice at once: answers that come together are one.
+        let first = *task.end_announced.get_or_insert(now);
+        now < first.after(ANNOUNCEMENT_WAIT)
     }
 
     /// Takes in what was said of a task.

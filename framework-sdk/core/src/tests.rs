@@ -688,6 +688,35 @@ fn a_kill_is_repeated_after_each_resubscription_until_the_task_has_ended() {
 }
 
 #[test]
+fn a_kill_that_a_new_leader_has_dropped_is_sent_again_when_the_task_is_heard_of() {
+    // semantics: B9, H2
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    script.settle(update("a", TaskState::Running, 1));
+    let sent = kill("a", Some(SlaveId(5)), None);
+    let call = Call::Kill {
+        task_id: id("a"),
+        grace: None,
+    };
+    assert_eq!(script.call(call), std::slice::from_ref(&sent));
+    script.break_off();
+    assert_eq!(
+        script.resubscribe(),
+        [sent, asked(&["a"], Some(SlaveId(5)))]
+    );
+    // Its slave was not back yet: the kill fell on deaf ears. Now it is.
+    let alive = MasterToFramework::Update(answer("a", TaskState::Running));
+    let slave_id = answer("a", TaskState::Running).slave_id;
+    assert_eq!(script.on_message(alive), [kill("a", slave_id, None)]);
+    // What a master answers to a kill of a task that is cut off; another kill would go round.
+    let cut_off = MasterToFramework::Update(answer("a", TaskState::Unreachable));
+    assert_eq!(
+        the_status(&script.on_message(cut_off)).state,
+        TaskState::Unreachable
+    );
+}
+
+#[test]
 fn a_kill_of_an_unheard_task_is_answered_even_if_nobody_knows_it() {
     let mut script = Script::subscribed();
     let effects = script.call(Call::Kill {
@@ -745,6 +774,8 @@ fn an_end_is_told_by_the_update_that_says_how_and_not_by_an_answer() {
     assert_eq!(script.on_message(announced("a")), []);
     assert_eq!(script.on_message(announced("b")), []);
     assert_eq!(script.on(Event::Tick), [], "not asked again at once");
+    // Two questions may be on their way at once.
+    assert_eq!(script.on_message(announced("a")), []);
     script.settle(update("a", TaskState::Finished, 1));
     // The other one does not come: asked again, the answer has to do.
     let again = (0..4).find_map(|_| Some(script.tick()).filter(|effects| !effects.is_empty()));
