@@ -3,6 +3,7 @@
 //! again with the same folder it goes on where it was.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -143,7 +144,7 @@ async fn serve(args: &Args) -> Result<Exit, CliError> {
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
-    println!("stopping");
+    say("stopping");
     let stopped = stop_all(daemons).await;
     // A stale file does no harm: readers check the process.
     drop(std::fs::remove_file(dir.join("dev.json")));
@@ -410,27 +411,32 @@ async fn pause(duration: Duration, stop: &mut Stop) -> bool {
 
 fn announce(dir: &Path, endpoint: &Endpoint, slaves: u32) {
     let master = &endpoint.master;
-    println!(
+    say(format_args!(
         "a datacenter of 1 master and {slaves} slaves runs in {}",
         dir.display()
-    );
-    println!("  master   {master}   (QUIC and HTTP)");
-    println!("  metrics  http://{master}/metrics");
-    println!("  logs     {}", dir.join("logs").display());
-    println!();
+    ));
+    say(format_args!("  master   {master}   (QUIC and HTTP)"));
+    say(format_args!("  metrics  http://{master}/metrics"));
+    say(format_args!("  logs     {}", dir.join("logs").display()));
+    say("");
     if Endpoint::of_default_dir().is_some_and(|running| running.pid == endpoint.pid) {
-        println!("try in another terminal:");
+        say("try in another terminal:");
     } else {
-        println!("in another terminal:");
-        println!(
-            "  export MEROS_MASTER={master} MEROS_IDENTITY={}",
-            endpoint.identity.display()
-        );
+        say("in another terminal:");
+        let identity = endpoint.identity.display();
+        say(format_args!(
+            "  export MEROS_MASTER={master} MEROS_IDENTITY={identity}"
+        ));
     }
-    println!("  meros slaves");
-    println!("  meros run -- echo hello");
-    println!();
-    println!("Ctrl-C stops it; started again it goes on where it was.");
+    say("  meros slaves");
+    say("  meros run -- echo hello");
+    say("");
+    say("Ctrl-C stops it; started again it goes on where it was.");
+}
+
+/// Prints a line. Whoever reads it may have gone: the datacenter goes on all the same.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Watches over the daemons until told to stop.

@@ -54,6 +54,16 @@ enum Command {
     Kill(kill::Args),
 }
 
+impl Command {
+    /// Whether it may end in the middle of its output: nothing else depends on it.
+    fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::Ps(_) | Self::Slaves(_) | Self::Frameworks(_) | Self::Offers(_) | Self::Logs(_)
+        )
+    }
+}
+
 fn main() -> std::process::ExitCode {
     // Before anything else, for each task that a slave starts: single-threaded, and no time lost.
     if std::env::args_os()
@@ -62,8 +72,10 @@ fn main() -> std::process::ExitCode {
     {
         meros_slave::container::container_init();
     }
-    signal::restore_broken_pipe();
     let cli = Cli::parse();
+    if cli.command.only_prints() {
+        signal::restore_broken_pipe();
+    }
     let ended = match cli.command {
         Command::Dev(args) => dev::run(&args),
         Command::Master(args) => daemon::master(args),

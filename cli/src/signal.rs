@@ -36,11 +36,12 @@ impl Stop {
 }
 
 /// Lets `meros ps | head` end quietly: a write to a closed pipe ends the process as it ends `ls`,
-/// instead of a panic in `println!`. Daemons never write to pipes that matter and set it back.
+/// instead of a panic in `println!`. Only for commands that do nothing but print: others have
+/// something to clean up.
 pub(crate) fn restore_broken_pipe() {
     use nix::sys::signal::{SigHandler, Signal, signal};
     // SAFETY: SIG_DFL installs no handler of ours, so no code runs in signal context, and no
-    // other thread exists yet: this is the first statement of main.
+    // other thread exists yet: main calls this before anything starts one.
     #[expect(
         unsafe_code,
         reason = "nix marks every change of a signal's disposition unsafe"

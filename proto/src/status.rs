@@ -18,35 +18,48 @@ use crate::time::Timestamp;
 /// `Unreachable -> what the slave reports when it returns | GoneByOperator | Killed`;
 /// a terminal state is never left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TaskState {
     /// Accepted by the master, not yet heard of from the slave.
+    #[serde(rename = "TASK_STAGING")]
     Staging = 6,
     /// The slave prepares its container.
+    #[serde(rename = "TASK_STARTING")]
     Starting = 0,
     /// It runs.
+    #[serde(rename = "TASK_RUNNING")]
     Running = 1,
     /// It was asked to end and has not yet.
+    #[serde(rename = "TASK_KILLING")]
     Killing = 8,
     /// Ended by itself, successfully. Terminal.
+    #[serde(rename = "TASK_FINISHED")]
     Finished = 2,
     /// Ended badly, or could not start. Terminal.
+    #[serde(rename = "TASK_FAILED")]
     Failed = 3,
     /// Ended because somebody asked for it. Terminal.
+    #[serde(rename = "TASK_KILLED")]
     Killed = 4,
     /// Lost, for frameworks that know no finer word. Terminal.
+    #[serde(rename = "TASK_LOST")]
     Lost = 5,
     /// Its description was not valid; it never ran. Terminal.
+    #[serde(rename = "TASK_ERROR")]
     Error = 7,
     /// Never started, because something was lost on the way. Terminal.
+    #[serde(rename = "TASK_DROPPED")]
     Dropped = 9,
     /// Its slave is cut off; it may still run and come back.
+    #[serde(rename = "TASK_UNREACHABLE")]
     Unreachable = 10,
     /// Was running and is gone. Terminal.
+    #[serde(rename = "TASK_GONE")]
     Gone = 11,
     /// Its slave was declared gone by an operator. Terminal.
+    #[serde(rename = "TASK_GONE_BY_OPERATOR")]
     GoneByOperator = 12,
     /// An answer to a question about a task nobody knows. Never stored (semantics F4).
+    #[serde(rename = "TASK_UNKNOWN")]
     Unknown = 13,
 }
 
@@ -329,6 +342,9 @@ mod tests {
         assert_eq!(TaskState::Staging as u8, 6);
         assert_eq!(TaskState::Unknown as u8, 13);
         assert_eq!(Reason::SlaveDraining as u8, 34);
-        assert_eq!(TaskState::GoneByOperator.name(), "TASK_GONE_BY_OPERATOR");
+        for state in TaskState::ALL {
+            let json = serde_json::to_string(&state).expect("a plain name");
+            assert_eq!(json, format!("{:?}", state.name()));
+        }
     }
 }

@@ -187,7 +187,6 @@ async fn ids_that_do_not_exist_are_refused_with_a_code() {
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "bursts of 8,952-byte packets pass UDP's 64 KiB per send and are lost: transport/tls.rs"]
 async fn a_framework_that_does_not_read_is_cut_off_and_others_are_served() {
     let site = Site::new();
     let master = site.master().await;

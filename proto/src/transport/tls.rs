@@ -32,10 +32,16 @@ const _: () = assert!(KEEP_ALIVE_INTERVAL.as_millis() * 3 < IDLE_TIMEOUT.as_mill
 /// peer that sends faster than we read can make us hold.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// The largest UDP payload that path discovery tries: what jumbo frames carry. It starts at QUIC's
-/// safe 1,200 bytes and grows only where the path lets it, as the loopback and most racks do; fewer
-/// packets are less work for the two ends.
-const UDP_PAYLOAD_BYTES_MAX: u16 = 8_952;
+/// Packets that quinn hands to the kernel in one send; its own constant is private.
+const PACKETS_PER_SEND: u32 = 10;
+/// The most that one send over UDP takes; a larger one is refused and quinn takes it for lost.
+const UDP_SEND_BYTES_MAX: u32 = 65_507;
+
+/// The largest UDP payload that path discovery tries. It starts at QUIC's safe 1,200 bytes and grows
+/// only where the path lets it, as the loopback and racks with jumbo frames do; fewer packets are less
+/// work for the two ends. Ten of them must fit one send.
+const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
+const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as u32 * PACKETS_PER_SEND <= UDP_SEND_BYTES_MAX);
 
 /// The kernel's buffer for the one socket that thousands of peers share: 4 MiB is a burst of 3,000
 /// full packets. The kernel silently gives less where its own limit is lower.
