@@ -195,6 +195,11 @@ impl TaskTable {
         let Some(task) = self.live.get_mut(&status.task_id) else {
             return false;
         };
+        // What the framework has not acknowledged yet holds the end up on its slave.
+        if !task.seen.unhandled.is_empty() {
+            task.end_announced = None;
+            return true;
+        }
         // A task may be asked about twice at once: answers that come together are one.
         let first = *task.end_announced.get_or_insert(now);
         now < first.after(ANNOUNCEMENT_WAIT)

@@ -785,6 +785,29 @@ fn an_end_is_told_by_the_update_that_says_how_and_not_by_an_answer() {
 }
 
 #[test]
+fn an_answer_that_names_an_end_waits_while_the_framework_holds_the_end_up() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let running = update("a", TaskState::Running, 1);
+    let update_id = running.update_id.expect("a reliable update");
+    the_status(&script.on_message(MasterToFramework::Update(running)));
+    // The end waits on the slave for the acknowledgement of RUNNING.
+    let announced = MasterToFramework::Update(answer("a", TaskState::Finished));
+    for _ in 0..3 {
+        assert_eq!(script.on_message(announced.clone()), []);
+        script.wait(Duration::from_secs(60));
+    }
+    let sent = script.call(Call::Acknowledge {
+        slave_id: Some(SlaveId(5)),
+        task_id: id("a"),
+        update_id,
+    });
+    assert_eq!(sent.len(), 1);
+    assert_eq!(script.on_message(announced), [], "it has a moment from now");
+    script.settle(update("a", TaskState::Finished, 2));
+}
+
+#[test]
 fn a_lost_launch_is_found_out() {
     // semantics: H6
     let mut script = Script::subscribed();
