@@ -1,10 +1,5 @@
 //! `codec/*`: what every message costs on its way to the wire and back.
 
-#![expect(
-    missing_docs,
-    reason = "criterion's macros make public items without documentation"
-)]
-
 use std::hint::black_box;
 
 use bytes::BytesMut;

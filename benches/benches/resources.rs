@@ -1,10 +1,5 @@
 //! `resources/*`: the algebra under every offer and launch.
 
-#![expect(
-    missing_docs,
-    reason = "criterion's macros make public items without documentation"
-)]
-
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -40,12 +40,12 @@ impl Stop {
 /// something to clean up.
 pub(crate) fn restore_broken_pipe() {
     use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: SIG_DFL installs no handler of ours, so no code runs in signal context, and no
-    // other thread exists yet: main calls this before anything starts one.
     #[expect(
         unsafe_code,
         reason = "nix marks every change of a signal's disposition unsafe"
     )]
+    // SAFETY: SIG_DFL installs no handler of ours, so no code runs in signal context, and no
+    // other thread exists yet: main calls this before anything starts one.
     let set = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     // A kernel that refuses SIG_DFL for SIGPIPE does not exist; if one did, println would panic
     // on a closed pipe, which is what would happen without this call.
