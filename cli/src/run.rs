@@ -212,7 +212,8 @@ impl Run {
         self.outputs.finish().await;
         // What cannot be told to the master ends by the failover timeout.
         if handle.teardown().is_ok() {
-            while events.next().await.is_some() {}
+            // The master closes the connection; its drain need not be waited for.
+            while !matches!(events.next().await, None | Some(News::Ended(_))) {}
         }
         Ok(if timed_out {
             Exit::Code(TIMED_OUT)

@@ -250,11 +250,20 @@ pub(crate) async fn get(master: &Running, path: &str) -> Value {
     serde_json::from_str(&get_text(master, path).await).expect("JSON")
 }
 
+/// A master that has just started answers 503 until it leads.
 pub(crate) async fn get_text(master: &Running, path: &str) -> String {
     let url = format!("http://{}{path}", master.http_addr);
+    let deadline = Instant::now() + PATIENCE;
     tokio::task::spawn_blocking(move || {
-        let mut response = ureq::get(&url).call().expect("an answer");
-        response.body_mut().read_to_string().expect("text")
+        loop {
+            match ureq::get(&url).call() {
+                Ok(mut response) => return response.body_mut().read_to_string().expect("text"),
+                Err(ureq::Error::StatusCode(503)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("GET {url}: {error}"),
+            }
+        }
     })
     .await
     .expect("no panic")
