@@ -1,0 +1,345 @@
+//! A framework that gets work done: launches so many tasks over the offers that come, declines some,
+//! holds some back, kills some, and is told the end of each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meros_proto::ids::{OfferId, SlaveId, TaskId};
+use meros_proto::message::master::ReconcileTask;
+use meros_proto::offer::{Filters, Offer, Operation};
+use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
+use meros_proto::status::TaskState;
+use meros_proto::task::{Command, TaskDescription};
+use meros_proto::time::Timestamp;
+use meros_sdk_core::{Call, News};
+
+use super::script::SERVICE_PREFIX;
+use crate::fault::Memory;
+use crate::plan::WorkloadPlan;
+use crate::prng::Rng;
+
+/// How often it looks at what it holds and has to do.
+const ROUND: Duration = Duration::from_secs(20);
+
+/// What it remembers of a task. Written down before the launch is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Believed {
+    pub(crate) slave: Option<SlaveId>,
+    /// Its end, once told.
+    pub(crate) ended: Option<TaskState>,
+    is_killed: bool,
+}
+
+/// The framework above the driver.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    plan: WorkloadPlan,
+    name: String,
+    rng: Rng,
+    launched: u32,
+    tasks: BTreeMap<TaskId, Believed>,
+    held: Vec<(Timestamp, Offer)>,
+    kills: BTreeMap<TaskId, Timestamp>,
+    round: Option<Timestamp>,
+    is_suppressed: bool,
+    is_draining: bool,
+}
+
+impl Workload {
+    pub(crate) fn new(plan: WorkloadPlan, name: String, rng: Rng) -> Self {
+        Self {
+            plan,
+            name,
+            rng,
+            launched: 0,
+            tasks: BTreeMap::new(),
+            held: Vec::new(),
+            kills: BTreeMap::new(),
+            round: None,
+            is_suppressed: false,
+            is_draining: false,
+        }
+    }
+
+    /// A new life begins with what is left of the memory of the last one; what it asks at once.
+    pub(crate) fn restart(&mut self, memory: Memory) -> Vec<Call> {
+        self.held.clear();
+        self.kills.clear();
+        self.round = None;
+        self.is_suppressed = false;
+        if memory != Memory::Everything {
+            self.tasks.clear();
+        }
+        // Whom to kill is remembered by the driver, which is new.
+        self.tasks.values_mut().for_each(|it| it.is_killed = false);
+        let tasks: Vec<ReconcileTask> = self
+            .live()
+            .map(|(task_id, it)| ReconcileTask {
+                task_id: task_id.clone(),
+                slave_id: it.slave,
+            })
+            .collect();
+        match tasks.is_empty() {
+            true => Vec::new(),
+            false => vec![Call::Reconcile { tasks }],
+        }
+    }
+
+    /// From now on what runs for ever is killed.
+    pub(crate) fn drain(&mut self, now: Timestamp) {
+        self.is_draining = true;
+        self.round = Some(now);
+    }
+
+    pub(crate) fn has_launched_all(&self) -> bool {
+        self.launched >= self.plan.tasks
+    }
+
+    /// Tasks whose end it has not been told.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&TaskId, &Believed)> {
+        self.tasks.iter().filter(|(_, it)| it.ended.is_none())
+    }
+
+    /// When it wants to act without news.
+    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
+        let held = self.held.iter().map(|(until, _)| *until);
+        let kills = self.kills.values().copied();
+        held.chain(kills).chain(self.round).min()
+    }
+
+    pub(crate) fn thinking(&mut self) -> Duration {
+        self.rng.duration(Duration::ZERO, self.plan.thinking)
+    }
+
+    pub(crate) fn on_news(&mut self, news: News, now: Timestamp) -> Vec<Call> {
+        match news {
+            News::Subscribed { .. } => {
+                self.held.clear();
+                self.round = Some(now.after(ROUND));
+                Vec::new()
+            }
+            News::Disconnected { .. } | News::Ended(_) => {
+                self.held.clear();
+                Vec::new()
+            }
+            News::Offers(offers) => {
+                let mut calls = Vec::new();
+                for offer in offers {
+                    self.on_offer(offer, now, &mut calls);
+                }
+                calls
+            }
+            News::Rescinded(offer_id) => {
+                self.held.retain(|(_, offer)| offer.offer_id != offer_id);
+                Vec::new()
+            }
+            News::Update(status) => {
+                let task = self
+                    .tasks
+                    .entry(status.task_id.clone())
+                    .or_insert(Believed {
+                        slave: status.slave_id,
+                        ended: None,
+                        is_killed: false,
+                    });
+                if status.state.is_terminal() {
+                    task.ended.get_or_insert(status.state);
+                    self.kills.remove(&status.task_id);
+                } else if status.state == TaskState::Running
+                    && !task.is_killed
+                    && self.rng.percent(self.plan.kills)
+                {
+                    let wait = self
+                        .rng
+                        .skewed(Duration::from_millis(10), Duration::from_secs(20));
+                    self.kills.insert(status.task_id.clone(), now.after(wait));
+                }
+                if self.is_draining {
+                    self.round = Some(now);
+                }
+                let acknowledge = |update_id| Call::Acknowledge {
+                    slave_id: status.slave_id,
+                    task_id: status.task_id.clone(),
+                    update_id,
+                };
+                status.update_id.map(acknowledge).into_iter().collect()
+            }
+            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
+        }
+    }
+
+    fn on_offer(&mut self, offer: Offer, now: Timestamp, calls: &mut Vec<Call>) {
+        if self.launched >= self.plan.tasks {
+            if self.plan.suppresses && !std::mem::replace(&mut self.is_suppressed, true) {
+                calls.push(Call::Suppress { roles: Vec::new() });
+            }
+            calls.push(self.decline(vec![offer.offer_id]));
+        } else if self.rng.percent(self.plan.hoards) {
+            let wait = self
+                .rng
+                .skewed(Duration::from_secs(1), Duration::from_secs(120));
+            self.held.push((now.after(wait), offer));
+        } else if self.rng.percent(self.plan.declines) {
+            calls.push(self.decline(vec![offer.offer_id]));
+        } else {
+            let accept = self.accept(vec![offer]);
+            calls.push(accept);
+        }
+    }
+
+    fn filters(&mut self) -> Filters {
+        let refuse = Duration::from_millis(*self.rng.pick(&[0, 1_000, 5_000, 30_000]));
+        Filters { refuse }
+    }
+
+    fn decline(&mut self, offer_ids: Vec<OfferId>) -> Call {
+        let mut filters = self.filters();
+        // With no pause at all, two who want nothing would pass an offer to and fro for ever.
+        filters.refuse = filters.refuse.max(Duration::from_millis(500));
+        Call::Decline { offer_ids, filters }
+    }
+
+    /// Uses offers of one slave for as many tasks as it likes and as fit.
+    fn accept(&mut self, offers: Vec<Offer>) -> Call {
+        let slave_id = offers[0].slave_id;
+        let mut free = Resources::new();
+        for offer in &offers {
+            free.checked_add_assign(&offer.resources)
+                .expect("parts of one slave");
+        }
+        let mut tasks = Vec::new();
+        let wanted = self.plan.batch.min(self.plan.tasks - self.launched);
+        for _ in 0..wanted {
+            let resources = self.draw_resources(&free);
+            if free.checked_sub_assign(&resources).is_err() {
+                break;
+            }
+            self.launched += 1;
+            let prefix = if self.rng.percent(self.plan.services) {
+                SERVICE_PREFIX
+            } else {
+                ""
+            };
+            let task_id = TaskId::new(format!("{prefix}{}-{}", self.name, self.launched))
+                .expect("letters and digits");
+            self.tasks.insert(
+                task_id.clone(),
+                Believed {
+                    slave: Some(slave_id),
+                    ended: None,
+                    is_killed: false,
+                },
+            );
+            tasks.push(TaskDescription::command(
+                task_id,
+                slave_id,
+                resources,
+                Command::shell("true"),
+            ));
+        }
+        let offer_ids = offers.iter().map(|offer| offer.offer_id).collect();
+        if tasks.is_empty() {
+            return self.decline(offer_ids);
+        }
+        Call::Accept {
+            offer_ids,
+            operations: vec![Operation::Launch(tasks)],
+            filters: self.filters(),
+        }
+    }
+
+    fn draw_resources(&mut self, free: &Resources) -> Resources {
+        let mut scalar = |name: &str, most: u64| {
+            let name: ResourceName = name.parse().expect("a name");
+            let amount = i64::try_from(self.rng.between(100, most)).expect("small");
+            let amount = Scalar::from_thousandths(amount).expect("positive");
+            Resource::new(name, amount).expect("a scalar")
+        };
+        let mut resources = Resources::from(scalar("cpus", 2_000));
+        let mem = Resources::from(scalar("mem", 512_000));
+        resources.checked_add_assign(&mem).expect("small amounts");
+        let ports = free.ports().take(1);
+        if !ports.is_empty() && self.rng.percent(30) {
+            let name: ResourceName = "ports".parse().expect("a name");
+            let port = Resources::from(Resource::new(name, ports).expect("ranges"));
+            resources.checked_add_assign(&port).expect("one port");
+        }
+        resources
+    }
+
+    /// What is due by itself.
+    pub(crate) fn on_wake(&mut self, now: Timestamp) -> Vec<Call> {
+        let mut calls = Vec::new();
+        self.release_held(now, &mut calls);
+        let due: Vec<TaskId> = self
+            .kills
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(task_id, _)| task_id.clone())
+            .collect();
+        for task_id in due {
+            self.kills.remove(&task_id);
+            self.kill(task_id, &mut calls);
+        }
+        if self.round.is_some_and(|at| at <= now) {
+            self.round = Some(now.after(ROUND));
+            self.go_round(&mut calls);
+        }
+        calls
+    }
+
+    fn release_held(&mut self, now: Timestamp, calls: &mut Vec<Call>) {
+        while let Some(at) = self.held.iter().position(|(until, _)| *until <= now) {
+            let (_, first) = self.held.remove(at);
+            let mut offers = vec![first];
+            // All it holds of that slave, in one accept.
+            self.held.retain(|(_, offer)| {
+                let joins = offer.slave_id == offers[0].slave_id && offer.role == offers[0].role;
+                if joins {
+                    offers.push(offer.clone());
+                }
+                !joins
+            });
+            let call = match self.launched < self.plan.tasks {
+                true => self.accept(offers),
+                false => self.decline(offers.iter().map(|offer| offer.offer_id).collect()),
+            };
+            calls.push(call);
+        }
+    }
+
+    fn go_round(&mut self, calls: &mut Vec<Call>) {
+        if self.is_draining {
+            let services: Vec<TaskId> = self
+                .live()
+                .filter(|(task_id, it)| {
+                    task_id.as_str().starts_with(SERVICE_PREFIX) && !it.is_killed
+                })
+                .map(|(task_id, _)| task_id.clone())
+                .collect();
+            for task_id in services {
+                self.kill(task_id, calls);
+            }
+        }
+        if self.launched < self.plan.tasks && self.rng.percent(20) {
+            calls.push(Call::Revive { roles: Vec::new() });
+        }
+        if self.rng.percent(5) {
+            calls.push(Call::Reconcile { tasks: Vec::new() });
+        }
+    }
+
+    /// Asks once: that it arrives is the driver's and the master's business.
+    fn kill(&mut self, task_id: TaskId, calls: &mut Vec<Call>) {
+        if let Some(task) = self.tasks.get_mut(&task_id).filter(|it| it.ended.is_none()) {
+            task.is_killed = true;
+            let grace = *self.rng.pick(&[
+                None,
+                None,
+                Some(Duration::ZERO),
+                Some(Duration::from_secs(1)),
+            ]);
+            calls.push(Call::Kill { task_id, grace });
+        }
+    }
+}

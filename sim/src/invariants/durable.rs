@@ -1,0 +1,103 @@
+//! W5: nothing is told, started or promised that a crash of the teller would make untrue: it is on
+//! the teller's disk first.
+
+use meros_master_core::Registry;
+use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::status::TaskStatus;
+use meros_slave_core::{Checkpoint, TaskKey};
+
+use super::{Broken, check};
+
+/// The master welcomes a slave.
+pub(crate) fn check_registered(disk: &Registry, slave_id: SlaveId) -> Result<(), Broken> {
+    check("W5", disk.slave(slave_id).is_some(), || {
+        format!("{slave_id} is welcomed and not in the log")
+    })
+}
+
+/// The master welcomes a framework.
+pub(crate) fn check_subscribed(disk: &Registry, framework_id: FrameworkId) -> Result<(), Broken> {
+    check("W5", disk.framework(framework_id).is_some(), || {
+        format!("{framework_id} is welcomed and not in the log")
+    })
+}
+
+/// What the master's core holds and what is in its log.
+pub(crate) fn check_registry(disk: &Registry, core: &Registry) -> Result<(), Broken> {
+    check("W5", disk == core, || {
+        "the core's registry is not the log's".to_owned()
+    })
+}
+
+/// A slave starts a container.
+pub(crate) fn check_started(disk: &Checkpoint, task: &TaskKey) -> Result<(), Broken> {
+    check("W5", disk.tasks.contains_key(task), || {
+        format!("{task:?} is started and not in the checkpoint")
+    })
+}
+
+/// A slave sends an update.
+pub(crate) fn check_sent(
+    disk: &Checkpoint,
+    framework_id: FrameworkId,
+    status: &TaskStatus,
+) -> Result<(), Broken> {
+    let key = (framework_id, status.task_id.clone());
+    let is_kept = disk
+        .updates
+        .get(&key)
+        .is_some_and(|queue| queue.contains(status));
+    check("W5", is_kept, || {
+        format!(
+            "{} of {key:?} is sent and not in the checkpoint",
+            status.state
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use meros_proto::status::TaskState;
+
+    use super::super::example::{task_id, update};
+    use super::*;
+
+    #[test]
+    fn what_is_not_on_disk_is_rejected() {
+        let registry = Registry::default();
+        assert_eq!(
+            check_registered(&registry, SlaveId(0))
+                .expect_err("unknown")
+                .id,
+            "W5"
+        );
+        assert_eq!(
+            check_subscribed(&registry, FrameworkId(0))
+                .expect_err("unknown")
+                .id,
+            "W5"
+        );
+        let mut ahead = Registry::default();
+        let cluster_id = meros_proto::ids::ClusterId(1);
+        let command = meros_master_core::Command::FormCluster { cluster_id };
+        ahead.apply(&command).expect("the first command");
+        assert!(check_registry(&registry, &ahead).is_err());
+
+        let key = (FrameworkId(0), task_id());
+        let mut checkpoint = Checkpoint::default();
+        assert!(check_started(&checkpoint, &key).is_err());
+        let status = update(1, TaskState::Running);
+        assert!(check_sent(&checkpoint, FrameworkId(0), &status).is_err());
+        checkpoint
+            .updates
+            .insert(key, VecDeque::from([status.clone()]));
+        assert_eq!(check_sent(&checkpoint, FrameworkId(0), &status), Ok(()));
+        let other = update(1, TaskState::Failed);
+        assert!(
+            check_sent(&checkpoint, FrameworkId(0), &other).is_err(),
+            "other contents"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! W7: no resource is in two places at once. On a slave, what the containers of its tasks were
+//! promised fits what it has; in what the master publishes, offers and tasks of a slave do.
+
+use std::collections::BTreeMap;
+
+use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::resources::Resources;
+use meros_proto::slave::SlaveState;
+use meros_proto::status::TaskState;
+use meros_proto::view::ClusterChange;
+
+use super::{Broken, check};
+
+/// What the master has published, as its readers would keep it.
+#[derive(Debug, Default)]
+pub(crate) struct Fits {
+    slaves: BTreeMap<SlaveId, (SlaveState, Resources)>,
+    offers: BTreeMap<OfferId, (SlaveId, Resources)>,
+    tasks: BTreeMap<(FrameworkId, TaskId), (SlaveId, TaskState, Resources)>,
+    is_changed: bool,
+}
+
+impl Fits {
+    pub(crate) fn on_published(&mut self, change: &ClusterChange) {
+        self.is_changed = true;
+        match change {
+            ClusterChange::Elected(_) => *self = Self::default(),
+            ClusterChange::Slave(slave) => {
+                let row = (slave.state, slave.resources.clone());
+                self.slaves.insert(slave.slave_id, row);
+            }
+            ClusterChange::SlaveRemoved(slave_id) => {
+                self.slaves.remove(slave_id);
+            }
+            ClusterChange::Framework(_) => {}
+            ClusterChange::OfferMade(offer) => {
+                let row = (offer.slave_id, offer.resources.clone());
+                self.offers.insert(offer.offer_id, row);
+            }
+            ClusterChange::OfferEnded { offer_id, .. } => {
+                self.offers.remove(offer_id);
+            }
+            ClusterChange::TaskAdded(task) => {
+                let row = (task.slave_id, task.state, task.resources.clone());
+                self.tasks
+                    .insert((task.framework_id, task.task_id.clone()), row);
+            }
+            ClusterChange::TaskChanged {
+                framework_id,
+                task_id,
+                state,
+                ..
+            } => {
+                let key = (*framework_id, task_id.clone());
+                if let Some((_, known, _)) = self.tasks.get_mut(&key) {
+                    *known = *state;
+                }
+            }
+            ClusterChange::TaskRemoved {
+                framework_id,
+                task_id,
+            } => {
+                self.tasks.remove(&(*framework_id, task_id.clone()));
+            }
+        }
+    }
+
+    /// Tasks that have not left the master's tables.
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = (&FrameworkId, &TaskId, TaskState)> {
+        self.tasks
+            .iter()
+            .map(|((framework, task), (_, state, _))| (framework, task, *state))
+    }
+
+    /// Slaves in the master's tables, and how they stand.
+    pub(crate) fn slaves(&self) -> impl Iterator<Item = (SlaveId, SlaveState, &Resources)> {
+        self.slaves
+            .iter()
+            .map(|(id, (state, resources))| (*id, *state, resources))
+    }
+
+    /// Between two events: what is published fits.
+    pub(crate) fn check_published(&mut self) -> Result<(), Broken> {
+        if !std::mem::take(&mut self.is_changed) {
+            return Ok(());
+        }
+        let mut held: BTreeMap<SlaveId, Resources> = BTreeMap::new();
+        let offers = self
+            .offers
+            .values()
+            .map(|(slave, resources)| (slave, resources));
+        let tasks = self.tasks.values().filter_map(|(slave, state, resources)| {
+            let is_live = !state.is_terminal() && *state != TaskState::Unreachable;
+            is_live.then_some((slave, resources))
+        });
+        for (slave, resources) in offers.chain(tasks) {
+            let is_there = self.slaves.get(slave).is_some_and(|(state, _)| {
+                matches!(state, SlaveState::Registered | SlaveState::Disconnected)
+            });
+            if is_there {
+                add(held.entry(*slave).or_default(), resources)?;
+            }
+        }
+        for (slave, held) in held {
+            let (_, total) = &self.slaves[&slave];
+            check("W7", total.contains(&held), || {
+                format!("{slave} has {total}, and {held} is offered or used")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// On a slave: the containers of tasks that it answers for.
+pub(crate) fn check_containers<'a>(
+    total: &Resources,
+    used: impl Iterator<Item = &'a Resources>,
+) -> Result<(), Broken> {
+    let mut sum = Resources::new();
+    for resources in used {
+        add(&mut sum, resources)?;
+    }
+    check("W7", total.contains(&sum), || {
+        format!("the slave has {total}, its containers were promised {sum}")
+    })
+}
+
+/// Ranges and sets add as unions, which would hide that something is used twice.
+fn add(sum: &mut Resources, more: &Resources) -> Result<(), Broken> {
+    let twice = sum.ports().intersect(&more.ports());
+    check("W7", twice.is_empty(), || {
+        format!("ports {twice:?} are used twice")
+    })?;
+    sum.checked_add_assign(more).map_err(|error| Broken {
+        id: "W7",
+        what: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::Epoch;
+    use meros_proto::time::Timestamp;
+    use meros_proto::view::{OfferView, SlaveView};
+
+    use super::*;
+
+    fn resources(text: &str) -> Resources {
+        text.parse().expect("well formed")
+    }
+
+    #[test]
+    fn containers_beyond_the_slave_are_rejected() {
+        let total = resources("cpus:4;mem:1024;ports:[1-2]");
+        let used = |texts: &[&str]| {
+            let list: Vec<Resources> = texts.iter().map(|text| resources(text)).collect();
+            check_containers(&total, list.iter())
+        };
+        assert_eq!(used(&["cpus:2", "cpus:2;mem:1024"]), Ok(()));
+        assert_eq!(
+            used(&["cpus:2", "cpus:2.001"]).expect_err("too much").id,
+            "W7"
+        );
+        assert!(
+            used(&["ports:[1-1]", "ports:[1-1]"]).is_err(),
+            "one port for two"
+        );
+    }
+
+    #[test]
+    fn offers_beyond_the_slave_are_rejected() {
+        let mut checker = Fits::default();
+        checker.on_published(&ClusterChange::Slave(SlaveView {
+            slave_id: SlaveId(0),
+            hostname: String::new(),
+            http_address: String::new(),
+            state: SlaveState::Registered,
+            state_since: Timestamp(1),
+            resources: resources("cpus:4"),
+            attributes: Default::default(),
+            version: String::new(),
+        }));
+        let mut offer = |number, text| {
+            checker.on_published(&ClusterChange::OfferMade(OfferView {
+                offer_id: OfferId {
+                    epoch: Epoch(1),
+                    number,
+                },
+                framework_id: FrameworkId(0),
+                slave_id: SlaveId(0),
+                role: "*".parse().expect("a role"),
+                resources: resources(text),
+                made_at: Timestamp(1),
+            }));
+            checker.check_published()
+        };
+        assert_eq!(offer(1, "cpus:3"), Ok(()));
+        assert_eq!(offer(2, "cpus:1"), Ok(()));
+        assert_eq!(offer(3, "cpus:0.001").expect_err("too much").id, "W7");
+    }
+}

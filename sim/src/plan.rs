@@ -1,0 +1,233 @@
+//! What a seed stands for: topology, settings, workload and faults, all drawn before the run begins,
+//! so that a fault can be taken out without changing the rest.
+
+use std::time::Duration;
+
+use meros_master_core::Config;
+use meros_proto::resources::Resources;
+
+use crate::fault::{self, Fault};
+use crate::prng::Rng;
+
+/// Roles of workloads; most share everybody's.
+const ROLES: [&str; 4] = ["*", "*", "batch", "web"];
+
+/// Somebody who connects to the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Client {
+    /// The slave at this place in the plan.
+    Slave(usize),
+    /// The framework at this place in the plan.
+    Framework(usize),
+}
+
+/// How the network behaves when nothing is wrong.
+#[derive(Debug, Clone)]
+pub(crate) struct NetworkPlan {
+    pub(crate) latency_min: Duration,
+    pub(crate) latency_max: Duration,
+    /// After so much silence an end takes a connection for dead.
+    pub(crate) idle_timeout: Duration,
+}
+
+/// What a workload framework does.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkloadPlan {
+    /// How many tasks it launches in all its lives.
+    pub(crate) tasks: u32,
+    /// The most tasks in one accept.
+    pub(crate) batch: u32,
+    /// Of a hundred tasks so many run until they are killed.
+    pub(crate) services: u64,
+    /// Of a hundred running tasks so many are killed after a while.
+    pub(crate) kills: u64,
+    /// Of a hundred offers so many are held for a long time, and so many declined.
+    pub(crate) hoards: u64,
+    pub(crate) declines: u64,
+    /// Whether it says that it wants no offers while it has nothing to launch.
+    pub(crate) suppresses: bool,
+    pub(crate) partition_aware: bool,
+    pub(crate) hears_killing: bool,
+    pub(crate) checkpoint: bool,
+    pub(crate) failover_timeout: Duration,
+    /// The longest time between news and what it does about it.
+    pub(crate) thinking: Duration,
+    /// The role of its offers.
+    pub(crate) role: &'static str,
+}
+
+/// What a framework is.
+#[derive(Debug, Clone)]
+pub(crate) enum FrameworkPlan {
+    /// Real work through the SDK's driver.
+    Workload(WorkloadPlan),
+    /// Speaks the protocol without the driver, and badly: so often.
+    Nonsense {
+        /// The mean time between two messages.
+        every: Duration,
+    },
+    /// Comes at the very end and wants everything.
+    Probe,
+}
+
+/// What is drawn from a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) master: Config,
+    pub(crate) network: NetworkPlan,
+    /// The longest a disk takes when nothing is wrong.
+    pub(crate) disk_max: Duration,
+    /// What each slave has.
+    pub(crate) slaves: Vec<Resources>,
+    /// Frameworks; the last is the probe.
+    pub(crate) frameworks: Vec<FrameworkPlan>,
+    /// Faults in the order of their times.
+    pub(crate) faults: Vec<Fault>,
+    /// Until when faults happen; from then on everything heals.
+    pub(crate) safety: Duration,
+    /// By when, counted from the end of the faults, everything must have come to its end.
+    pub(crate) patience: Duration,
+}
+
+impl Plan {
+    /// What `seed` stands for, within these bounds.
+    pub(crate) fn draw(seed: u64, bounds: &Bounds) -> Self {
+        let root = Rng::new(seed);
+        let mut rng = root.fork("plan");
+        let slaves = (0..rng.between(1, bounds.slaves_max))
+            .map(|_| slave_resources(&mut rng))
+            .collect::<Vec<_>>();
+        let workloads = rng.between(1, bounds.frameworks_max);
+        let mut frameworks: Vec<FrameworkPlan> = (0..workloads)
+            .map(|_| FrameworkPlan::Workload(workload(&mut rng, bounds)))
+            .collect();
+        for _ in 0..rng.below(3) {
+            let every = rng.skewed(Duration::from_millis(200), Duration::from_secs(10));
+            frameworks.push(FrameworkPlan::Nonsense { every });
+        }
+        let safety = rng.skewed(Duration::from_secs(20), Duration::from_secs(600));
+        let master = master_config(&mut rng);
+        let network = network(&mut rng);
+        let disk_max = rng.skewed(Duration::from_micros(100), Duration::from_millis(200));
+        let faults = match bounds.faults_max {
+            0 => Vec::new(),
+            max => fault::draw(
+                &mut root.fork("faults"),
+                max,
+                safety,
+                slaves.len(),
+                frameworks.len(),
+            ),
+        };
+        frameworks.push(FrameworkPlan::Probe);
+        // Whoever waits longest: an update is repeated every ten minutes at most (semantics I1), a
+        // lost launch is found by a reconciliation, slaves that stay away are given up.
+        let patience = Duration::from_secs(60 * 60) + master.slave_reregister_timeout * 2;
+        Self {
+            seed,
+            master,
+            network,
+            disk_max,
+            slaves,
+            frameworks,
+            faults,
+            safety,
+            patience,
+        }
+    }
+}
+
+/// How large and how bad a drawn world may be.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// The most slaves. Default 6, at least 1.
+    pub slaves_max: u64,
+    /// The most workload frameworks. Default 4, at least 1.
+    pub frameworks_max: u64,
+    /// The most tasks of one framework. Default 40, at least 1.
+    pub tasks_max: u64,
+    /// The most faults; none at 0. Default 24.
+    pub faults_max: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            slaves_max: 6,
+            frameworks_max: 4,
+            tasks_max: 40,
+            faults_max: 24,
+        }
+    }
+}
+
+fn slave_resources(rng: &mut Rng) -> Resources {
+    let cpus = rng.between(2, 8);
+    let mem = rng.between(1, 8) * 1_024;
+    let ports = match rng.percent(50) {
+        true => ";ports:[31000-31009]",
+        false => "",
+    };
+    format!("cpus:{cpus};mem:{mem};disk:10000{ports}")
+        .parse()
+        .expect("a well-formed text")
+}
+
+fn workload(rng: &mut Rng, bounds: &Bounds) -> WorkloadPlan {
+    let seconds = Duration::from_secs;
+    WorkloadPlan {
+        tasks: u32::try_from(rng.between(1, bounds.tasks_max)).expect("a small bound"),
+        batch: u32::try_from(rng.between(1, 8)).expect("at most 8"),
+        services: *rng.pick(&[0, 10, 50]),
+        kills: *rng.pick(&[0, 10, 50, 100]),
+        hoards: *rng.pick(&[0, 0, 20, 90]),
+        declines: *rng.pick(&[0, 20, 50]),
+        suppresses: rng.percent(50),
+        partition_aware: rng.percent(80),
+        hears_killing: rng.percent(50),
+        checkpoint: rng.percent(75),
+        failover_timeout: match rng.percent(70) {
+            true => seconds(7 * 24 * 3_600),
+            false => rng.skewed(seconds(5), seconds(300)),
+        },
+        thinking: rng.skewed(Duration::from_micros(10), seconds(2)),
+        role: ROLES[rng.index(ROLES.len())],
+    }
+}
+
+fn master_config(rng: &mut Rng) -> Config {
+    let seconds = Duration::from_secs;
+    Config {
+        offer_timeout: rng.skewed(seconds(5), seconds(300)),
+        ping_interval: rng.skewed(seconds(1), seconds(15)),
+        ping_misses_max: u32::try_from(rng.between(2, 5)).expect("at most 5"),
+        slave_reregister_timeout: rng.skewed(seconds(5), seconds(600)),
+        allocation_delay: match rng.percent(25) {
+            true => Duration::ZERO,
+            false => rng.skewed(Duration::from_millis(1), Duration::from_millis(100)),
+        },
+        ..Config::default()
+    }
+}
+
+fn network(rng: &mut Rng) -> NetworkPlan {
+    let latency_min = rng.skewed(Duration::from_micros(50), Duration::from_millis(10));
+    NetworkPlan {
+        latency_min,
+        latency_max: latency_min * u32::try_from(rng.between(2, 50)).expect("at most 50"),
+        idle_timeout: rng.skewed(Duration::from_secs(3), Duration::from_secs(30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_stands_for_one_plan_and_seeds_differ() {
+        let draw = |seed| format!("{:?}", Plan::draw(seed, &Bounds::default()));
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+}

@@ -1,0 +1,223 @@
+//! The end of a run: the faults are over, everything must come to its end, and all that the slaves
+//! have must be on offer again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+use meros_proto::resources::Resources;
+use meros_proto::slave::SlaveState;
+use meros_proto::status::TaskState;
+use meros_sdk_core::{Call, Driver};
+
+use super::framework::Mind;
+use super::{Happening, Node, World};
+use crate::invariants::converged::Unfinished;
+use crate::invariants::{Broken, offers_return};
+
+/// How long services run on after the faults.
+const DRAIN_AFTER: Duration = Duration::from_secs(60);
+const OPERATE_EVERY: Duration = Duration::from_secs(10);
+const WATCH_EVERY: Duration = Duration::from_secs(5);
+/// How long the last framework has to be offered everything: a dial, a subscription, a round.
+const PROBE_TIME: Duration = Duration::from_secs(60);
+/// An offer that has just timed out is made again in a moment.
+const JUDGEMENTS_MAX: u32 = 10;
+const JUDGE_AGAIN: Duration = Duration::from_millis(1_370);
+
+impl World {
+    pub(super) fn heal(&mut self) -> Result<(), Broken> {
+        self.end_faults();
+        self.healed_at = Some(self.now);
+        self.trace.line("the faults are over".to_owned());
+        for at in 0..self.frameworks.len() {
+            if matches!(self.frameworks[at].mind, Mind::Nonsense(_)) {
+                self.retire_framework(at);
+            }
+        }
+        self.after(DRAIN_AFTER, Happening::Drain);
+        self.after(OPERATE_EVERY, Happening::Operate);
+        self.after(WATCH_EVERY, Happening::Watch);
+        Ok(())
+    }
+
+    pub(super) fn drain(&mut self) {
+        for at in 0..self.frameworks.len() {
+            self.drain_framework(at);
+        }
+    }
+
+    /// An operator removes frameworks that nobody has been for a while.
+    pub(super) fn operate(&mut self) -> Result<(), Broken> {
+        let owned: BTreeSet<FrameworkId> = self
+            .frameworks
+            .iter()
+            .filter(|node| !matches!(node.mind, Mind::Nonsense(_)))
+            .filter_map(|node| node.framework_id)
+            .collect();
+        let log = self.master.log().frameworks();
+        let now: Vec<FrameworkId> = log
+            .map(|(id, _)| id)
+            .filter(|id| !owned.contains(id))
+            .collect();
+        let before = std::mem::replace(&mut self.orphans, now.clone());
+        for framework_id in now.into_iter().filter(|id| before.contains(id)) {
+            self.tear_down(framework_id)?;
+        }
+        self.after(OPERATE_EVERY, Happening::Operate);
+        Ok(())
+    }
+
+    pub(super) fn watch(&mut self) -> Result<(), Broken> {
+        let unfinished = self.unfinished();
+        if unfinished.is_empty() {
+            return self.probe();
+        }
+        let healed_at = self.healed_at.expect("watched only after the faults");
+        if self.now.since(healed_at) > self.plan.patience {
+            return unfinished.check_nothing();
+        }
+        self.after(WATCH_EVERY, Happening::Watch);
+        Ok(())
+    }
+
+    /// All others leave, and the last framework comes.
+    fn probe(&mut self) -> Result<(), Broken> {
+        self.trace.line("everything has come to its end".to_owned());
+        for at in 0..self.frameworks.len() {
+            if matches!(self.frameworks[at].mind, Mind::Workload(_)) {
+                self.call(at, vec![Call::Leave])?;
+            }
+        }
+        self.after(
+            Duration::ZERO,
+            Happening::Start(Node::Framework(self.frameworks.len() - 1)),
+        );
+        self.after(PROBE_TIME, Happening::Judge);
+        Ok(())
+    }
+
+    pub(super) fn judge(&mut self) -> Result<(), Broken> {
+        self.judgements += 1;
+        let has = self.present_slaves();
+        let Some(Mind::Probe(probe)) = self.frameworks.last().map(|node| &node.mind) else {
+            unreachable!("the last framework is the probe");
+        };
+        let verdict = offers_return::check_returned(&has, &probe.offered());
+        if verdict.is_err() && self.judgements < JUDGEMENTS_MAX {
+            self.after(JUDGE_AGAIN, Happening::Judge);
+            return Ok(());
+        }
+        self.is_judged = true;
+        verdict?;
+        self.unfinished().check_nothing()
+    }
+
+    fn present_slaves(&self) -> BTreeMap<SlaveId, Resources> {
+        self.slaves
+            .iter()
+            .filter_map(|node| {
+                let identity = node.core.as_ref()?.identity()?;
+                Some((identity.slave_id, node.resources().clone()))
+            })
+            .collect()
+    }
+
+    fn unfinished(&self) -> Unfinished {
+        let mut unfinished = Unfinished::default();
+        let present = self.present_slaves();
+        self.unfinished_slaves(&present, &mut unfinished.others);
+        // A slave that has left without a word is for an operator to declare gone, which is not
+        // built yet: tasks there stay unreachable for ever.
+        let is_given_up = |slave: Option<SlaveId>| {
+            slave.is_some_and(|id| {
+                !present.contains_key(&id) && self.master.log().slave(id).is_some()
+            })
+        };
+        let mut awaited: BTreeSet<(FrameworkId, &TaskId)> = BTreeSet::new();
+        for (at, node) in self.frameworks.iter().enumerate() {
+            let Mind::Workload(worker) = &node.mind else {
+                continue;
+            };
+            let live = || worker.app.live().filter(|(_, it)| !is_given_up(it.slave));
+            unfinished
+                .tasks
+                .extend(live().map(|(task, _)| task.clone()));
+            awaited.extend(
+                node.framework_id
+                    .iter()
+                    .flat_map(|id| live().map(|(task, _)| (*id, task))),
+            );
+            let all = worker.app.live().count();
+            if node.is_over {
+                continue;
+            }
+            if !worker.app.has_launched_all() {
+                unfinished
+                    .others
+                    .push(format!("framework {at} has not launched all its tasks"));
+            }
+            let of_driver = worker
+                .driver
+                .as_ref()
+                .map_or(usize::MAX, Driver::live_tasks);
+            if of_driver > all {
+                unfinished.others.push(format!(
+                    "the driver of framework {at} waits for {of_driver} tasks"
+                ));
+            }
+        }
+        for (at, node) in self.slaves.iter().enumerate() {
+            for (container, key) in node.running() {
+                let ghost = format!("{container} of {} {} on slave {at}", key.0, key.1);
+                match awaited.contains(&(key.0, &key.1)) {
+                    true => unfinished.others.push(ghost),
+                    false => unfinished.ghosts.push(ghost),
+                }
+            }
+        }
+        for (framework, task, state) in self.checks.fits.tasks() {
+            if state != TaskState::Unreachable {
+                unfinished
+                    .others
+                    .push(format!("the master holds {task} of {framework} as {state}"));
+            }
+        }
+        unfinished
+    }
+
+    fn unfinished_slaves(&self, present: &BTreeMap<SlaveId, Resources>, others: &mut Vec<String>) {
+        for (at, node) in self.slaves.iter().enumerate() {
+            let Some(core) = &node.core else {
+                others.push(format!("slave {at} is down"));
+                continue;
+            };
+            if !core.is_registered() {
+                others.push(format!("slave {at} is not registered"));
+            }
+            if core.updates_pending() > 0 {
+                others.push(format!("slave {at} has updates that nobody acknowledges"));
+            }
+            if core.free() != node.resources() {
+                others.push(format!("slave {at} has only {} free", core.free()));
+            }
+        }
+        for (id, state, _) in self.checks.fits.slaves() {
+            let expected = match present.contains_key(&id) {
+                true => SlaveState::Registered,
+                false => SlaveState::Unreachable,
+            };
+            if state != expected {
+                others.push(format!("the master holds {id} as {}", state.name()));
+            }
+        }
+        if !self
+            .master
+            .core
+            .as_ref()
+            .is_some_and(|core| core.is_leading())
+        {
+            others.push("nobody leads".to_owned());
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The world around the cores: one event at a time, in virtual time.
+//!
+//! Absent: decisions about slaves, frameworks, offers and tasks; those are the cores' own.
+
+mod finish;
+mod framework;
+mod master;
+mod network;
+mod slave;
+mod trace;
+mod trouble;
+
+use std::time::Duration;
+
+use meros_proto::time::Timestamp;
+use meros_slave_core::ContainerId;
+
+use crate::clock::START;
+use crate::fault::Memory;
+use crate::invariants::{Broken, Checks};
+use crate::plan::{Client, Plan};
+use crate::prng::Rng;
+use crate::queue::Queue;
+use framework::FrameworkNode;
+use master::MasterNode;
+use network::{End, Link, Message, Network, Way};
+use slave::{ContainerStep, SlaveNode};
+use trace::Trace;
+
+/// Happenings in one run beyond which something spins: a healthy run has far fewer.
+const STEPS_MAX: u64 = 300_000;
+
+/// A process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Node {
+    Master,
+    Slave(usize),
+    Framework(usize),
+}
+
+/// A process and which of its lives; what was meant for an earlier one is void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Life(Node, u32);
+
+/// Something that happens.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A dial reaches the master.
+    Arrive(Link),
+    /// The answer to a dial reaches the client.
+    Answer(Link, bool),
+    Deliver(Link, Way),
+    /// An end notices that its connection is gone.
+    Lost(Link, End),
+    /// An end may have heard nothing for too long.
+    Idle(Link, End),
+    /// A client looks for the master.
+    Dial(Life),
+    /// The deadline of a core.
+    Tick(Life),
+    /// A write to a disk has ended.
+    Written(Life),
+    Container(Life, ContainerId, ContainerStep),
+    /// A framework deals with news.
+    Think(Life),
+    /// A framework acts by itself.
+    Wake(Life),
+    Start(Node),
+    Elect(Life),
+    Fault(usize),
+    /// A fault that lasts is over.
+    Relief(usize),
+    /// The faults are over.
+    Heal,
+    /// Services are stopped from now on.
+    Drain,
+    /// An operator removes frameworks that nobody is any more.
+    Operate,
+    /// Has everything come to its end?
+    Watch,
+    /// The probe has had its time.
+    Judge,
+}
+
+/// A crash that waits for the next event with effects.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crash {
+    effects: usize,
+    down: Duration,
+    memory: Memory,
+}
+
+/// The simulated datacenter.
+#[derive(Debug)]
+pub(crate) struct World {
+    plan: Plan,
+    now: Timestamp,
+    rng: Rng,
+    queue: Queue<Happening>,
+    network: Network,
+    master: MasterNode,
+    slaves: Vec<SlaveNode>,
+    frameworks: Vec<FrameworkNode>,
+    checks: Checks,
+    /// Frameworks that were nobody's when the operator last looked.
+    orphans: Vec<meros_proto::ids::FrameworkId>,
+    healed_at: Option<Timestamp>,
+    judgements: u32,
+    is_judged: bool,
+    trace: Trace,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, lines_max: usize) -> Self {
+        let root = Rng::new(plan.seed);
+        let mut world = Self {
+            now: START,
+            rng: root.fork("world"),
+            queue: Queue::new(),
+            network: Network::new(plan.network.clone(), root.fork("network")),
+            master: MasterNode::new(root.fork("master")),
+            slaves: plan
+                .slaves
+                .iter()
+                .enumerate()
+                .map(|(at, has)| SlaveNode::new(has.clone(), root.fork(&format!("slave{at}"))))
+                .collect(),
+            frameworks: plan
+                .frameworks
+                .iter()
+                .enumerate()
+                .map(|(at, plan)| FrameworkNode::new(at, plan, &root))
+                .collect(),
+            checks: Checks::default(),
+            orphans: Vec::new(),
+            healed_at: None,
+            judgements: 0,
+            is_judged: false,
+            trace: Trace::new(lines_max),
+            plan,
+        };
+        world.schedule_all();
+        world
+    }
+
+    fn schedule_all(&mut self) {
+        self.after(Duration::ZERO, Happening::Start(Node::Master));
+        for slave in 0..self.slaves.len() {
+            let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(2));
+            self.after(wait, Happening::Start(Node::Slave(slave)));
+        }
+        // The last is the probe, which comes at the end.
+        for framework in 0..self.frameworks.len() - 1 {
+            let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(5));
+            self.after(wait, Happening::Start(Node::Framework(framework)));
+        }
+        for at in 0..self.plan.faults.len() {
+            let when = self.plan.faults[at].at;
+            self.after(when, Happening::Fault(at));
+        }
+        self.after(self.plan.safety, Happening::Heal);
+    }
+
+    fn after(&mut self, wait: Duration, what: Happening) {
+        self.queue.push(self.now.after(wait), what);
+    }
+
+    /// Runs until the end of everything.
+    pub(crate) fn run(&mut self) -> Result<(), Broken> {
+        while let Some((at, what)) = self.queue.pop() {
+            self.now = at;
+            let steps = self.trace.step(at, &what);
+            if steps > STEPS_MAX {
+                let what = format!("{steps} happenings in one run");
+                return Err(Broken { id: "W10", what });
+            }
+            self.happen(what)?;
+            if self.is_judged {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many things have happened.
+    pub(crate) fn steps(&self) -> u64 {
+        self.trace.steps()
+    }
+
+    /// The same for runs in which the same happened.
+    pub(crate) fn hash(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    /// The last lines, if they are kept.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.trace.lines()
+    }
+
+    /// When it is, since the beginning.
+    pub(crate) fn elapsed(&self) -> Duration {
+        crate::clock::elapsed(self.now)
+    }
+
+    fn happen(&mut self, what: Happening) -> Result<(), Broken> {
+        match what {
+            Happening::Arrive(link) => self.on_arrive(link)?,
+            Happening::Answer(link, stands) => {
+                if let Some(client) = self.network.answer(link, stands) {
+                    self.on_answer(client, link, stands)?;
+                }
+            }
+            Happening::Deliver(link, way) => {
+                if let Some((client, message)) = self.network.receive(link, way, self.now) {
+                    self.trace.message(client, &message);
+                    self.on_message(client, link, message)?;
+                }
+            }
+            Happening::Lost(link, end) => self.on_lost(link, end)?,
+            Happening::Idle(link, end) => {
+                if self.network.is_idle(link, end, self.now) {
+                    self.network.break_off(link, self.now, &mut self.queue);
+                    self.on_lost(link, end)?;
+                }
+            }
+            Happening::Dial(life) if self.lives(life) => self.dial(life.0),
+            Happening::Tick(life) if self.lives(life) => self.on_tick(life.0)?,
+            Happening::Written(life) if self.lives(life) => self.on_written(life.0)?,
+            Happening::Container(Life(Node::Slave(slave), life), container, step) => {
+                if self.lives(Life(Node::Slave(slave), life)) {
+                    self.on_container(slave, container, step)?;
+                }
+            }
+            Happening::Think(life) if self.lives(life) => self.on_think(life.0)?,
+            Happening::Wake(life) if self.lives(life) => self.on_wake(life.0)?,
+            Happening::Start(node) => self.start(node)?,
+            Happening::Elect(life) if self.lives(life) => self.elect()?,
+            Happening::Fault(at) => self.on_fault(at)?,
+            Happening::Relief(at) => self.on_relief(at),
+            Happening::Heal => self.heal()?,
+            Happening::Drain => self.drain(),
+            Happening::Operate => self.operate()?,
+            Happening::Watch => self.watch()?,
+            Happening::Judge => self.judge()?,
+            // Of an earlier life.
+            Happening::Dial(_)
+            | Happening::Tick(_)
+            | Happening::Written(_)
+            | Happening::Container(..)
+            | Happening::Think(_)
+            | Happening::Wake(_)
+            | Happening::Elect(_) => {}
+        }
+        Ok(())
+    }
+
+    fn lives(&self, Life(node, life): Life) -> bool {
+        match node {
+            Node::Master => self.master.core.is_some() && self.master.life == life,
+            Node::Slave(at) => self.slaves[at].core.is_some() && self.slaves[at].life == life,
+            Node::Framework(at) => self.frameworks[at].is_up && self.frameworks[at].life == life,
+        }
+    }
+
+    fn start(&mut self, node: Node) -> Result<(), Broken> {
+        match node {
+            Node::Master => self.start_master(),
+            Node::Slave(slave) => self.start_slave(slave)?,
+            Node::Framework(framework) => self.start_framework(framework)?,
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self, node: Node) -> Result<(), Broken> {
+        match node {
+            Node::Master => self.tick_master(),
+            Node::Slave(slave) => self.tick_slave(slave),
+            Node::Framework(framework) => self.tick_framework(framework),
+        }
+    }
+
+    fn on_written(&mut self, node: Node) -> Result<(), Broken> {
+        match node {
+            Node::Master => self.on_log_written(),
+            Node::Slave(slave) => self.on_checkpoint_written(slave),
+            Node::Framework(_) => Ok(()),
+        }
+    }
+
+    fn dial(&mut self, node: Node) {
+        match node {
+            Node::Slave(slave) if self.slaves[slave].link.is_none() => {
+                let client = Client::Slave(slave);
+                let link = self.network.dial(client, self.now, &mut self.queue);
+                self.slaves[slave].link = Some(link);
+            }
+            Node::Framework(framework) if self.frameworks[framework].link.is_none() => {
+                let client = Client::Framework(framework);
+                let link = self.network.dial(client, self.now, &mut self.queue);
+                self.frameworks[framework].link = Some(link);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_answer(&mut self, client: Client, link: Link, stands: bool) -> Result<(), Broken> {
+        match client {
+            Client::Slave(slave) => self.on_slave_answer(slave, link, stands),
+            Client::Framework(framework) => self.on_framework_answer(framework, link, stands),
+        }
+    }
+
+    fn on_message(&mut self, client: Client, link: Link, message: Message) -> Result<(), Broken> {
+        match (client, message) {
+            (_, Message::FromSlave(message)) => self.on_from_slave(link, message),
+            (_, Message::FromFramework(message)) => self.on_from_framework(link, message),
+            (Client::Slave(slave), Message::ToSlave(message)) => {
+                self.on_to_slave(slave, link, message)
+            }
+            (Client::Framework(framework), Message::ToFramework(message)) => {
+                self.on_to_framework(framework, link, message)
+            }
+            (_, Message::EndUp) => self.on_lost(link, End::Master),
+            (_, Message::EndDown) => self.on_lost(link, End::Client),
+            (_, Message::ToSlave(_) | Message::ToFramework(_)) => Ok(()),
+        }
+    }
+
+    fn on_lost(&mut self, link: Link, end: End) -> Result<(), Broken> {
+        let client = self.network.client(link);
+        if client.is_some() {
+            self.network.forget(link, end);
+        }
+        match end {
+            End::Master => self.on_master_lost(link),
+            End::Client => {
+                // Whose it was is known to the client even if the network has forgotten it.
+                if let Some(slave) = self.slaves.iter().position(|it| it.link == Some(link)) {
+                    self.on_slave_lost(slave, link)?;
+                }
+                if let Some(at) = self.frameworks.iter().position(|it| it.link == Some(link)) {
+                    self.on_framework_lost(at)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Connections between clients (slaves, frameworks) and the master: latency, order inside one
+//! connection, breaks that lose the end of what is under way, partitions that hold messages up.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::message::slave::MasterToSlave;
+use meros_proto::time::Timestamp;
+
+use super::Happening;
+use crate::plan::{Client, NetworkPlan};
+use crate::prng::Rng;
+use crate::queue::Queue;
+
+/// A connection; the cores on both ends know it by this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Link(pub(crate) u64);
+
+/// One direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Way {
+    /// To the master.
+    Up,
+    /// To the client.
+    Down,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Client,
+    Master,
+}
+
+/// What travels.
+#[derive(Debug, Clone)]
+pub(crate) enum Message {
+    FromSlave(SlaveToMaster),
+    FromFramework(FrameworkToMaster),
+    ToSlave(MasterToSlave),
+    ToFramework(MasterToFramework),
+    /// The client has closed the connection.
+    EndUp,
+    /// The master has closed the connection.
+    EndDown,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// With the time of arrival, in order.
+    under_way: VecDeque<(Timestamp, Message)>,
+    last: Timestamp,
+    /// Waits for a partition to end.
+    is_held: bool,
+    /// What would arrive from then on is lost.
+    cut: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    up: Lane,
+    down: Lane,
+    /// Whether the ends still take it for alive.
+    client_open: bool,
+    master_open: bool,
+    /// Nothing that is sent any more arrives.
+    is_broken: bool,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(crate) struct Network {
+    plan: NetworkPlan,
+    rng: Rng,
+    connections: BTreeMap<Link, Connection>,
+    /// Partitions: since when a direction of a client is blocked.
+    blocked: BTreeMap<(Client, Way), Timestamp>,
+    last: u64,
+}
+
+impl Network {
+    pub(crate) fn new(plan: NetworkPlan, rng: Rng) -> Self {
+        Self {
+            plan,
+            rng,
+            connections: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    fn latency(&mut self) -> Duration {
+        self.rng
+            .skewed(self.plan.latency_min, self.plan.latency_max)
+    }
+
+    /// A client dials; `Happening::Arrive` follows at the master, or `Happening::Answer` says no.
+    pub(crate) fn dial(
+        &mut self,
+        client: Client,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) -> Link {
+        self.last += 1;
+        let link = Link(self.last);
+        let lane = || Lane {
+            under_way: VecDeque::new(),
+            last: now,
+            is_held: false,
+            cut: None,
+        };
+        let connection = Connection {
+            client,
+            up: lane(),
+            down: lane(),
+            client_open: true,
+            master_open: false,
+            is_broken: false,
+        };
+        self.connections.insert(link, connection);
+        let at = now.after(self.latency());
+        queue.push(at, Happening::Arrive(link));
+        link
+    }
+
+    /// The master takes the connection, or nobody is there. True if it stands.
+    pub(crate) fn arrive(
+        &mut self,
+        link: Link,
+        master_is_up: bool,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) -> Option<Client> {
+        let connection = self.connections.get_mut(&link)?;
+        let client = connection.client;
+        let is_cut_off = [Way::Up, Way::Down]
+            .into_iter()
+            .any(|way| self.blocked.contains_key(&(client, way)));
+        let stands = connection.client_open && master_is_up && !is_cut_off;
+        connection.master_open = stands;
+        let wait = match is_cut_off {
+            true => self.plan.idle_timeout,
+            false => self.latency(),
+        };
+        let at = now.after(wait);
+        if stands {
+            // The answer is the first that the client hears on it.
+            self.connections.get_mut(&link)?.down.last = at;
+        }
+        queue.push(at, Happening::Answer(link, stands));
+        stands.then_some(client)
+    }
+
+    /// The client hears that the connection stands, or that it does not; None if it has given up.
+    pub(crate) fn answer(&mut self, link: Link, stands: bool) -> Option<Client> {
+        let connection = self.connections.get(&link)?;
+        let client = connection.client;
+        let waits = connection.client_open;
+        if !stands {
+            self.connections.remove(&link);
+        }
+        waits.then_some(client)
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        link: Link,
+        way: Way,
+        message: Message,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        let latency = self.latency();
+        let Some(connection) = self.connections.get_mut(&link) else {
+            return;
+        };
+        let is_open = match way {
+            Way::Up => connection.client_open,
+            Way::Down => connection.master_open,
+        };
+        if !is_open || connection.is_broken {
+            return;
+        }
+        let lane = connection.lane(way);
+        lane.last = lane.last.max(now.after(latency));
+        lane.under_way.push_back((lane.last, message));
+        queue.push(lane.last, Happening::Deliver(link, way));
+    }
+
+    /// What arrives now, and whose connection it is.
+    pub(crate) fn receive(
+        &mut self,
+        link: Link,
+        way: Way,
+        now: Timestamp,
+    ) -> Option<(Client, Message)> {
+        let connection = self.connections.get_mut(&link)?;
+        let client = connection.client;
+        let is_open = match way {
+            Way::Up => connection.master_open,
+            Way::Down => connection.client_open,
+        };
+        let is_blocked = self.blocked.contains_key(&(client, way));
+        let lane = connection.lane(way);
+        if !is_open || lane.cut.is_some_and(|cut| cut <= now) {
+            lane.under_way.clear();
+            return None;
+        }
+        lane.is_held |= is_blocked;
+        if lane.is_held {
+            return None;
+        }
+        lane.under_way
+            .pop_front_if(|(at, _)| *at <= now)
+            .map(|(_, message)| (client, message))
+    }
+
+    /// An end closes after what it has sent; the other hears of it in order.
+    pub(crate) fn close(
+        &mut self,
+        link: Link,
+        end: End,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        let (way, message) = match end {
+            End::Client => (Way::Up, Message::EndUp),
+            End::Master => (Way::Down, Message::EndDown),
+        };
+        self.send(link, way, message, now, queue);
+        // The client forgets at once. What reaches the master before it knows of its own closing
+        // still reaches its core.
+        match end {
+            End::Client => drop(self.forget(link, end)),
+            End::Master => queue.push(
+                now.after(Duration::from_millis(1)),
+                Happening::Lost(link, end),
+            ),
+        }
+    }
+
+    /// An end has no use for the connection any more; true if it had until now.
+    pub(crate) fn forget(&mut self, link: Link, end: End) -> bool {
+        let Some(connection) = self.connections.get_mut(&link) else {
+            return false;
+        };
+        let open = match end {
+            End::Client => &mut connection.client_open,
+            End::Master => &mut connection.master_open,
+        };
+        let was_open = std::mem::take(open);
+        if !connection.client_open && !connection.master_open {
+            self.connections.remove(&link);
+        }
+        was_open
+    }
+
+    pub(crate) fn client(&self, link: Link) -> Option<Client> {
+        self.connections.get(&link).map(|it| it.client)
+    }
+
+    /// The connection breaks: what is under way arrives up to some point, and the ends notice at
+    /// different times, up to the idle timeout later.
+    pub(crate) fn break_off(&mut self, link: Link, now: Timestamp, queue: &mut Queue<Happening>) {
+        let idle = self.plan.idle_timeout;
+        let waits = [0, 1].map(|_| match self.rng.percent(50) {
+            true => self.latency(),
+            false => self.rng.duration(Duration::ZERO, idle),
+        });
+        let cuts = waits.map(|wait| now.after(self.rng.duration(Duration::ZERO, wait)));
+        let Some(connection) = self.connections.get_mut(&link) else {
+            return;
+        };
+        connection.is_broken = true;
+        connection.down.cut = Some(cuts[0]);
+        connection.up.cut = Some(cuts[1]);
+        queue.push(now.after(waits[0]), Happening::Lost(link, End::Client));
+        queue.push(now.after(waits[1]), Happening::Lost(link, End::Master));
+    }
+
+    /// The process at an end dies: it sends nothing more, and the other end notices later.
+    pub(crate) fn die(
+        &mut self,
+        link: Link,
+        end: End,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        let wait = match self.rng.percent(50) {
+            true => self.latency(),
+            false => self.rng.duration(Duration::ZERO, self.plan.idle_timeout),
+        };
+        let cut = now.after(self.rng.duration(Duration::ZERO, wait));
+        if let Some(connection) = self.connections.get_mut(&link) {
+            connection.is_broken = true;
+            let (way, other) = match end {
+                End::Client => (Way::Up, End::Master),
+                End::Master => (Way::Down, End::Client),
+            };
+            connection.lane(way).cut.get_or_insert(cut);
+            queue.push(now.after(wait), Happening::Lost(link, other));
+            self.forget(link, end);
+        }
+    }
+
+    /// Open connections of one client, or of all.
+    pub(crate) fn links_of(&self, client: Option<Client>) -> Vec<Link> {
+        let of_it = |it: &&Connection| client.is_none_or(|client| client == it.client);
+        self.connections
+            .iter()
+            .filter(|(_, it)| of_it(it))
+            .map(|(link, _)| *link)
+            .collect()
+    }
+
+    /// A partition begins: nothing more passes this way; connections die of silence.
+    pub(crate) fn block(
+        &mut self,
+        client: Client,
+        way: Way,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        self.blocked.entry((client, way)).or_insert(now);
+        let end = match way {
+            Way::Up => End::Master,
+            Way::Down => End::Client,
+        };
+        for link in self.links_of(Some(client)) {
+            queue.push(
+                now.after(self.plan.idle_timeout),
+                Happening::Idle(link, end),
+            );
+        }
+    }
+
+    /// Whether an end has heard nothing for the idle timeout.
+    pub(crate) fn is_idle(&self, link: Link, end: End, now: Timestamp) -> bool {
+        let way = match end {
+            End::Master => Way::Up,
+            End::Client => Way::Down,
+        };
+        let since = self
+            .client(link)
+            .and_then(|client| self.blocked.get(&(client, way)));
+        since.is_some_and(|since| now.since(*since) >= self.plan.idle_timeout)
+    }
+
+    /// A partition ends: what was held up arrives, in its order.
+    pub(crate) fn unblock(
+        &mut self,
+        client: Client,
+        way: Way,
+        now: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        self.blocked.remove(&(client, way));
+        for link in self.links_of(Some(client)) {
+            let at = now.after(self.latency());
+            let Some(connection) = self.connections.get_mut(&link) else {
+                continue;
+            };
+            let lane = connection.lane(way);
+            if !std::mem::take(&mut lane.is_held) {
+                continue;
+            }
+            for (arrives, _) in &mut lane.under_way {
+                *arrives = at.max(*arrives);
+                queue.push(*arrives, Happening::Deliver(link, way));
+            }
+            lane.last = lane.last.max(at);
+        }
+    }
+
+    /// All partitions end.
+    pub(crate) fn heal(&mut self, now: Timestamp, queue: &mut Queue<Happening>) {
+        let blocked: Vec<(Client, Way)> = self.blocked.keys().copied().collect();
+        for (client, way) in blocked {
+            self.unblock(client, way, now, queue);
+        }
+    }
+}
+
+impl Connection {
+    fn lane(&mut self, way: Way) -> &mut Lane {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+}
