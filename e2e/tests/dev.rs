@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meros_e2e::cgroups::CgroupRoot;
@@ -17,7 +18,7 @@ const SLOW: Duration = Duration::from_secs(60);
 /// A running `meros dev` in a folder of its own.
 struct Dev {
     child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     cgroups: CgroupRoot,
     master: String,
     identity: String,
@@ -25,16 +26,14 @@ struct Dev {
 
 impl Dev {
     fn start(word: &str) -> Self {
-        Self::start_in(
-            TempDir::with_prefix("meros-dev-").expect("a temp folder"),
-            word,
-        )
+        let dir = TempDir::with_prefix("meros-dev-").expect("a temp folder");
+        Self::start_in(Arc::new(dir), word)
     }
 
-    fn start_in(dir: TempDir, word: &str) -> Self {
+    fn start_in(dir: Arc<TempDir>, word: &str) -> Self {
         let cgroups = CgroupRoot::new(word);
         let mut child = meros()
-            .args(["dev", "--slaves=2", "--port=0"])
+            .args(["dev", "--slaves=2", "--port=0", "--end-with-parent"])
             .args(["--dir", dir.path().to_str().expect("temp folders are text")])
             .args(["--cgroup-root", cgroups.name()])
             .stdout(Stdio::piped())
@@ -90,17 +89,26 @@ impl Dev {
     }
 
     /// Ctrl-C, and waits for the end.
-    fn interrupt(mut self) -> (i32, TempDir, CgroupRoot) {
+    fn interrupt(&mut self) -> i32 {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pids are small"));
-        kill(pid, Signal::SIGINT).expect("it is our child");
+        kill(pid, Signal::SIGINT).expect("it is our child and not reaped yet");
         let status = self.child.wait().expect("it is our child");
-        (status.code().unwrap_or(-1), self.dir, self.cgroups)
+        status.code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // A failed test leaves nothing running either.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.interrupt();
+        }
     }
 }
 
 #[test]
 fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
-    let dev = Dev::start("tour");
+    let mut dev = Dev::start("tour");
 
     let ran = dev.meros(&["run", "--", "echo", "hello from a task"]);
     assert_eq!(
@@ -182,15 +190,14 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
         second.stderr
     );
 
-    let (code, dir, cgroups) = dev.interrupt();
-    assert_eq!(code, 0);
+    assert_eq!(dev.interrupt(), 0);
     assert_eq!(
-        Dev::processes(dir.path()),
+        Dev::processes(dev.dir.path()),
         Vec::<String>::new(),
         "processes are left"
     );
     assert_eq!(
-        cgroups.groups(),
+        dev.cgroups.groups(),
         Vec::<std::path::PathBuf>::new(),
         "control groups are left"
     );
@@ -198,7 +205,7 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
 
 #[test]
 fn dev_goes_on_where_it_was() {
-    let dev = Dev::start("resume");
+    let mut dev = Dev::start("resume");
     let ids = |dev: &Dev| -> Vec<String> {
         let slaves = dev.json(&["slaves", "-o", "json"]);
         let rows = slaves.as_array().expect("a list").iter();
@@ -206,10 +213,11 @@ fn dev_goes_on_where_it_was() {
             .collect()
     };
     let before = ids(&dev);
-    let (code, dir, _) = dev.interrupt();
-    assert_eq!(code, 0);
-    let dev = Dev::start_in(dir, "resume2");
+    assert_eq!(dev.interrupt(), 0);
+    let dir = Arc::clone(&dev.dir);
+    drop(dev);
+    let mut dev = Dev::start_in(dir, "resume2");
     assert_eq!(ids(&dev), before, "the slaves came back as others");
     assert_eq!(dev.meros(&["run", "--", "true"]).code, 0);
-    assert_eq!(dev.interrupt().0, 0);
+    assert_eq!(dev.interrupt(), 0);
 }
