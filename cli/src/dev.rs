@@ -321,8 +321,9 @@ fn spawn(args: &[String], log: &Path) -> Result<Child, CliError> {
         open().map_err(|error| failed("open a log", error))?,
         open().map_err(|error| failed("open a log", error))?,
     );
-    let program = std::env::current_exe().map_err(|error| failed("find this program", error))?;
-    tokio::process::Command::new(program)
+    // This very program, also when an upgrade has replaced its file meanwhile.
+    tokio::process::Command::new("/proc/self/exe")
+        .arg0("meros")
         .args(args)
         .arg("--end-with-parent")
         .stdin(Stdio::null())
@@ -462,7 +463,11 @@ async fn supervise(daemons: &mut [Daemon], stop: &mut Stop) -> Result<(), CliErr
             if pause(RESTART_DELAY, stop).await {
                 return Ok(());
             }
-            daemon.child = spawn(&daemon.args, &daemon.log)?;
+            match spawn(&daemon.args, &daemon.log) {
+                Ok(child) => daemon.child = child,
+                // The dead child is still there: the next round counts this as a restart, too.
+                Err(error) => eprintln!("{error}"),
+            }
         }
     }
 }

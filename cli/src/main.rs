@@ -1,7 +1,7 @@
 //! `meros`: the one binary. A datacenter on one machine (`meros dev`), its daemons
 //! (`meros master`, `meros slave`), and everything an operator types.
 //!
-//! One file per subcommand; this one only wires them. Exit codes: [`exit::Exit`](crate::exit::Exit).
+//! One file per subcommand; this one only wires them. Exit codes: [`exit::Exit`].
 
 mod ca;
 mod client;

@@ -4,7 +4,7 @@
 mod output;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
@@ -35,6 +35,8 @@ const INSTANCES_MAX: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The code of `timeout(1)` for a time-out.
 const TIMED_OUT: u8 = 124;
+/// The code of a shell for a program that SIGPIPE ended: nobody reads the output any more.
+const READER_LEFT: u8 = 141;
 
 /// What `meros run` takes.
 #[derive(Debug, clap::Args)]
@@ -123,6 +125,8 @@ struct Run {
     best_shortfall: Option<String>,
     outputs: Outputs,
     stopping: bool,
+    /// Since when there has been no subscription.
+    away_since: Instant,
 }
 
 impl Run {
@@ -149,6 +153,7 @@ impl Run {
             best_shortfall: None,
             outputs,
             stopping: false,
+            away_since: Instant::now(),
         })
     }
 
@@ -190,6 +195,7 @@ impl Run {
         };
         tokio::pin!(patience, timeout);
         let mut timed_out = false;
+        let mut reader_left = false;
         while !self.is_done() {
             tokio::select! {
                 news = events.next() => match news {
@@ -201,6 +207,10 @@ impl Run {
                     patience.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(3_600));
                 }
                 () = stop.next() => self.on_stop(&handle),
+                () = self.outputs.reader_left(), if !reader_left => {
+                    reader_left = true;
+                    self.on_stop(&handle);
+                }
                 () = &mut timeout, if !timed_out => {
                     timed_out = true;
                     self.explain_waiting();
@@ -215,10 +225,10 @@ impl Run {
             // The master closes the connection; its drain need not be waited for.
             while !matches!(events.next().await, None | Some(News::Ended(_))) {}
         }
-        Ok(if timed_out {
-            Exit::Code(TIMED_OUT)
-        } else {
-            self.exit()
+        Ok(match (timed_out, reader_left) {
+            (true, _) => Exit::Code(TIMED_OUT),
+            (false, true) => Exit::Code(READER_LEFT),
+            (false, false) => self.exit(),
         })
     }
 
@@ -244,7 +254,9 @@ impl Run {
 
     fn on_news(&mut self, news: News, handle: &Handle) -> Result<(), CliError> {
         match news {
-            News::Subscribed { framework_id, .. } => self.framework_id = Some(framework_id),
+            News::Subscribed { framework_id, .. } => {
+                self.framework_id = Some(framework_id);
+            }
             News::Offers(offers) => self.on_offers(&offers, handle),
             News::Update(status) => self.on_update(&status, handle),
             News::Refused { call, refusal } => eprintln!("meros: {call} was refused: {refusal}"),
@@ -255,11 +267,18 @@ impl Run {
                          `meros dev`, or say where the masters are with --master or MEROS_MASTER."
                     )));
                 }
+                if self.framework_id.is_some() && self.away_since.elapsed() > FAILOVER_TIMEOUT {
+                    return Err(CliError::unreachable(format!(
+                        "no master could be reached for {FAILOVER_TIMEOUT:?}: {why}.\nWhat was \
+                         launched has ended by now, or ends when a master is back."
+                    )));
+                }
                 if attempts > 1 {
                     eprintln!("meros: no master can be reached: {why}; trying again");
                 }
             }
             News::Disconnected { why } => {
+                self.away_since = Instant::now();
                 eprintln!("meros: the connection to the master broke ({why}); coming back");
             }
             News::SlaveLost(slave) => eprintln!("meros: slave {slave} is lost"),
@@ -400,6 +419,10 @@ impl Run {
             .filter(|one| matches!(one, Instance::Waiting))
             .count();
         if waiting > 0 {
+            if self.framework_id.is_none() {
+                eprintln!("meros: no master has answered yet: check --master and MEROS_MASTER");
+                return;
+            }
             let why = self.best_shortfall.take().unwrap_or_else(|| {
                 "no offer has come: `meros slaves` shows what there is, `meros offers` who holds it".to_owned()
             });

@@ -130,6 +130,27 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
         ran.stderr
     );
 
+    // As in `meros run -- yes | head`: the task ends with its reader.
+    let mut endless = meros()
+        .env("MEROS_MASTER", &dev.master)
+        .env("MEROS_IDENTITY", &dev.identity)
+        .args(["run", "--", "yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary was found");
+    drop(
+        BufReader::new(endless.stdout.take().expect("piped above"))
+            .lines()
+            .next(),
+    );
+    let mut code = None;
+    eventually("meros run ends with its reader", SLOW, || {
+        code = endless.try_wait().expect("it is our child");
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|status| status.code()), Some(141));
+
     let slaves = dev.json(&["slaves", "--output", "json"]);
     assert_eq!(slaves.as_array().map(Vec::len), Some(2));
 

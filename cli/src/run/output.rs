@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, TaskId};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
@@ -33,6 +34,7 @@ pub(crate) struct Outputs {
     enabled: bool,
     followed: BTreeSet<TaskId>,
     running: JoinSet<()>,
+    reader_left: Arc<Notify>,
 }
 
 impl Outputs {
@@ -48,6 +50,7 @@ impl Outputs {
             enabled,
             followed: BTreeSet::new(),
             running: JoinSet::new(),
+            reader_left: Arc::new(Notify::new()),
         }
     }
 
@@ -59,6 +62,7 @@ impl Outputs {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let (client, task, place) = (Arc::clone(&self.client), task.clone(), place.clone());
             let prefix = self.prefixed.then(|| format!("[{task}] "));
+            let reader_left = Arc::clone(&self.reader_left);
             self.running.spawn_blocking(move || {
                 let source = LogSource {
                     client: &client,
@@ -71,7 +75,13 @@ impl Outputs {
                     prefix,
                     rest: Vec::new(),
                 };
-                let copied = source.copy(true, |bytes| lines.write(stream, bytes));
+                let copied = source.copy(true, |bytes| {
+                    lines.write(stream, bytes).inspect_err(|error| {
+                        if error.kind() == std::io::ErrorKind::BrokenPipe {
+                            reader_left.notify_one();
+                        }
+                    })
+                });
                 let copied = copied.and_then(|()| {
                     lines
                         .end(stream)
@@ -82,6 +92,11 @@ impl Outputs {
                 }
             });
         }
+    }
+
+    /// Waits until nobody reads our own output any more, as in `meros run -- yes | head`.
+    pub(crate) async fn reader_left(&self) {
+        self.reader_left.notified().await;
     }
 
     /// Waits until all is shown that the tasks wrote.

@@ -47,6 +47,14 @@ impl ApiError {
         )
     }
 
+    pub(super) fn cross_site() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "cross_site",
+            "orders from web pages are refused: use the command line or a client without an Origin header",
+        )
+    }
+
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid", message)
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -100,7 +100,11 @@ fn router(api: Arc<Api>) -> Router {
 
 /// Around every request: room, time, count.
 async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    // There is no authentication, and any page that an operator opens could post to loopback.
+    let is_cross_site =
+        request.method() != Method::GET && request.headers().contains_key(header::ORIGIN);
     let response = match api.room.try_acquire() {
+        Ok(_) if is_cross_site => ApiError::cross_site().into_response(),
         Ok(_place) => match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 ApiError::body_too_large(BODY_BYTES_MAX).into_response()

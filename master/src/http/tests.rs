@@ -154,6 +154,10 @@ impl Site {
         let response = match method {
             "GET" => agent.get(&url).call(),
             "POST" => agent.post(&url).send_empty(),
+            "POST from a web page" => agent
+                .post(&url)
+                .header("origin", "http://evil.example")
+                .send_empty(),
             body => agent.post(&url).send(body),
         };
         let mut response = response.unwrap();
@@ -283,6 +287,18 @@ fn filters_are_applied_and_misspelt_ones_refused() {
     ] {
         site.refused("GET", &format!("/api/v1/{query}"), 400, "invalid");
     }
+}
+
+#[test]
+fn a_web_page_cannot_give_orders() {
+    let site = Site::leading();
+    let path = "/api/v1/frameworks/F0/teardown";
+    site.refused("POST from a web page", path, 403, "cross_site");
+    assert_eq!(
+        site.ask("POST", path).0,
+        202,
+        "the framework was not harmed"
+    );
 }
 
 #[test]
