@@ -129,25 +129,24 @@ fn five_thousand_tasks_on_four_slaves_end_exactly_once_each() {
 fn a_framework_killed_and_restarted_loses_and_repeats_nothing() {
     let cluster = cluster("fwkill");
     let dir = tempfile::tempdir().expect("a temp folder");
-    let tasks = TASKS / 5;
     for round in 1..=3 {
-        let mut burst = Burst::start(&cluster, dir.path(), tasks);
+        let mut burst = Burst::start(&cluster, dir.path(), TASKS);
         eventually("some tasks have ended", PATIENCE, || {
-            burst.ended() >= round * tasks / 5
+            burst.ended() >= round * TASKS / 5
         });
         burst.kill();
     }
-    Burst::start(&cluster, dir.path(), tasks).finish();
+    Burst::start(&cluster, dir.path(), TASKS).finish();
     // A launch that was written down and not sent before the kill is answered as unknown or gone.
     let allowed = ["TASK_FINISHED", "TASK_UNKNOWN", "TASK_GONE", "TASK_DROPPED"];
-    assert_each_ended_once(dir.path(), tasks, &allowed);
+    assert_each_ended_once(dir.path(), TASKS, &allowed);
     let finished = journal(dir.path())
         .values()
         .filter(|ends| ends[0] == "TASK_FINISHED")
         .count();
     assert!(
-        finished >= tasks - 3 * 4 * 40,
-        "only {finished} of {tasks} finished"
+        finished >= TASKS - 3 * 4 * 40,
+        "only {finished} of {TASKS} finished"
     );
 }
 
@@ -155,11 +154,10 @@ fn a_framework_killed_and_restarted_loses_and_repeats_nothing() {
 fn a_master_killed_and_restarted_loses_and_repeats_nothing() {
     let mut cluster = cluster("masterkill");
     let dir = tempfile::tempdir().expect("a temp folder");
-    let tasks = TASKS / 5;
-    let burst = Burst::start(&cluster, dir.path(), tasks);
+    let burst = Burst::start(&cluster, dir.path(), TASKS);
     for round in 1..=3 {
         eventually("some tasks have ended", PATIENCE, || {
-            burst.ended() >= round * tasks / 5
+            burst.ended() >= round * TASKS / 5
         });
         cluster.master.kill();
         cluster.master.start();
@@ -167,14 +165,14 @@ fn a_master_killed_and_restarted_loses_and_repeats_nothing() {
     burst.finish();
     // A launch on its way to the killed master is dropped or unknown to its successor.
     let allowed = ["TASK_FINISHED", "TASK_UNKNOWN", "TASK_GONE", "TASK_DROPPED"];
-    assert_each_ended_once(dir.path(), tasks, &allowed);
+    assert_each_ended_once(dir.path(), TASKS, &allowed);
     let finished = journal(dir.path())
         .values()
         .filter(|ends| ends[0] == "TASK_FINISHED")
         .count();
     assert!(
-        finished >= tasks - 3 * 4 * 40,
-        "only {finished} of {tasks} finished"
+        finished >= TASKS - 3 * 4 * 40,
+        "only {finished} of {TASKS} finished"
     );
     cluster.await_registered(4);
 }
