@@ -150,9 +150,9 @@ impl Actions {
         self.calls.push(Call::Suppress { roles });
     }
 
-    /// Acknowledges an update; only with [`Acknowledge::Manual`].
+    /// Acknowledges an update, with or without an update id; only with [`Acknowledge::Manual`].
     pub fn acknowledge(&mut self, status: &TaskStatus) {
-        self.calls.extend(acknowledgement(status));
+        self.calls.push(acknowledgement(status));
     }
 
     /// Asks what became of tasks; see [`Handle::reconcile`](crate::Handle::reconcile).
@@ -203,7 +203,7 @@ pub async fn run(
     loop {
         while let Some(news) = shell.pop_news() {
             let acknowledge = match (config.acknowledge, &news) {
-                (Acknowledge::Automatic, News::Update(status)) => acknowledgement(status),
+                (Acknowledge::Automatic, News::Update(status)) => Some(acknowledgement(status)),
                 _ => None,
             };
             let mut actions = Actions::default();

@@ -103,19 +103,19 @@ impl Events {
             return None;
         };
         if let (Acknowledge::Automatic, News::Update(status)) = (self.acknowledge, &news) {
-            self.due = acknowledgement(status);
+            self.due = Some(acknowledgement(status));
         }
         Some(news)
     }
 }
 
-/// The call that acknowledges an update; none if it needs no acknowledgement.
-pub(crate) fn acknowledgement(status: &TaskStatus) -> Option<Call> {
-    Some(Call::Acknowledge {
+/// The call that acknowledges an update.
+pub(crate) fn acknowledgement(status: &TaskStatus) -> Call {
+    Call::Acknowledge {
         slave_id: status.slave_id,
         task_id: status.task_id.clone(),
-        update_id: status.update_id?,
-    })
+        update_id: status.update_id,
+    }
 }
 
 /// Acts for the framework. Cheap to clone; usable from any thread; never blocks.
@@ -181,15 +181,12 @@ impl Handle {
         self.call(Call::Suppress { roles })
     }
 
-    /// Acknowledges an update; does nothing for one without an update id. Only with
-    /// [`Acknowledge::Manual`].
+    /// Acknowledges an update, with or without an update id. Only with [`Acknowledge::Manual`].
     ///
     /// # Errors
     /// [`CallError`].
     pub fn acknowledge(&self, status: &TaskStatus) -> Result<(), CallError> {
-        let Some(call) = acknowledgement(status) else {
-            return Ok(());
-        };
+        let call = acknowledgement(status);
         self.acks.try_send(call).map_err(call_error)
     }
 

@@ -100,11 +100,13 @@ impl Driver {
         &mut self,
         slave_id: Option<SlaveId>,
         task_id: TaskId,
-        update_id: UpdateId,
+        update_id: Option<UpdateId>,
         effects: &mut Vec<Effect>,
     ) {
-        // While disconnected it is only noted: the update comes again and is answered then.
-        if self.tasks.handled(&task_id, update_id) && self.link == Link::Subscribed {
+        let was_due = self.tasks.handled(&task_id, update_id);
+        // While disconnected it is only noted: the update comes again and is answered then. For an
+        // update without an id nobody waits but this driver.
+        if let (true, Link::Subscribed, Some(update_id)) = (was_due, &self.link, update_id) {
             effects.push(Effect::Send(FrameworkToMaster::Acknowledge {
                 slave_id,
                 task_id,

@@ -48,13 +48,15 @@ pub enum Call {
         grace: Option<Duration>,
     },
     /// A delivered update has been dealt with (semantics B11): the next one of its task may come.
+    /// Also for updates without an id: while an end that had none is not dealt with, what the
+    /// slave says of the same end stays unacknowledged.
     Acknowledge {
         /// From the update.
         slave_id: Option<SlaveId>,
         /// From the update.
         task_id: TaskId,
         /// From the update.
-        update_id: UpdateId,
+        update_id: Option<UpdateId>,
     },
     /// Ask for the state of tasks now (semantics H8).
     Reconcile {

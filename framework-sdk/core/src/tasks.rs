@@ -17,18 +17,29 @@ use crate::config::{ENDED_TASKS_MAX, LIVE_TASKS_MAX, RECONCILE_RETRY_MIN, UNHAND
 /// what is not acknowledged, each only its latest one (semantics I1, Q2).
 #[derive(Debug, Clone, Default)]
 struct Seen {
-    last_by_slave: Option<UpdateId>,
+    /// With the slave that made it: numbers of two slaves do not compare.
+    last_by_slave: Option<(Option<SlaveId>, UpdateId)>,
     last_by_master: Option<UpdateId>,
-    /// Delivered, and not acknowledged by the framework yet.
-    unhandled: Vec<UpdateId>,
+    /// Delivered, and not acknowledged by the framework yet. `None` is an end that was told without
+    /// an id.
+    unhandled: Vec<Option<UpdateId>>,
 }
 
 impl Seen {
-    fn last_mut(&mut self, id: UpdateId) -> &mut Option<UpdateId> {
+    /// Whether this update, or a later one of the same maker, has come before. Ids of one slave,
+    /// through all its lives, and those of all masters grow.
+    fn is_old(&self, id: UpdateId, slave_id: Option<SlaveId>) -> bool {
         if id.is_by_master() {
-            &mut self.last_by_master
-        } else {
-            &mut self.last_by_slave
+            return self.last_by_master.is_some_and(|last| id <= last);
+        }
+        self.last_by_slave
+            .is_some_and(|(slave, last)| slave == slave_id && id <= last)
+    }
+
+    fn note(&mut self, id: UpdateId, slave_id: Option<SlaveId>) {
+        match id.is_by_master() {
+            true => self.last_by_master = Some(id),
+            false => self.last_by_slave = Some((slave_id, id)),
         }
     }
 }
@@ -42,6 +53,8 @@ const _: () = assert!(ANNOUNCEMENT_WAIT.as_millis() * 2 <= RECONCILE_RETRY_MIN.a
 #[derive(Debug, Clone, Default)]
 struct LiveTask {
     slave_id: Option<SlaveId>,
+    /// This driver has launched it on `slave_id`: no other slave has anything to say of it.
+    is_launched: bool,
     /// The state delivered last; none if the framework only named the task.
     state: Option<TaskState>,
     seen: Seen,
@@ -121,6 +134,7 @@ impl TaskTable {
             .unwrap_or_default();
         let task = LiveTask {
             slave_id: Some(slave_id),
+            is_launched: true,
             state: Some(TaskState::Staging),
             seen,
             kill: None,
@@ -215,30 +229,39 @@ impl TaskTable {
             // No room to track it: its end is still remembered, so that it is told once.
             if status.state.is_terminal() {
                 let mut seen = Seen::default();
-                seen.unhandled.extend(status.update_id);
+                seen.unhandled.push(status.update_id);
                 self.remember_end(status.task_id.clone(), seen);
             }
             return Verdict::Deliver;
         };
         match status.update_id {
-            Some(id) if task.seen.unhandled.contains(&id) => return Verdict::Ignore,
-            Some(id) if *task.seen.last_mut(id) == Some(id) => return Verdict::Repeat,
+            Some(id) if task.seen.unhandled.contains(&Some(id)) => return Verdict::Ignore,
+            Some(id) if task.seen.is_old(id, status.slave_id) => return Verdict::Repeat,
+            // Of an earlier task of the same id.
+            Some(id)
+                if task.is_launched && !id.is_by_master() && task.slave_id != status.slave_id =>
+            {
+                return Verdict::Repeat;
+            }
             Some(_) if task.seen.unhandled.len() >= UNHANDLED_UPDATES_MAX => {
                 return Verdict::Ignore;
             }
             Some(id) => {
-                task.seen.unhandled.push(id);
-                *task.seen.last_mut(id) = Some(id);
+                task.seen.unhandled.push(Some(id));
+                task.seen.note(id, status.slave_id);
             }
             None if status.reason == Some(Reason::Reconciliation)
                 && task.state == Some(status.state) =>
             {
                 return Verdict::Ignore;
             }
+            None if status.state.is_terminal() => task.seen.unhandled.push(None),
             None => {}
         }
         task.state = Some(status.state);
-        task.slave_id = status.slave_id.or(task.slave_id);
+        if !task.is_launched {
+            task.slave_id = status.slave_id.or(task.slave_id);
+        }
         if status.state.is_terminal() {
             let task = self.live.remove(&status.task_id).expect("looked up above");
             self.remember_end(status.task_id.clone(), task.seen);
@@ -247,7 +270,7 @@ impl TaskTable {
     }
 
     /// Marks an update as handled. False if it was not delivered, or was handled before.
-    pub(crate) fn handled(&mut self, task_id: &TaskId, update_id: UpdateId) -> bool {
+    pub(crate) fn handled(&mut self, task_id: &TaskId, update_id: Option<UpdateId>) -> bool {
         let seen = match self.live.get_mut(task_id) {
             Some(task) => &mut task.seen,
             None => match self.ended.get_mut(task_id) {

@@ -185,7 +185,7 @@ fn acknowledge(status: &TaskStatus) -> Call {
     Call::Acknowledge {
         slave_id: status.slave_id,
         task_id: status.task_id.clone(),
-        update_id: status.update_id.expect("a reliable one"),
+        update_id: status.update_id,
     }
 }
 

@@ -246,17 +246,18 @@ impl World {
         if status.state.is_terminal() {
             self.handled_ends.insert(status.task_id.clone());
         }
-        if let Some(update_id) = status.update_id {
-            self.handled.insert(update_id);
-            let TaskStatus {
-                slave_id, task_id, ..
-            } = status;
-            self.feed(Event::Call(Call::Acknowledge {
-                slave_id,
-                task_id,
-                update_id,
-            }));
-        }
+        self.handled.extend(status.update_id);
+        let TaskStatus {
+            slave_id,
+            task_id,
+            update_id,
+            ..
+        } = status;
+        self.feed(Event::Call(Call::Acknowledge {
+            slave_id,
+            task_id,
+            update_id,
+        }));
     }
 
     fn kill(&mut self, which: u8) {

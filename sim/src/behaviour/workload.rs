@@ -157,12 +157,11 @@ impl Workload {
                 if self.is_draining {
                     self.round = Some(now);
                 }
-                let acknowledge = |update_id| Call::Acknowledge {
+                vec![Call::Acknowledge {
                     slave_id: status.slave_id,
-                    task_id: status.task_id.clone(),
-                    update_id,
-                };
-                status.update_id.map(acknowledge).into_iter().collect()
+                    task_id: status.task_id,
+                    update_id: status.update_id,
+                }]
             }
             News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
         }

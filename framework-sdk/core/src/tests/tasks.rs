@@ -47,6 +47,67 @@ fn an_acknowledgement_while_disconnected_is_made_when_the_update_comes_again() {
 }
 
 #[test]
+fn an_earlier_update_that_comes_again_after_a_later_one_is_only_acknowledged() {
+    // W3: a slave that died before its record of an acknowledgement was durable repeats the update.
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let running = update("a", TaskState::Running, 1);
+    script.settle(running.clone());
+    script.settle(update("a", TaskState::Killing, 2));
+    let update_id = running.update_id.expect("set");
+    let effects = script.on_message(MasterToFramework::Update(running.clone()));
+    assert_eq!(effects, [acknowledged(&running, update_id)]);
+    // The next life of the slave numbers from 1 again, but comes later.
+    let mut gone = update("a", TaskState::Gone, 1);
+    gone.update_id = Some(UpdateId::by_slave(SlaveId(5), 2, 1));
+    script.settle(gone);
+}
+
+#[test]
+fn updates_of_another_slave_are_no_news_of_a_task_that_was_launched_on_this_one() {
+    // The id was used on S4 before, and its last update has lost its way.
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let mut old = update("a", TaskState::Finished, 9);
+    old.slave_id = Some(SlaveId(4));
+    old.update_id = Some(UpdateId::by_slave(SlaveId(4), 1, 9));
+    let update_id = old.update_id.expect("set");
+    let effects = script.on_message(MasterToFramework::Update(old.clone()));
+    assert_eq!(effects, [acknowledged(&old, update_id)]);
+    // An id that is used again on a slave with a lower number than before.
+    script.settle(update("a", TaskState::Failed, 1));
+    let mut elsewhere = task("a");
+    elsewhere.slave_id = SlaveId(3);
+    script.call(Call::Accept {
+        offer_ids: vec![offer_id(2)],
+        operations: vec![Operation::Launch(vec![elsewhere])],
+        filters: Filters::default(),
+    });
+    let mut running = update("a", TaskState::Running, 1);
+    running.slave_id = Some(SlaveId(3));
+    running.update_id = Some(UpdateId::by_slave(SlaveId(3), 1, 1));
+    script.settle(running);
+}
+
+#[test]
+fn an_end_without_an_id_is_handled_once_the_framework_says_so() {
+    // D3, W4: the slave's own end must not be acknowledged before.
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    script.break_off();
+    assert_eq!(script.resubscribe().len(), 1);
+    let told = answer("a", TaskState::Gone);
+    let effects = script.on_message(MasterToFramework::Update(told.clone()));
+    assert_eq!(the_status(&effects), &told);
+    let own = update("a", TaskState::Killed, 3);
+    let message = MasterToFramework::Update(own.clone());
+    assert_eq!(script.on_message(message.clone()), []);
+    assert_eq!(script.call(acknowledge(&told)), [], "no slave waits for it");
+    let update_id = own.update_id.expect("set");
+    assert_eq!(script.on_message(message), [acknowledged(&own, update_id)]);
+}
+
+#[test]
 fn a_second_terminal_update_of_a_task_is_acknowledged_and_not_delivered() {
     // semantics: R12; D2
     let mut script = Script::subscribed();
@@ -329,7 +390,7 @@ fn an_answer_that_names_an_end_waits_while_the_framework_holds_the_end_up() {
     let sent = script.call(Call::Acknowledge {
         slave_id: Some(SlaveId(5)),
         task_id: id("a"),
-        update_id,
+        update_id: Some(update_id),
     });
     assert_eq!(sent.len(), 1);
     assert_eq!(script.on_message(announced), [], "it has a moment from now");
