@@ -15,6 +15,7 @@ mod logs;
 mod output;
 mod run;
 mod signal;
+mod sim;
 
 use clap::{Parser, Subcommand};
 
@@ -52,6 +53,9 @@ enum Command {
     Logs(logs::Args),
     /// Kill a task
     Kill(kill::Args),
+    /// The simulated datacenter: seeds with faults, scenarios
+    #[command(subcommand)]
+    Sim(meros_sim::command::Command),
 }
 
 impl Command {
@@ -88,6 +92,7 @@ fn main() -> std::process::ExitCode {
         Command::Offers(args) => list::offers(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),
+        Command::Sim(command) => sim::run(&command),
     };
     match ended {
         Ok(exit) => exit.into(),

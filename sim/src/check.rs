@@ -141,7 +141,7 @@ fn explain(outcome: Outcome, bounds: &Bounds, shrinks: bool) -> Failure {
     Failure {
         faults,
         lines: last.lines,
-        replay: format!("cargo run -p meros-sim --release -- replay {seed}"),
+        replay: format!("meros sim replay {seed}"),
         outcome,
     }
 }
