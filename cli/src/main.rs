@@ -19,6 +19,14 @@ mod sim;
 
 use clap::{Parser, Subcommand};
 
+// Known bugs are for the simulator's tests (docs/decisions/0007-mutants.md). Clippy looks at all
+// features at once, and makes no program.
+#[cfg(not(clippy))]
+const _: () = assert!(
+    !meros_proto::mutant::Mutant::COMPILED_IN,
+    "meros is not built with the feature `mutants`"
+);
+
 /// A datacenter operating system kernel: masters share out the machines, frameworks decide what
 /// to run on them.
 #[derive(Debug, Parser)]

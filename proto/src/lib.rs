@@ -14,6 +14,7 @@ pub mod framework;
 pub mod ids;
 pub mod labels;
 pub mod message;
+pub mod mutant;
 pub mod offer;
 pub mod refusal;
 pub mod resources;

@@ -8,7 +8,7 @@
 //! delivered once; D3 an update is acknowledged only after it was delivered and handled; D4
 //! before the subscription holds nothing but `Subscribe` is sent; D5 one round of reconciliation
 //! at a time; D6 after a re-subscription every live task is asked about until there is an answer;
-//! D7 nothing follows the end.
+//! D7 nothing follows the end; D8 within one life no master of an earlier term is followed.
 //! Absent: clocks, sockets, offers (they are void as soon as the connection is).
 
 mod accept;
@@ -23,9 +23,10 @@ mod tasks;
 use std::collections::BTreeSet;
 
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, FrameworkId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
+use meros_proto::mutant::Mutant;
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::status::{TaskState, TaskStatus};
@@ -83,6 +84,8 @@ pub struct Driver {
     framework: FrameworkDescription,
     suppressed: BTreeSet<RoleName>,
     cluster_id: Option<ClusterId>,
+    /// The highest term heard of: an older leader is not followed (D8).
+    epoch: Epoch,
     link: Link,
     retry: Backoff,
     redirects: u32,
@@ -104,6 +107,7 @@ impl Driver {
             framework: config.framework,
             suppressed: config.suppressed_roles.into_iter().collect(),
             cluster_id: config.cluster_id,
+            epoch: Epoch::default(),
             link: Link::Waiting {
                 until: now,
                 hint: None,
@@ -319,9 +323,9 @@ impl Driver {
                 MasterToFramework::Subscribed {
                     framework_id,
                     cluster_id,
-                    ..
+                    epoch,
                 },
-            ) => self.on_subscribed(framework_id, cluster_id, now, effects),
+            ) => self.on_subscribed(framework_id, cluster_id, epoch, now, effects),
             (Link::Subscribing { .. } | Link::Subscribed, MasterToFramework::Error(refusal)) => {
                 self.on_error(refusal, now, effects);
             }
@@ -356,6 +360,7 @@ impl Driver {
         &mut self,
         framework_id: FrameworkId,
         cluster_id: ClusterId,
+        epoch: Epoch,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
@@ -369,6 +374,16 @@ impl Driver {
             };
             return self.end(EndReason::Refused(refusal), effects);
         }
+        if epoch < self.epoch && !Mutant::FollowDeposed.is_on() {
+            // It does not know what became of our tasks since, and would take them for gone.
+            effects.push(Effect::Disconnect);
+            let why = format!(
+                "the master leads term {epoch}, and {} has begun",
+                self.epoch
+            );
+            return self.retry_later(why, None, now, effects);
+        }
+        self.epoch = epoch;
         let again = self.counters.subscriptions > 0;
         self.counters.subscriptions += 1;
         self.framework.framework_id = Some(framework_id);
@@ -385,7 +400,8 @@ impl Driver {
             cluster_id,
             again,
         }));
-        for (task_id, kill) in self.tasks.kills() {
+        let kills = self.tasks.kills();
+        for (task_id, kill) in kills.filter(|_| !Mutant::ForgetKills.is_on()) {
             effects.push(Effect::Send(FrameworkToMaster::Kill {
                 task_id: task_id.clone(),
                 slave_id: self.tasks.slave_of(task_id),
@@ -398,7 +414,9 @@ impl Driver {
                 tasks: Vec::new(),
             }));
         }
-        self.reconciler.begin(self.tasks.live_ids(), now);
+        if !Mutant::NeverReconcile.is_on() {
+            self.reconciler.begin(self.tasks.live_ids(), now);
+        }
     }
 
     /// The master ends the subscription.
@@ -448,7 +466,9 @@ impl Driver {
             Verdict::Repeat | Verdict::Ignore => self.counters.duplicates += 1,
             Verdict::Kill => self.counters.resurrected += 1,
         }
-        if let (Verdict::Repeat | Verdict::Kill, Some(update_id)) = (verdict, status.update_id) {
+        let is_early = Mutant::AcknowledgeOnDelivery.is_on() && verdict == Verdict::Deliver;
+        let is_due = is_early || matches!(verdict, Verdict::Repeat | Verdict::Kill);
+        if let (true, Some(update_id)) = (is_due, status.update_id) {
             effects.push(Effect::Send(FrameworkToMaster::Acknowledge {
                 slave_id: status.slave_id,
                 task_id: status.task_id.clone(),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use meros_proto::ids::{SlaveId, TaskId, UpdateId};
+use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 
@@ -32,8 +33,10 @@ impl Seen {
         if id.is_by_master() {
             return self.last_by_master.is_some_and(|last| id <= last);
         }
-        self.last_by_slave
-            .is_some_and(|(slave, last)| slave == slave_id && id <= last)
+        self.last_by_slave.is_some_and(|(slave, last)| {
+            let is_older = id < last && !Mutant::TellOlder.is_on();
+            slave == slave_id && (id == last || is_older)
+        })
     }
 
     fn note(&mut self, id: UpdateId, slave_id: Option<SlaveId>) {
@@ -182,7 +185,8 @@ impl TaskTable {
     /// Not on UNREACHABLE, which is what a master answers to a kill.
     pub(crate) fn unheard_kill(&self, status: &TaskStatus) -> Option<Kill> {
         use TaskState::{Running, Staging, Starting};
-        let goes_on = matches!(status.state, Staging | Starting | Running);
+        let goes_on =
+            matches!(status.state, Staging | Starting | Running) && !Mutant::ForgetKills.is_on();
         let task = self.live.get(&status.task_id).filter(|_| goes_on)?;
         task.kill
     }
@@ -255,6 +259,7 @@ impl TaskTable {
             {
                 return Verdict::Ignore;
             }
+            None if Mutant::TakeEndForHandled.is_on() => {}
             None if status.state.is_terminal() => task.seen.unhandled.push(None),
             None => {}
         }
@@ -285,6 +290,9 @@ impl TaskTable {
     }
 
     fn remember_end(&mut self, task_id: TaskId, seen: Seen) {
+        if Mutant::ForgetEnds.is_on() {
+            return;
+        }
         self.ended_count += 1;
         let number = self.ended_count;
         self.order.push_back((task_id.clone(), number));

@@ -4,6 +4,7 @@ use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::SlaveId;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::mutant::Mutant;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{Reason, TaskState};
@@ -227,7 +228,9 @@ impl MasterCore {
         let Some(task) = self.tasks.get_mut(slot) else {
             return;
         };
-        if std::mem::take(&mut task.is_charged) {
+        let was_charged = std::mem::take(&mut task.is_charged);
+        task.is_charged = was_charged && Mutant::FreeTwice.is_on();
+        if was_charged {
             let (framework, slave) = (task.framework(), task.slave());
             self.allocator
                 .release(framework, &task.role, slave, &task.resources);

@@ -4,6 +4,7 @@
 use meros_proto::ids::{FrameworkId, OfferId};
 use meros_proto::message::master::{CALL_ITEMS_MAX, TASKS_PER_SLAVE_MAX};
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
+use meros_proto::mutant::Mutant;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
@@ -200,7 +201,8 @@ impl MasterCore {
             slave_id: pool.slave,
         })?;
         check_task(task, pool.slave, &slave.slave)?;
-        if self.tasks.find(pool.framework, &task.task_id).is_some() {
+        if self.tasks.find(pool.framework, &task.task_id).is_some() && !Mutant::ReuseTaskIds.is_on()
+        {
             let why = format!(
                 "{} is the id of another task of this framework",
                 task.task_id

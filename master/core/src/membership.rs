@@ -3,6 +3,7 @@
 use meros_proto::ids::{ClusterId, SlaveId};
 use meros_proto::message::master::{REPORT_TASKS_MAX, TASKS_PER_SLAVE_MAX, TaskReport};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::mutant::Mutant;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::{SlaveDescription, SlaveState};
 use meros_proto::status::{Reason, TaskState};
@@ -61,6 +62,20 @@ impl MasterCore {
         self.admissions.insert(proposal, connection);
         self.connections
             .set_stage(connection, Stage::SlaveAdmitting);
+        if let (true, Some(cluster_id), Some(epoch)) = (
+            Mutant::WelcomeBeforeCommit.is_on(),
+            self.registry.cluster_id(),
+            self.epoch,
+        ) {
+            let ping_timeout = self.config.ping_timeout();
+            let welcome = MasterToSlave::Registered {
+                slave_id,
+                cluster_id,
+                epoch,
+                ping_timeout,
+            };
+            turn.send_slave(connection, welcome);
+        }
     }
 
     pub(crate) fn on_slave_admitted(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::CALL_ITEMS_MAX;
+use meros_proto::mutant::Mutant;
 use meros_proto::offer::{Filters, Offer, REFUSE_MAX};
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Value;
@@ -141,7 +142,13 @@ impl MasterCore {
         };
         let framework = offer.framework;
         // Out of the table first: an accept that is on its way must find it gone.
-        self.end_offer(number, end, turn);
+        if Mutant::LaunchOnRescinded.is_on() {
+            let offer = offer.clone();
+            self.allocator
+                .release(framework, &offer.role, offer.slave, &offer.resources);
+        } else {
+            self.end_offer(number, end, turn);
+        }
         let offer_id = OfferId { epoch, number };
         self.tell_framework(framework, MasterToFramework::Rescind { offer_id }, turn);
     }
@@ -160,6 +167,9 @@ impl MasterCore {
     /// Without a word: the framework is away, or knows that a subscription voids its offers
     /// (semantics E7).
     pub(crate) fn end_offers_of_framework(&mut self, framework: FrameworkId, turn: &mut Turn<'_>) {
+        if Mutant::KeepOffersOfAbsent.is_on() {
+            return;
+        }
         for number in self.offers.of_framework(framework) {
             self.end_offer(number, OfferEnd::Rescinded, turn);
         }
@@ -208,7 +218,7 @@ impl MasterCore {
             return;
         }
         let refuse = filters.refuse.min(REFUSE_MAX);
-        if refuse > Duration::ZERO {
+        if refuse > Duration::ZERO && !Mutant::ForgetFilters.is_on() {
             let until = turn.now.after(refuse);
             let (framework, slave) = (offer.framework, offer.slave);
             if !self

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::ReconcileTask;
+use meros_proto::mutant::Mutant;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 
@@ -102,6 +103,7 @@ impl MasterCore {
         let slave = question.slave_id.map(|id| self.slaves.get(id));
         let (state, unreachable_since) = match slave {
             // It may be on a slave that has not come back yet: no answer, ask again (H2).
+            _ if Mutant::AnswerWhileRecovering.is_on() => (TaskState::Gone, None),
             None if self.slaves.recovered() > 0 => return None,
             Some(Some(slave)) => match slave.state() {
                 SlaveState::Recovered => return None,

@@ -6,6 +6,7 @@ use meros_proto::ids::{FrameworkId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::StatusUpdate;
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use tracing::debug;
@@ -52,7 +53,9 @@ impl MasterCore {
         let is_elsewhere = slot
             .and_then(|slot| self.tasks.get(slot))
             .is_some_and(|task| task.slave() != slave_id);
-        if self.frameworks.get(framework_id).is_none() || is_elsewhere {
+        let is_absent = Mutant::AcknowledgeForAbsent.is_on()
+            && self.frameworks.connection(framework_id).is_none();
+        if self.frameworks.get(framework_id).is_none() || is_elsewhere || is_absent {
             // Nobody will acknowledge it; without an answer the slave would repeat it for ever.
             self.counters.updates_disowned += 1;
             let acknowledge = MasterToSlave::Acknowledge {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
+use meros_proto::mutant::Mutant;
 use meros_proto::status::{Source, TaskState};
 use meros_proto::time::Timestamp;
 use tracing::info;
@@ -71,6 +72,7 @@ impl SlaveCore {
                 self.end_task(key, killed_during_launch(cause), now, effects);
             }
             // The kill goes out when the container answers: until then there is nothing to kill.
+            Phase::Starting { .. } if Mutant::LoseKillWhileStarting.is_on() => task.ending = None,
             Phase::Starting { .. } => {}
             Phase::Running { container, .. } => {
                 let kill_at = now.after(grace);

@@ -3,6 +3,7 @@
 //! Containers end with the slave that started them, and the shell removes what is left of them
 //! before this core is made. So no recovered task runs.
 
+use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState};
 use meros_proto::time::Timestamp;
 use tracing::info;
@@ -47,7 +48,7 @@ impl SlaveCore {
             });
             let is_over = task.state.is_terminal();
             self.tasks.insert(key.clone(), task);
-            if !is_over {
+            if !is_over && !Mutant::LeaveLostTasks.is_on() {
                 lost += 1;
                 self.end_recovered(&key, started, now, effects);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
 use meros_proto::message::master::{REPORT_TASKS_MAX, SlaveToMaster, TaskReport};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::mutant::Mutant;
 use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
@@ -220,7 +221,7 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        if epoch < self.epoch {
+        if epoch < self.epoch && !Mutant::ObeyDeposed.is_on() {
             warn!(%epoch, known = %self.epoch, "a deposed master answered, looking for the leader");
             return self.leave_master(link, None, effects);
         }

@@ -2,10 +2,12 @@
 
 use meros_proto::ids::UpdateId;
 use meros_proto::message::master::{SlaveToMaster, StatusUpdate};
+use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 
 use crate::config::PHANTOM_TASKS_MAX;
+use crate::event::RecordId;
 use crate::launch::End;
 use crate::stream::Stream;
 use crate::timers::Due;
@@ -112,15 +114,23 @@ impl SlaveCore {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        let Some(head) = stream.head(self.durable) else {
+        let durable = match Mutant::SendBeforePersist.is_on() {
+            true => RecordId(u64::MAX),
+            false => self.durable,
+        };
+        let Some(head) = stream.head(durable) else {
             return;
         };
-        let status = head.clone();
-        let latest = stream.latest(self.durable).expect("the head is durable");
+        let mut status = head.clone();
+        let latest = stream.latest(durable).expect("the head is durable");
         let latest_state = latest.state;
+        if Mutant::ResendWithNewId.is_on() && stream.is_in_flight() {
+            status.update_id = status.update_id.map(|id| UpdateId(id.0 + (1 << 32)));
+        }
         let wait = stream.sent();
         self.timers.set(Due::Retry(key.clone()), now.after(wait));
         self.counters.updates_sent += 1;
+        let is_end = status.state.is_terminal();
         let update = StatusUpdate {
             framework_id: key.0,
             status,
@@ -131,6 +141,11 @@ impl SlaveCore {
             connection: link.connection,
             message,
         });
+        if Mutant::ForgetUnacknowledged.is_on() && is_end {
+            self.drop_stream(key);
+            self.tasks.remove(key);
+            self.persist(Record::TaskForgotten { task: key.clone() }, effects);
+        }
     }
 
     pub(crate) fn on_acknowledge(

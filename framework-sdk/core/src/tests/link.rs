@@ -297,3 +297,38 @@ fn messages_that_do_not_belong_where_they_come_change_nothing() {
     assert_eq!(script.on(Event::Connected), []);
     assert_eq!(script.driver.counters().out_of_place, 3);
 }
+
+#[test]
+fn a_master_that_was_deposed_is_not_followed() {
+    // D8: it would answer GONE about all that was launched through its successor.
+    let mut script = Script::subscribed();
+    let welcome_of = |term| MasterToFramework::Subscribed {
+        framework_id: FRAMEWORK,
+        cluster_id: CLUSTER,
+        epoch: Epoch(term),
+    };
+    script.break_off();
+    script.connect();
+    assert!(matches!(
+        script.on_message(welcome_of(3))[..],
+        [Effect::Deliver(News::Subscribed { again: true, .. })]
+    ));
+    script.break_off();
+    script.connect();
+    let effects = script.on_message(welcome_of(2));
+    assert!(
+        matches!(
+            effects[..],
+            [
+                Effect::Disconnect,
+                Effect::Deliver(News::ConnectFailed { .. })
+            ]
+        ),
+        "{effects:?}"
+    );
+    script.connect();
+    assert!(matches!(
+        script.on_message(welcome_of(3))[..],
+        [Effect::Deliver(News::Subscribed { .. })]
+    ));
+}
