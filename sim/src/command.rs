@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Subcommand, value_parser};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::scenario::RunArgs;
 use crate::{Bounds, Report, check, replay};
 
 /// The most seeds of one run: half a year of them, on one core.
@@ -20,6 +21,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Run one seed again, and show what happens
     Replay(ReplayArgs),
+    /// Run a scenario, and report what it shows
+    Run(RunArgs),
 }
 
 /// `check`.
@@ -54,6 +57,10 @@ impl Command {
         match self {
             Self::Check(args) => run_check(args),
             Self::Replay(args) => run_replay(args),
+            Self::Run(args) => args
+                .run()
+                .inspect_err(|why| eprintln!("error: {why}"))
+                .is_ok(),
         }
     }
 }

@@ -46,6 +46,10 @@ pub(crate) enum Trouble {
     StopSlave { slave: usize, down: Duration },
     /// A slave leaves for good; the machine comes back as another slave.
     LeaveSlave { slave: usize, down: Duration },
+    /// The master dies at once, between two events.
+    KillMaster { down: Duration },
+    /// These slaves and their containers die at once.
+    KillSlaves { slaves: Vec<usize>, down: Duration },
     /// A client's connection breaks.
     Break(Client),
     /// Nothing passes between a client and the master, in one direction or both.

@@ -16,6 +16,7 @@ mod journal;
 mod plan;
 mod prng;
 mod queue;
+pub mod scenario;
 mod world;
 
 pub use check::{Failure, Outcome, Report, check, replay};

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use meros_master_core::Config;
+use meros_proto::attribute::Attributes;
 use meros_proto::resources::Resources;
 
 use crate::fault::{self, Fault};
 use crate::prng::Rng;
+use crate::scenario::JobsPlan;
 
 /// Roles of workloads; most share everybody's.
 const ROLES: [&str; 4] = ["*", "*", "batch", "web"];
@@ -56,11 +58,20 @@ pub(crate) struct WorkloadPlan {
     pub(crate) role: &'static str,
 }
 
+/// What a slave is.
+#[derive(Debug, Clone)]
+pub(crate) struct SlavePlan {
+    pub(crate) resources: Resources,
+    pub(crate) attributes: Attributes,
+}
+
 /// What a framework is.
 #[derive(Debug, Clone)]
 pub(crate) enum FrameworkPlan {
     /// Real work through the SDK's driver.
     Workload(WorkloadPlan),
+    /// A workload of a scenario through the SDK's driver.
+    Jobs(Box<JobsPlan>),
     /// Speaks the protocol without the driver, and badly: so often.
     Nonsense {
         /// The mean time between two messages.
@@ -70,7 +81,17 @@ pub(crate) enum FrameworkPlan {
     Probe,
 }
 
-/// What is drawn from a seed.
+/// A run that is measured and not judged: for so long, then it is over.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    pub(crate) duration: Duration,
+    /// The time between two samples of what changes over time.
+    pub(crate) every: Duration,
+    /// Whether invariants are checked after every event, which takes most of the time.
+    pub(crate) checks: bool,
+}
+
+/// What the world is made of: drawn from a seed, or described by a scenario.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
@@ -78,9 +99,8 @@ pub(crate) struct Plan {
     pub(crate) network: NetworkPlan,
     /// The longest a disk takes when nothing is wrong.
     pub(crate) disk_max: Duration,
-    /// What each slave has.
-    pub(crate) slaves: Vec<Resources>,
-    /// Frameworks; the last is the probe.
+    pub(crate) slaves: Vec<SlavePlan>,
+    /// Frameworks; the last is the probe, unless the run is measured.
     pub(crate) frameworks: Vec<FrameworkPlan>,
     /// Faults in the order of their times.
     pub(crate) faults: Vec<Fault>,
@@ -88,6 +108,8 @@ pub(crate) struct Plan {
     pub(crate) safety: Duration,
     /// By when, counted from the end of the faults, everything must have come to its end.
     pub(crate) patience: Duration,
+    /// Set for a scenario.
+    pub(crate) measured: Option<Measured>,
 }
 
 impl Plan {
@@ -96,7 +118,10 @@ impl Plan {
         let root = Rng::new(seed);
         let mut rng = root.fork("plan");
         let slaves = (0..rng.between(1, bounds.slaves_max))
-            .map(|_| slave_resources(&mut rng))
+            .map(|_| SlavePlan {
+                resources: slave_resources(&mut rng),
+                attributes: Attributes::default(),
+            })
             .collect::<Vec<_>>();
         let workloads = rng.between(1, bounds.frameworks_max);
         let mut frameworks: Vec<FrameworkPlan> = (0..workloads)
@@ -134,7 +159,13 @@ impl Plan {
             faults,
             safety,
             patience,
+            measured: None,
         }
+    }
+
+    /// Whether invariants are checked after every event.
+    pub(crate) fn checks(&self) -> bool {
+        self.measured.as_ref().is_none_or(|it| it.checks)
     }
 }
 

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use meros_proto::ids::TaskId;
 use meros_proto::status::{Reason, TaskExit};
+use meros_proto::task::TaskDescription;
 use meros_slave_core::{ContainerExit, Limitation};
 
-use crate::prng::Rng;
+use crate::prng::{Rng, micros};
 
 /// Tasks whose id begins like this run until they are killed.
 pub(crate) const SERVICE_PREFIX: &str = "svc-";
@@ -26,7 +26,44 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn of(seed: &Rng, task: &TaskId) -> Self {
+    /// What the task says of itself in its `data`, else what chance says.
+    pub(crate) fn of(seed: &Rng, task: &TaskDescription) -> Self {
+        Self::decode(&task.data).unwrap_or_else(|| Self::draw(&seed.fork("scripts"), task))
+    }
+
+    /// The `data` of a task whose container takes `start` to start, runs for `runs` or until it is
+    /// killed, and ends with this code.
+    pub(crate) fn encode(start: Duration, runs: Option<Duration>, code: i32) -> Vec<u8> {
+        let runs = runs.map_or(u64::MAX, micros);
+        [micros(start).to_le_bytes(), runs.to_le_bytes()]
+            .concat()
+            .into_iter()
+            .chain(code.to_le_bytes())
+            .collect()
+    }
+
+    fn decode(data: &[u8]) -> Option<Self> {
+        let (start, rest) = data.split_first_chunk::<8>()?;
+        let (runs, rest) = rest.split_first_chunk::<8>()?;
+        let (code, []) = rest.split_first_chunk::<4>()? else {
+            return None;
+        };
+        let runs = u64::from_le_bytes(*runs);
+        Some(Self {
+            start: Duration::from_micros(u64::from_le_bytes(*start)),
+            starts: true,
+            runs: (runs != u64::MAX).then(|| Duration::from_micros(runs)),
+            exit: ContainerExit {
+                exit: TaskExit::Code(i32::from_le_bytes(*code)),
+                limitation: None,
+                message: String::new(),
+            },
+            yields: Some(Duration::from_millis(10)),
+        })
+    }
+
+    fn draw(seed: &Rng, task: &TaskDescription) -> Self {
+        let task = &task.task_id;
         let mut rng = seed.fork(task.as_str());
         let millis = Duration::from_millis;
         let is_service = task.as_str().starts_with(SERVICE_PREFIX);

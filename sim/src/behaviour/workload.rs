@@ -13,6 +13,7 @@ use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, News};
 
+use super::App;
 use super::script::SERVICE_PREFIX;
 use crate::fault::Memory;
 use crate::plan::WorkloadPlan;
@@ -27,7 +28,7 @@ pub(crate) struct Believed {
     pub(crate) slave: Option<SlaveId>,
     /// Its end, once told.
     pub(crate) ended: Option<TaskState>,
-    is_killed: bool,
+    pub(crate) is_killed: bool,
 }
 
 /// The framework above the driver.
@@ -58,112 +59,6 @@ impl Workload {
             round: None,
             is_suppressed: false,
             is_draining: false,
-        }
-    }
-
-    /// A new life begins with what is left of the memory of the last one; what it asks at once.
-    pub(crate) fn restart(&mut self, memory: Memory) -> Vec<Call> {
-        self.held.clear();
-        self.kills.clear();
-        self.round = None;
-        self.is_suppressed = false;
-        if memory != Memory::Everything {
-            self.tasks.clear();
-        }
-        // Whom to kill is remembered by the driver, which is new.
-        self.tasks.values_mut().for_each(|it| it.is_killed = false);
-        let tasks: Vec<ReconcileTask> = self
-            .live()
-            .map(|(task_id, it)| ReconcileTask {
-                task_id: task_id.clone(),
-                slave_id: it.slave,
-            })
-            .collect();
-        match tasks.is_empty() {
-            true => Vec::new(),
-            false => vec![Call::Reconcile { tasks }],
-        }
-    }
-
-    /// From now on what runs for ever is killed.
-    pub(crate) fn drain(&mut self, now: Timestamp) {
-        self.is_draining = true;
-        self.round = Some(now);
-    }
-
-    pub(crate) fn has_launched_all(&self) -> bool {
-        self.launched >= self.plan.tasks
-    }
-
-    /// Tasks whose end it has not been told.
-    pub(crate) fn live(&self) -> impl Iterator<Item = (&TaskId, &Believed)> {
-        self.tasks.iter().filter(|(_, it)| it.ended.is_none())
-    }
-
-    /// When it wants to act without news.
-    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
-        let held = self.held.iter().map(|(until, _)| *until);
-        let kills = self.kills.values().copied();
-        held.chain(kills).chain(self.round).min()
-    }
-
-    pub(crate) fn thinking(&mut self) -> Duration {
-        self.rng.duration(Duration::ZERO, self.plan.thinking)
-    }
-
-    pub(crate) fn on_news(&mut self, news: News, now: Timestamp) -> Vec<Call> {
-        match news {
-            News::Subscribed { .. } => {
-                self.held.clear();
-                self.round = Some(now.after(ROUND));
-                Vec::new()
-            }
-            News::Disconnected { .. } | News::Ended(_) => {
-                self.held.clear();
-                Vec::new()
-            }
-            News::Offers(offers) => {
-                let mut calls = Vec::new();
-                for offer in offers {
-                    self.on_offer(offer, now, &mut calls);
-                }
-                calls
-            }
-            News::Rescinded(offer_id) => {
-                self.held.retain(|(_, offer)| offer.offer_id != offer_id);
-                Vec::new()
-            }
-            News::Update(status) => {
-                let task = self
-                    .tasks
-                    .entry(status.task_id.clone())
-                    .or_insert(Believed {
-                        slave: status.slave_id,
-                        ended: None,
-                        is_killed: false,
-                    });
-                if status.state.is_terminal() {
-                    task.ended.get_or_insert(status.state);
-                    self.kills.remove(&status.task_id);
-                } else if status.state == TaskState::Running
-                    && !task.is_killed
-                    && self.rng.percent(self.plan.kills)
-                {
-                    let wait = self
-                        .rng
-                        .skewed(Duration::from_millis(10), Duration::from_secs(20));
-                    self.kills.insert(status.task_id.clone(), now.after(wait));
-                }
-                if self.is_draining {
-                    self.round = Some(now);
-                }
-                vec![Call::Acknowledge {
-                    slave_id: status.slave_id,
-                    task_id: status.task_id,
-                    update_id: status.update_id,
-                }]
-            }
-            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
         }
     }
 
@@ -266,27 +161,6 @@ impl Workload {
         resources
     }
 
-    /// What is due by itself.
-    pub(crate) fn on_wake(&mut self, now: Timestamp) -> Vec<Call> {
-        let mut calls = Vec::new();
-        self.release_held(now, &mut calls);
-        let due: Vec<TaskId> = self
-            .kills
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(task_id, _)| task_id.clone())
-            .collect();
-        for task_id in due {
-            self.kills.remove(&task_id);
-            self.kill(task_id, &mut calls);
-        }
-        if self.round.is_some_and(|at| at <= now) {
-            self.round = Some(now.after(ROUND));
-            self.go_round(&mut calls);
-        }
-        calls
-    }
-
     fn release_held(&mut self, now: Timestamp, calls: &mut Vec<Call>) {
         while let Some(at) = self.held.iter().position(|(until, _)| *until <= now) {
             let (_, first) = self.held.remove(at);
@@ -340,5 +214,129 @@ impl Workload {
             ]);
             calls.push(Call::Kill { task_id, grace });
         }
+    }
+}
+
+impl App for Workload {
+    fn restart(&mut self, memory: Memory, _now: Timestamp) -> Vec<Call> {
+        self.held.clear();
+        self.kills.clear();
+        self.round = None;
+        self.is_suppressed = false;
+        if memory != Memory::Everything {
+            self.tasks.clear();
+        }
+        // Whom to kill is remembered by the driver, which is new.
+        self.tasks.values_mut().for_each(|it| it.is_killed = false);
+        let tasks: Vec<ReconcileTask> = self
+            .live()
+            .map(|(task_id, it)| ReconcileTask {
+                task_id: task_id.clone(),
+                slave_id: it.slave,
+            })
+            .collect();
+        match tasks.is_empty() {
+            true => Vec::new(),
+            false => vec![Call::Reconcile { tasks }],
+        }
+    }
+
+    fn drain(&mut self, now: Timestamp) {
+        self.is_draining = true;
+        self.round = Some(now);
+    }
+
+    fn has_launched_all(&self) -> bool {
+        self.launched >= self.plan.tasks
+    }
+
+    fn live(&self) -> Box<dyn Iterator<Item = (&TaskId, &Believed)> + '_> {
+        Box::new(self.tasks.iter().filter(|(_, it)| it.ended.is_none()))
+    }
+
+    fn next_wake(&self) -> Option<Timestamp> {
+        let held = self.held.iter().map(|(until, _)| *until);
+        let kills = self.kills.values().copied();
+        held.chain(kills).chain(self.round).min()
+    }
+
+    fn thinking(&mut self) -> Duration {
+        self.rng.duration(Duration::ZERO, self.plan.thinking)
+    }
+
+    fn on_news(&mut self, news: News, now: Timestamp) -> Vec<Call> {
+        match news {
+            News::Subscribed { .. } => {
+                self.held.clear();
+                self.round = Some(now.after(ROUND));
+                Vec::new()
+            }
+            News::Disconnected { .. } | News::Ended(_) => {
+                self.held.clear();
+                Vec::new()
+            }
+            News::Offers(offers) => {
+                let mut calls = Vec::new();
+                for offer in offers {
+                    self.on_offer(offer, now, &mut calls);
+                }
+                calls
+            }
+            News::Rescinded(offer_id) => {
+                self.held.retain(|(_, offer)| offer.offer_id != offer_id);
+                Vec::new()
+            }
+            News::Update(status) => {
+                let task = self
+                    .tasks
+                    .entry(status.task_id.clone())
+                    .or_insert(Believed {
+                        slave: status.slave_id,
+                        ended: None,
+                        is_killed: false,
+                    });
+                if status.state.is_terminal() {
+                    task.ended.get_or_insert(status.state);
+                    self.kills.remove(&status.task_id);
+                } else if status.state == TaskState::Running
+                    && !task.is_killed
+                    && self.rng.percent(self.plan.kills)
+                {
+                    let wait = self
+                        .rng
+                        .skewed(Duration::from_millis(10), Duration::from_secs(20));
+                    self.kills.insert(status.task_id.clone(), now.after(wait));
+                }
+                if self.is_draining {
+                    self.round = Some(now);
+                }
+                vec![Call::Acknowledge {
+                    slave_id: status.slave_id,
+                    task_id: status.task_id,
+                    update_id: status.update_id,
+                }]
+            }
+            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
+        }
+    }
+
+    fn on_wake(&mut self, now: Timestamp) -> Vec<Call> {
+        let mut calls = Vec::new();
+        self.release_held(now, &mut calls);
+        let due: Vec<TaskId> = self
+            .kills
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(task_id, _)| task_id.clone())
+            .collect();
+        for task_id in due {
+            self.kills.remove(&task_id);
+            self.kill(task_id, &mut calls);
+        }
+        if self.round.is_some_and(|at| at <= now) {
+            self.round = Some(now.after(ROUND));
+            self.go_round(&mut calls);
+        }
+        calls
     }
 }

@@ -29,7 +29,7 @@ impl World {
     pub(super) fn heal(&mut self) -> Result<(), Broken> {
         self.end_faults();
         self.healed_at = Some(self.now);
-        self.trace.line("the faults are over".to_owned());
+        self.trace.line(|| "the faults are over".to_owned());
         for at in 0..self.frameworks.len() {
             if matches!(self.frameworks[at].mind, Mind::Nonsense(_)) {
                 self.retire_framework(at);
@@ -83,7 +83,8 @@ impl World {
 
     /// All others leave, and the last framework comes.
     fn probe(&mut self) -> Result<(), Broken> {
-        self.trace.line("everything has come to its end".to_owned());
+        self.trace
+            .line(|| "everything has come to its end".to_owned());
         for at in 0..self.frameworks.len() {
             if matches!(self.frameworks[at].mind, Mind::Workload(_)) {
                 self.call(at, vec![Call::Leave])?;
@@ -108,7 +109,7 @@ impl World {
             self.after(JUDGE_AGAIN, Happening::Judge);
             return Ok(());
         }
-        self.is_judged = true;
+        self.is_over = true;
         verdict?;
         self.unfinished().check_nothing()
     }

@@ -14,14 +14,16 @@ use meros_sdk_core::{Call, Driver, DriverConfig, Effect, EndReason, Event, News}
 
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
+use crate::behaviour::App;
 use crate::behaviour::nonsense::Nonsense;
 use crate::behaviour::probe::Probe;
 use crate::behaviour::workload::Workload;
 use crate::clock::Clock;
 use crate::fault::Memory;
 use crate::invariants::Broken;
-use crate::plan::{FrameworkPlan, WorkloadPlan};
+use crate::plan::FrameworkPlan;
 use crate::prng::Rng;
+use crate::scenario::{Jobs, Record};
 
 #[derive(Debug)]
 pub(super) enum Mind {
@@ -30,10 +32,10 @@ pub(super) enum Mind {
     Probe(Probe),
 }
 
-/// A workload and the driver of its present life.
+/// A framework and the driver of its present life.
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) app: Workload,
+    pub(super) app: Box<dyn App>,
     pub(super) driver: Option<Driver>,
     inbox: VecDeque<News>,
 }
@@ -62,12 +64,23 @@ pub(super) struct FrameworkNode {
 impl FrameworkNode {
     pub(super) fn new(at: usize, plan: &FrameworkPlan, root: &Rng) -> Self {
         let mut rng = root.fork(&format!("framework{at}"));
-        let mind = match plan {
-            FrameworkPlan::Workload(plan) => Mind::Workload(Box::new(Worker {
-                app: Workload::new(plan.clone(), format!("f{at}"), rng.fork("app")),
+        let work = |app| {
+            Mind::Workload(Box::new(Worker {
+                app,
                 driver: None,
                 inbox: VecDeque::new(),
-            })),
+            }))
+        };
+        let mind = match plan {
+            FrameworkPlan::Workload(plan) => {
+                let plan = plan.clone();
+                work(Box::new(Workload::new(
+                    plan,
+                    format!("f{at}"),
+                    rng.fork("app"),
+                )))
+            }
+            FrameworkPlan::Jobs(plan) => work(Box::new(Jobs::new(plan, rng.fork("app")))),
             FrameworkPlan::Nonsense { every } => {
                 Mind::Nonsense(Nonsense::new(*every, format!("n{at}"), rng.fork("app")))
             }
@@ -90,9 +103,26 @@ impl FrameworkNode {
             is_over: false,
         }
     }
+
+    /// What is measured of it, if anything is.
+    pub(super) fn record(&self) -> Option<&Record> {
+        match &self.mind {
+            Mind::Workload(worker) => worker.app.record(),
+            Mind::Nonsense(_) | Mind::Probe(_) => None,
+        }
+    }
 }
 
-fn describe(at: usize, plan: &WorkloadPlan, id: Option<FrameworkId>) -> FrameworkDescription {
+fn describe(
+    at: usize,
+    plan: &FrameworkPlan,
+    id: Option<FrameworkId>,
+) -> Option<FrameworkDescription> {
+    let plan = match plan {
+        FrameworkPlan::Workload(plan) => plan,
+        FrameworkPlan::Jobs(plan) => return Some(plan.describe(id)),
+        FrameworkPlan::Nonsense { .. } | FrameworkPlan::Probe => return None,
+    };
     let role = plan.role.parse().expect("a role");
     let mut framework = FrameworkDescription::new(format!("workload{at}"), role);
     framework.framework_id = id;
@@ -104,7 +134,7 @@ fn describe(at: usize, plan: &WorkloadPlan, id: Option<FrameworkId>) -> Framewor
             FrameworkCapability::PartitionAware => plan.partition_aware,
             FrameworkCapability::TaskKillingState => plan.hears_killing,
         });
-    framework
+    Some(framework)
 }
 
 impl World {
@@ -124,27 +154,30 @@ impl World {
             node.framework_id = None;
             node.cluster_id = None;
         }
-        self.checks.ends_once.on_life(at);
-        self.checks.in_order.on_life(at);
+        if self.plan.checks() {
+            self.checks.ends_once.on_life(at);
+            self.checks.in_order.on_life(at);
+        }
         let now = node.clock.local(self.now);
         let memory = std::mem::replace(&mut node.memory, Memory::Everything);
-        let (Mind::Workload(worker), FrameworkPlan::Workload(plan)) =
-            (&mut node.mind, &self.plan.frameworks[at])
-        else {
+        let description = describe(at, &self.plan.frameworks[at], node.framework_id);
+        let (Mind::Workload(worker), Some(framework)) = (&mut node.mind, description) else {
             self.wake_after(at, Duration::ZERO);
             return Ok(());
         };
         let config = DriverConfig {
-            framework: describe(at, plan, node.framework_id),
+            framework,
             suppressed_roles: Vec::new(),
             cluster_id: node.cluster_id,
             seed: node.rng.next(),
         };
         worker.driver = Some(Driver::new(config, now));
         worker.inbox.clear();
-        let calls = worker.app.restart(memory);
+        let calls = worker.app.restart(memory, self.now);
         self.feed_driver(at, Event::Tick)?;
-        self.call(at, calls)
+        self.call(at, calls)?;
+        self.arm_wake(at);
+        Ok(())
     }
 
     pub(super) fn crash_framework(&mut self, at: usize, down: Duration, memory: Memory) {
@@ -152,7 +185,7 @@ impl World {
         if !node.is_up {
             return;
         }
-        self.trace.line(format!("framework {at} dies"));
+        self.trace.line(|| format!("framework {at} dies"));
         self.end_process(at, memory);
         self.after(down, Happening::Start(Node::Framework(at)));
     }
@@ -257,11 +290,14 @@ impl World {
             } => {
                 node.framework_id = Some(*framework_id);
                 node.cluster_id = Some(*cluster_id);
+                if let Some(meter) = &mut self.meter {
+                    meter.on_subscribed(at, *framework_id);
+                }
             }
-            MasterToFramework::Offers(offers) => {
+            MasterToFramework::Offers(offers) if self.plan.checks() => {
                 self.checks.own_news.on_offers(node.framework_id, offers)?;
             }
-            MasterToFramework::Update(status) => {
+            MasterToFramework::Update(status) if self.plan.checks() => {
                 self.checks
                     .own_news
                     .on_update(at, node.framework_id, status)?;
@@ -299,7 +335,9 @@ impl World {
         let Some(news) = worker.inbox.pop_front() else {
             return Ok(());
         };
-        if let News::Update(status) = &news {
+        if let News::Update(status) = &news
+            && self.plan.checks()
+        {
             self.checks.acknowledged.on_handled(
                 at,
                 &status.task_id,
@@ -328,7 +366,7 @@ impl World {
     fn on_session_ended(&mut self, at: usize, reason: EndReason) -> Result<(), Broken> {
         let is_over = reason == EndReason::Left;
         self.trace
-            .line(format!("session of framework {at} ends: {reason:?}"));
+            .line(|| format!("session of framework {at} ends: {reason:?}"));
         self.end_process(at, Memory::Nothing);
         self.frameworks[at].is_over = is_over;
         self.after(
@@ -413,7 +451,9 @@ impl World {
         };
         let mut effects = Vec::new();
         driver.handle(event, now, &mut effects);
-        driver.check_invariants();
+        if self.plan.checks() {
+            driver.check_invariants();
+        }
         let crash = node.crash.filter(|_| !effects.is_empty());
         let carried = crash.map_or(effects.len(), |crash| crash.effects);
         for effect in effects.into_iter().take(carried) {
@@ -463,12 +503,15 @@ impl World {
     }
 
     fn deliver(&mut self, at: usize, news: News) -> Result<(), Broken> {
-        if let News::Update(status) = &news {
+        if let News::Update(status) = &news
+            && self.plan.checks()
+        {
             self.checks.ends_once.on_told(at, status)?;
             self.checks.in_order.on_told(at, status)?;
         }
         if !matches!(news, News::Offers(_)) {
-            self.trace.line(format!("framework {at} is told {news:?}"));
+            self.trace
+                .line(|| format!("framework {at} is told {news:?}"));
         }
         let node = &mut self.frameworks[at];
         let life = Life(Node::Framework(at), node.life);
@@ -486,10 +529,22 @@ impl World {
 
     /// A framework speaks to the master.
     fn send_up(&mut self, at: usize, message: FrameworkToMaster) -> Result<(), Broken> {
+        if self.plan.checks() {
+            self.check_up(at, &message)?;
+        }
+        if let Some(link) = self.frameworks[at].link {
+            let message = Message::FromFramework(message);
+            self.network
+                .send(link, Way::Up, message, self.now, &mut self.queue);
+        }
+        Ok(())
+    }
+
+    fn check_up(&mut self, at: usize, message: &FrameworkToMaster) -> Result<(), Broken> {
         let node = &self.frameworks[at];
         let has_driver = matches!(node.mind, Mind::Workload(_));
         let mut named: Vec<&TaskId> = Vec::new();
-        match &message {
+        match message {
             FrameworkToMaster::Accept { operations, .. } => {
                 let launches = operations.iter().map(|Operation::Launch(tasks)| tasks);
                 named.extend(launches.flatten().map(|task| &task.task_id));
@@ -508,11 +563,6 @@ impl World {
         }
         for task in named {
             self.checks.own_news.on_named(at, task);
-        }
-        if let Some(link) = node.link {
-            let message = Message::FromFramework(message);
-            self.network
-                .send(link, Way::Up, message, self.now, &mut self.queue);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::invariants::{Broken, durable};
 use crate::journal::Journal;
 use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
+use crate::scenario::Stopwatch;
 
 /// The master's own invariants are checked after every so many of its events.
 const CHECK_EVERY: u64 = 8;
@@ -114,7 +115,10 @@ impl World {
             self.network
                 .die(link, End::Master, self.now, &mut self.queue);
         }
-        self.trace.line("the master dies".to_owned());
+        self.trace.line(|| "the master dies".to_owned());
+        if let Some(meter) = &mut self.meter {
+            meter.on_master_down(self.now);
+        }
         self.after(down, Happening::Start(Node::Master));
     }
 
@@ -198,8 +202,10 @@ impl World {
             self.feed_master(Event::Committed { proposal, command })?;
         }
         match &self.master.core {
-            Some(core) => durable::check_registry(&self.master.log, core.registry()),
-            None => Ok(()),
+            Some(core) if self.plan.checks() => {
+                durable::check_registry(&self.master.log, core.registry())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -219,10 +225,12 @@ impl World {
         };
         let now = self.master.clock.local(self.now);
         let mut effects = Effects::new();
+        let watch = Stopwatch::start(self.meter.is_some());
         core.handle(event, now, &mut effects);
+        let nanos = watch.nanos();
         // Looks at everything, which after every event would be most of the work.
         self.master.events += 1;
-        if self.master.events.is_multiple_of(CHECK_EVERY) {
+        if self.plan.checks() && self.master.events.is_multiple_of(CHECK_EVERY) {
             core.check_invariants().map_err(|violation| Broken {
                 id: violation.id,
                 what: violation.what,
@@ -230,6 +238,9 @@ impl World {
         }
         let crash = self.master.crash.filter(|_| !effects.is_empty());
         let all: Vec<Effect> = effects.drain().collect();
+        if let Some(meter) = &mut self.meter {
+            meter.on_master_time(nanos, &all);
+        }
         let carried = crash.map_or(all.len(), |crash| crash.effects);
         for effect in all.into_iter().take(carried) {
             self.carry_out_master(effect)?;
@@ -237,19 +248,23 @@ impl World {
         match crash {
             Some(crash) => self.crash_master(crash.down),
             None => {
-                let uncharged = self
-                    .master
-                    .core
-                    .as_ref()
-                    .map_or(0, |core| core.counters().tasks_uncharged);
-                // A slave that reports more than it has is the master's to bear, not to hide.
-                if uncharged == 0 {
-                    self.checks.fits.check_published()?;
+                if self.plan.checks() {
+                    self.check_published()?;
                 }
                 self.arm_master();
             }
         }
         Ok(())
+    }
+
+    fn check_published(&mut self) -> Result<(), Broken> {
+        let core = self.master.core.as_ref();
+        let uncharged = core.map_or(0, |core| core.counters().tasks_uncharged);
+        // A slave that reports more than it has is the master's to bear, not to hide.
+        match uncharged {
+            0 => self.checks.fits.check_published(),
+            _ => Ok(()),
+        }
     }
 
     fn arm_master(&mut self) {
@@ -276,7 +291,12 @@ impl World {
                 connection,
                 message,
             } => {
-                self.check_to_slave(&message)?;
+                if self.plan.checks() {
+                    self.check_to_slave(&message)?;
+                }
+                if let (Some(meter), MasterToSlave::RunTask(_)) = (&mut self.meter, &message) {
+                    meter.on_launch(self.now);
+                }
                 self.send_down(connection, Message::ToSlave(message));
             }
             Effect::SendFramework {
@@ -284,7 +304,9 @@ impl World {
                 message,
             } => {
                 if let MasterToFramework::Subscribed { framework_id, .. } = &message {
-                    durable::check_subscribed(&self.master.log, *framework_id)?;
+                    if self.plan.checks() {
+                        durable::check_subscribed(&self.master.log, *framework_id)?;
+                    }
                     if let Some(Client::Framework(at)) = self.network.client(Link(connection.0)) {
                         self.master.owners.insert(*framework_id, at);
                     }
@@ -296,7 +318,14 @@ impl World {
                     .close(Link(connection.0), End::Master, self.now, &mut self.queue);
             }
             Effect::Reply { .. } => {}
-            Effect::Publish(event) => self.checks.fits.on_published(&event.change),
+            Effect::Publish(event) => {
+                if self.plan.checks() {
+                    self.checks.fits.on_published(&event.change);
+                }
+                if let Some(meter) = &mut self.meter {
+                    meter.on_published(&event.change, self.now);
+                }
+            }
         }
         Ok(())
     }

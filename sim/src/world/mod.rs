@@ -18,16 +18,17 @@ use meros_slave_core::ContainerId;
 use crate::clock::START;
 use crate::fault::Memory;
 use crate::invariants::{Broken, Checks};
-use crate::plan::{Client, Plan};
+use crate::plan::{Client, FrameworkPlan, Plan};
 use crate::prng::Rng;
 use crate::queue::Queue;
+use crate::scenario::{Meter, Record};
 use framework::FrameworkNode;
 use master::MasterNode;
 use network::{End, Link, Message, Network, Way};
 use slave::{ContainerStep, SlaveNode};
 use trace::Trace;
 
-/// Happenings in one run beyond which something spins: a healthy run has far fewer.
+/// Happenings in one judged run beyond which something spins: a healthy run has far fewer.
 const STEPS_MAX: u64 = 300_000;
 
 /// A process.
@@ -80,6 +81,10 @@ pub(crate) enum Happening {
     Watch,
     /// The probe has had its time.
     Judge,
+    /// What changes over time is measured.
+    Sample,
+    /// A measured run is over.
+    End,
 }
 
 /// A crash that waits for the next event with effects.
@@ -106,8 +111,10 @@ pub(crate) struct World {
     orphans: Vec<meros_proto::ids::FrameworkId>,
     healed_at: Option<Timestamp>,
     judgements: u32,
-    is_judged: bool,
+    is_over: bool,
     trace: Trace,
+    /// Set while the run is measured.
+    meter: Option<Box<Meter>>,
 }
 
 impl World {
@@ -123,7 +130,7 @@ impl World {
                 .slaves
                 .iter()
                 .enumerate()
-                .map(|(at, has)| SlaveNode::new(has.clone(), root.fork(&format!("slave{at}"))))
+                .map(|(at, plan)| SlaveNode::new(plan.clone(), root.fork(&format!("slave{at}"))))
                 .collect(),
             frameworks: plan
                 .frameworks
@@ -135,8 +142,9 @@ impl World {
             orphans: Vec::new(),
             healed_at: None,
             judgements: 0,
-            is_judged: false,
+            is_over: false,
             trace: Trace::new(lines_max),
+            meter: plan.measured.is_some().then(|| Box::new(Meter::new(&plan))),
             plan,
         };
         world.schedule_all();
@@ -149,8 +157,11 @@ impl World {
             let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(2));
             self.after(wait, Happening::Start(Node::Slave(slave)));
         }
-        // The last is the probe, which comes at the end.
-        for framework in 0..self.frameworks.len() - 1 {
+        for framework in 0..self.frameworks.len() {
+            // The probe comes at the end.
+            if matches!(self.plan.frameworks[framework], FrameworkPlan::Probe) {
+                continue;
+            }
             let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(5));
             self.after(wait, Happening::Start(Node::Framework(framework)));
         }
@@ -158,7 +169,13 @@ impl World {
             let when = self.plan.faults[at].at;
             self.after(when, Happening::Fault(at));
         }
-        self.after(self.plan.safety, Happening::Heal);
+        match self.plan.measured.clone() {
+            None => self.after(self.plan.safety, Happening::Heal),
+            Some(measured) => {
+                self.after(measured.every, Happening::Sample);
+                self.after(measured.duration, Happening::End);
+            }
+        }
     }
 
     fn after(&mut self, wait: Duration, what: Happening) {
@@ -167,19 +184,40 @@ impl World {
 
     /// Runs until the end of everything.
     pub(crate) fn run(&mut self) -> Result<(), Broken> {
-        while let Some((at, what)) = self.queue.pop() {
-            self.now = at;
-            let steps = self.trace.step(at, &what);
-            if steps > STEPS_MAX {
-                let what = format!("{steps} happenings in one run");
-                return Err(Broken { id: "W10", what });
-            }
-            self.happen(what)?;
-            if self.is_judged {
-                break;
-            }
-        }
+        while self.advance()? {}
         Ok(())
+    }
+
+    /// One thing happens; false once everything has.
+    pub(crate) fn advance(&mut self) -> Result<bool, Broken> {
+        let Some((at, what)) = self.queue.pop() else {
+            return Ok(false);
+        };
+        self.now = at;
+        let steps = self.trace.step(at, &what);
+        if steps > STEPS_MAX && self.plan.measured.is_none() {
+            let what = format!("{steps} happenings in one run");
+            return Err(Broken { id: "W10", what });
+        }
+        self.happen(what)?;
+        Ok(!self.is_over)
+    }
+
+    /// What has been measured, of the whole and of each framework.
+    pub(crate) fn into_measurements(mut self) -> Option<(Box<Meter>, Vec<Record>)> {
+        let meter = self.meter.take()?;
+        let records = self.frameworks.iter().filter_map(FrameworkNode::record);
+        Some((meter, records.cloned().collect()))
+    }
+
+    fn on_sample(&mut self) {
+        let (Some(meter), Some(measured)) = (&mut self.meter, &self.plan.measured) else {
+            return;
+        };
+        let every = measured.every;
+        let records = self.frameworks.iter().map(FrameworkNode::record);
+        meter.sample(self.now, records);
+        self.after(every, Happening::Sample);
     }
 
     /// How many things have happened.
@@ -242,6 +280,8 @@ impl World {
             Happening::Operate => self.operate()?,
             Happening::Watch => self.watch()?,
             Happening::Judge => self.judge()?,
+            Happening::Sample => self.on_sample(),
+            Happening::End => self.is_over = true,
             // Of an earlier life.
             Happening::Dial(_)
             | Happening::Tick(_)
@@ -335,13 +375,15 @@ impl World {
             End::Master => self.on_master_lost(link),
             End::Client => {
                 // Whose it was is known to the client even if the network has forgotten it.
-                if let Some(slave) = self.slaves.iter().position(|it| it.link == Some(link)) {
-                    self.on_slave_lost(slave, link)?;
+                match self.network.dialled_by(link) {
+                    Client::Slave(slave) if self.slaves[slave].link == Some(link) => {
+                        self.on_slave_lost(slave, link)
+                    }
+                    Client::Framework(at) if self.frameworks[at].link == Some(link) => {
+                        self.on_framework_lost(at)
+                    }
+                    _ => Ok(()),
                 }
-                if let Some(at) = self.frameworks.iter().position(|it| it.link == Some(link)) {
-                    self.on_framework_lost(at)?;
-                }
-                Ok(())
             }
         }
     }

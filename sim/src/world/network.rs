@@ -78,7 +78,8 @@ pub(crate) struct Network {
     connections: BTreeMap<Link, Connection>,
     /// Partitions: since when a direction of a client is blocked.
     blocked: BTreeMap<(Client, Way), Timestamp>,
-    last: u64,
+    /// Who has dialled each connection, by its number less one; kept when it is forgotten.
+    dialled: Vec<Client>,
 }
 
 impl Network {
@@ -88,7 +89,7 @@ impl Network {
             rng,
             connections: BTreeMap::new(),
             blocked: BTreeMap::new(),
-            last: 0,
+            dialled: Vec::new(),
         }
     }
 
@@ -104,8 +105,8 @@ impl Network {
         now: Timestamp,
         queue: &mut Queue<Happening>,
     ) -> Link {
-        self.last += 1;
-        let link = Link(self.last);
+        self.dialled.push(client);
+        let link = Link(u64::try_from(self.dialled.len()).expect("lengths fit 64 bits"));
         let lane = || Lane {
             under_way: VecDeque::new(),
             last: now,
@@ -256,6 +257,12 @@ impl Network {
             self.connections.remove(&link);
         }
         was_open
+    }
+
+    /// Whose connection it is or was.
+    pub(crate) fn dialled_by(&self, link: Link) -> Client {
+        let at = usize::try_from(link.0 - 1).expect("it was a length");
+        self.dialled[at]
     }
 
     pub(crate) fn client(&self, link: Link) -> Option<Client> {

@@ -20,7 +20,9 @@ use crate::behaviour::script::Script;
 use crate::clock::Clock;
 use crate::invariants::{Broken, durable, fits};
 use crate::journal::Journal;
+use crate::plan::SlavePlan;
 use crate::prng::Rng;
+use crate::scenario::Stopwatch;
 
 /// What becomes of a container next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub(super) struct SlaveNode {
     pub(super) life: u32,
     pub(super) link: Option<Link>,
     is_connected: bool,
-    resources: Resources,
+    plan: SlavePlan,
     clock: Clock,
     rng: Rng,
     disk: Checkpoint,
@@ -60,13 +62,13 @@ pub(super) struct SlaveNode {
 }
 
 impl SlaveNode {
-    pub(super) fn new(resources: Resources, mut rng: Rng) -> Self {
+    pub(super) fn new(plan: SlavePlan, mut rng: Rng) -> Self {
         Self {
             core: None,
             life: 0,
             link: None,
             is_connected: false,
-            resources,
+            plan,
             clock: Clock::draw(&mut rng),
             rng,
             disk: Checkpoint::default(),
@@ -82,7 +84,7 @@ impl SlaveNode {
     }
 
     pub(super) fn resources(&self) -> &Resources {
-        &self.resources
+        &self.plan.resources
     }
 
     /// The tasks whose containers run, or are about to.
@@ -107,8 +109,8 @@ impl World {
         let description = SlaveDescription {
             hostname: format!("host{slave}"),
             http_address: String::new(),
-            resources: node.resources.clone(),
-            attributes: Default::default(),
+            resources: node.plan.resources.clone(),
+            attributes: node.plan.attributes.clone(),
             capabilities: Vec::new(),
             version: "simulated".to_owned(),
         };
@@ -130,7 +132,11 @@ impl World {
         }
         node.crash = None;
         node.back_in = None;
-        node.containers.clear();
+        for (_, container) in std::mem::take(&mut node.containers) {
+            if let Some(meter) = &mut self.meter {
+                meter.on_container_ended(container.key.0, &container.resources);
+            }
+        }
         node.is_connected = false;
         for (_, record) in node.journal.crash(&mut node.rng) {
             node.disk.apply(record);
@@ -139,7 +145,7 @@ impl World {
             self.network
                 .die(link, End::Client, self.now, &mut self.queue);
         }
-        self.trace.line(format!("slave {slave} dies"));
+        self.trace.line(|| format!("slave {slave} dies"));
         self.after(down, Happening::Start(Node::Slave(slave)));
     }
 
@@ -261,16 +267,23 @@ impl World {
                 Event::ContainerStarted { container, pid }
             }
             ContainerStep::NotStarted => {
-                node.containers.remove(&container);
+                self.remove_container(slave, container);
                 let message = "the command is not there".to_owned();
                 Event::ContainerNotStarted { container, message }
             }
             ContainerStep::Ended(exit) => {
-                node.containers.remove(&container);
+                self.remove_container(slave, container);
                 Event::ContainerEnded { container, exit }
             }
         };
         self.feed_slave(slave, event)
+    }
+
+    fn remove_container(&mut self, slave: usize, container: ContainerId) {
+        let removed = self.slaves[slave].containers.remove(&container);
+        if let (Some(container), Some(meter)) = (removed, &mut self.meter) {
+            meter.on_container_ended(container.key.0, &container.resources);
+        }
     }
 
     /// Something happens to a slave's core; nothing if it is down.
@@ -281,8 +294,14 @@ impl World {
             return Ok(());
         };
         let mut effects = Effects::new();
+        let watch = Stopwatch::start(self.meter.is_some());
         core.handle(event, now, &mut effects);
-        core.check_invariants();
+        if let Some(meter) = &mut self.meter {
+            meter.on_slave_time(watch);
+        }
+        if self.plan.checks() {
+            core.check_invariants();
+        }
         self.carry_out_slave(slave, &mut effects)
     }
 
@@ -322,7 +341,7 @@ impl World {
                     Record::UpdateMade {
                         framework_id,
                         status,
-                    } => self.checks.own_news.on_made(*framework_id, status),
+                    } if self.plan.checks() => self.checks.own_news.on_made(*framework_id, status),
                     Record::FrameworkShutDown { framework_id } => {
                         node.shut_down.insert(*framework_id);
                     }
@@ -336,7 +355,9 @@ impl World {
                 connection,
                 message,
             } => {
-                if let SlaveToMaster::Update(update) = &message {
+                if let SlaveToMaster::Update(update) = &message
+                    && self.plan.checks()
+                {
                     durable::check_sent(&node.disk, update.framework_id, &update.status)?;
                 }
                 let link = Link(connection.0);
@@ -353,8 +374,10 @@ impl World {
             }
             Effect::StartContainer { container, run, .. } => {
                 let key = (run.framework.framework_id, run.task.task_id.clone());
-                durable::check_started(&node.disk, &key)?;
-                let script = Script::of(&self.rng.fork("scripts"), &key.1);
+                if self.plan.checks() {
+                    durable::check_started(&node.disk, &key)?;
+                }
+                let script = Script::of(&self.rng, &run.task);
                 let step = match script.starts {
                     true => ContainerStep::Started,
                     false => ContainerStep::NotStarted,
@@ -364,6 +387,9 @@ impl World {
                     Happening::Container(life, container, step),
                 );
                 let resources = run.task.resources;
+                if let Some(meter) = &mut self.meter {
+                    meter.on_container_started(key.0, &resources);
+                }
                 node.containers.insert(
                     container,
                     Container {
@@ -372,12 +398,14 @@ impl World {
                         script,
                     },
                 );
-                let answered = node
-                    .containers
-                    .values()
-                    .filter(|it| !node.shut_down.contains(&it.key.0))
-                    .map(|it| &it.resources);
-                fits::check_containers(&node.resources, answered)?;
+                if self.plan.checks() {
+                    let answered = node
+                        .containers
+                        .values()
+                        .filter(|it| !node.shut_down.contains(&it.key.0))
+                        .map(|it| &it.resources);
+                    fits::check_containers(&node.plan.resources, answered)?;
+                }
             }
             Effect::KillContainer { container, grace } => {
                 if let Some(known) = node.containers.get(&container) {
@@ -408,7 +436,11 @@ impl World {
         node.core = None;
         node.is_connected = false;
         // What it was asked to make durable is: its core waits for that before it goes.
-        node.containers.clear();
+        for (_, container) in std::mem::take(&mut node.containers) {
+            if let Some(meter) = &mut self.meter {
+                meter.on_container_ended(container.key.0, &container.resources);
+            }
+        }
         if let Some(link) = node.link.take() {
             self.network
                 .close(link, End::Client, self.now, &mut self.queue);

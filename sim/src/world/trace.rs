@@ -79,6 +79,8 @@ impl Trace {
             Happening::Operate => (18, 0),
             Happening::Watch => (19, 0),
             Happening::Judge => (20, 0),
+            Happening::Sample => (21, 0),
+            Happening::End => (22, 0),
         };
         self.mix(kind << 56 ^ number);
         // Deliveries have their own line, and the others say nothing.
@@ -91,9 +93,10 @@ impl Trace {
                 | Happening::Written(_)
                 | Happening::Watch
                 | Happening::Operate
+                | Happening::Sample
         );
         if self.lines_max > 0 && !is_silent {
-            self.line(format!("{what:?}"));
+            self.line(|| format!("{what:?}"));
         }
         self.steps
     }
@@ -110,14 +113,15 @@ impl Trace {
                 | Message::FromFramework(FrameworkToMaster::Decline { .. })
         );
         if self.lines_max > 0 && !is_idle {
-            self.line(format!("{client:?} {message:?}"));
+            self.line(|| format!("{client:?} {message:?}"));
         }
     }
 
-    pub(crate) fn line(&mut self, text: String) {
+    pub(crate) fn line(&mut self, text: impl FnOnce() -> String) {
         if self.lines_max == 0 {
             return;
         }
+        let text = text();
         if self.lines.len() == self.lines_max {
             self.lines.pop_front();
         }

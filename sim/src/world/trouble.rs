@@ -55,6 +55,12 @@ impl World {
                 self.slaves[slave].back_in = Some(down);
                 self.feed_slave(slave, Event::Leave { grace: STOP_GRACE })?;
             }
+            Trouble::KillMaster { down } => self.crash_master(down),
+            Trouble::KillSlaves { slaves, down } => {
+                slaves
+                    .into_iter()
+                    .for_each(|slave| self.crash_slave(slave, down));
+            }
             Trouble::Break(client) => {
                 for link in self.network.links_of(Some(client)) {
                     self.network.break_off(link, self.now, &mut self.queue);

@@ -1,0 +1,30 @@
+//! Scenarios: a datacenter and its load described in a file, run on the production cores in
+//! virtual time, measured and reported.
+//!
+//! | files | what is done in them |
+//! |---|---|
+//! | `file`, `value` | what can be written, and errors with file, line and column |
+//! | `arrivals`, `jobs` | frameworks with work that comes, waits, runs and ends |
+//! | `meter` | what is measured while it runs |
+//! | `run` | one run, with progress |
+//! | `report` | what was measured, as text, JSON and a page with plots |
+
+mod amounts;
+mod arrivals;
+mod command;
+mod file;
+mod jobs;
+mod meter;
+mod plan;
+mod record;
+pub mod report;
+mod run;
+mod value;
+
+pub use command::RunArgs;
+pub use file::{Scenario, ScenarioError};
+pub use run::{Progress, RunError, RunOptions, run};
+
+pub(crate) use jobs::{Jobs, JobsPlan};
+pub(crate) use meter::{Meter, Stopwatch};
+pub(crate) use record::Record;
