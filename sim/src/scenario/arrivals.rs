@@ -41,6 +41,8 @@ pub(crate) struct Listed {
     pub(crate) waits_for: u32,
     /// Places in the list of those that wait for this one.
     pub(crate) unlocks: Vec<u32>,
+    /// Set if it runs only where there is one of these models of GPUs.
+    pub(crate) models: Option<Arc<[String]>>,
 }
 
 /// How long tasks run.

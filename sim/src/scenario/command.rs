@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::file::Scenario;
-use super::report::{Report, page, text};
+use super::report::{Report, differences, page, text};
 use super::run::{Progress, RunOptions, run};
 
 /// `run`.
@@ -27,6 +27,9 @@ pub struct RunArgs {
     /// For whom to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+    /// The folder with the traces that the scenario names
+    #[arg(long, value_name = "DIR", env = "MEROS_TRACES")]
+    traces: Option<PathBuf>,
     /// Check all invariants after every event, which takes most of the time
     #[arg(long)]
     check: bool,
@@ -71,23 +74,35 @@ impl RunArgs {
             seed: self.seed,
             scale: self.scale,
             checks: self.check,
+            traces: self.traces.clone(),
         };
-        let bar = Bar::new();
-        let report = run(&scenario, options, |progress| bar.show(progress));
-        bar.bar.finish_and_clear();
-        let report = report.map_err(|error| chain(&error))?;
-        self.print(&[report])
+        let variants = scenario.variants().map_err(|error| chain(&error))?;
+        let mut reports = Vec::new();
+        for variant in &variants {
+            let bar = Bar::new(&variant.name);
+            let report = run(variant, &options, |progress| bar.show(progress));
+            bar.bar.finish_and_clear();
+            reports.push(report.map_err(|error| chain(&error))?);
+        }
+        self.print(&reports)
     }
 
     fn print(&self, reports: &[Report]) -> Result<(), String> {
+        let differences = differences(reports);
         if let Some(path) = &self.html {
-            std::fs::write(path, page(reports, ""))
+            std::fs::write(path, page(reports, &differences))
                 .map_err(|error| format!("failed to write {}: {error}", path.display()))?;
         }
-        for report in reports {
-            match self.output {
-                Output::Text => println!("{}", text(report)),
-                Output::Json => println!("{:#}", report.json()),
+        match self.output {
+            Output::Text => {
+                reports
+                    .iter()
+                    .for_each(|report| println!("{}", text(report)));
+                println!("{differences}");
+            }
+            Output::Json => {
+                let runs: Vec<_> = reports.iter().map(Report::json).collect();
+                println!("{:#}", serde_json::json!({ "runs": runs }));
             }
         }
         Ok(())
@@ -98,10 +113,11 @@ impl RunArgs {
 struct Bar {
     bar: ProgressBar,
     began: Instant,
+    what: String,
 }
 
 impl Bar {
-    fn new() -> Self {
+    fn new(what: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(1_000), ProgressDrawTarget::stderr());
         let style = "{elapsed_precise} {bar:30} {msg}  {eta} left";
         bar.set_style(ProgressStyle::with_template(style).expect("a well-formed template"));
@@ -110,7 +126,8 @@ impl Bar {
             reason = "how fast it is, for people; no run depends on it"
         )]
         let began = Instant::now();
-        Self { bar, began }
+        let what = what.to_owned();
+        Self { bar, began, what }
     }
 
     fn show(&self, progress: Progress) {
@@ -121,7 +138,8 @@ impl Bar {
         let seconds = self.began.elapsed().as_secs_f64().max(1e-6);
         let simulated = progress.simulated.as_secs_f64();
         self.bar.set_message(format!(
-            "{} of {} simulated, {:.0} times real time, {:.0} happenings/s",
+            "{} {} of {} simulated, {:.0} times real time, {:.0} happenings/s",
+            self.what,
             super::report::time(simulated),
             super::report::time(progress.duration.as_secs_f64()),
             simulated / seconds,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use meros_proto::role::RoleName;
 use serde::Deserialize;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
 use super::value::{Amount, Count, Name, Part, Positive, Text, Time};
 
@@ -138,6 +138,30 @@ pub(crate) struct File {
     pub(crate) frameworks: BTreeMap<Name, FrameworksPart>,
     #[serde(default)]
     pub(crate) faults: Vec<FaultPart>,
+    /// The same with one value changed, again and again.
+    pub(crate) sweep: Option<SweepPart>,
+    /// The same with some values changed, beside the scenario itself.
+    #[serde(default)]
+    pub(crate) compare: Vec<ComparePart>,
+}
+
+/// The same with one value changed, again and again.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SweepPart {
+    /// Where the value stands, as `frameworks.web.decision`.
+    pub(crate) of: Spanned<String>,
+    pub(crate) values: Vec<Value>,
+}
+
+/// The same with some values changed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ComparePart {
+    /// For people.
+    pub(crate) name: String,
+    /// By where they stand.
+    pub(crate) set: Spanned<BTreeMap<String, Value>>,
 }
 
 fn default_seed() -> u64 {
@@ -179,10 +203,17 @@ pub(crate) struct NetworkPart {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SlavesPart {
-    pub(crate) count: Count<1, 100_000>,
-    pub(crate) resources: Amount,
-    #[serde(default)]
-    pub(crate) attributes: BTreeMap<String, String>,
+    /// Needed, as `resources` is, unless they come from a file.
+    pub(crate) count: Option<Count<1, 100_000>>,
+    pub(crate) resources: Option<Amount>,
+    /// A file with the machines of an `openb` trace.
+    pub(crate) openb: Option<Spanned<String>>,
+    #[serde(default = "no_attributes")]
+    pub(crate) attributes: Spanned<BTreeMap<String, String>>,
+}
+
+fn no_attributes() -> Spanned<BTreeMap<String, String>> {
+    Spanned::new(0..0, BTreeMap::new())
 }
 
 /// How frameworks of a group behave.
@@ -249,9 +280,9 @@ pub(crate) struct OffersPart {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WorkPart {
     pub(crate) arrivals: Spanned<ArrivalsPart>,
-    /// What each task takes.
-    pub(crate) task: Amount,
-    pub(crate) runs: Spanned<RunsPart>,
+    /// What each task takes. Needed, as `runs` is, unless the tasks come from a trace.
+    pub(crate) task: Option<Amount>,
+    pub(crate) runs: Option<Spanned<RunsPart>>,
     /// Of all tasks this part fails. Default none.
     #[serde(default)]
     pub(crate) fails: Part,
@@ -269,6 +300,38 @@ pub(crate) enum ArrivalsPart {
     Bursts(BurstsPart),
     /// So many at the beginning.
     Start(Count<1, 1_000_000>),
+    /// As in a file, shared out among the frameworks of the group.
+    Trace(TracePart),
+}
+
+/// What a file with tasks looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TraceFormat {
+    Alibaba,
+    Openb,
+    Swf,
+}
+
+/// Tasks from a file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TracePart {
+    pub(crate) format: TraceFormat,
+    /// Below the folder of traces.
+    pub(crate) file: String,
+    /// All times are divided by this. Default 1.
+    pub(crate) speed: Option<Positive>,
+}
+
+/// Run times from a file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PhillyPart {
+    /// Below the folder of traces.
+    pub(crate) file: String,
+    /// All times are divided by this. Default 1.
+    pub(crate) speed: Option<Positive>,
 }
 
 /// So many at once, again and again.
@@ -292,6 +355,8 @@ pub(crate) enum RunsPart {
     Exponential(ExponentialPart),
     Pareto(ParetoPart),
     Lognormal(LognormalPart),
+    /// One of those in a `philly` file, each as likely.
+    Philly(PhillyPart),
 }
 
 /// Evenly between both.

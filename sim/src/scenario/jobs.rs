@@ -18,6 +18,7 @@ use meros_sdk_core::{Call, News};
 
 use super::arrivals::{Arrivals, Arrived, Listed, Runs, Source};
 use super::record::Record;
+use super::trace::MODEL;
 use crate::behaviour::script::Script;
 use crate::behaviour::{App, Believed};
 use crate::clock::START;
@@ -79,6 +80,7 @@ impl JobsPlan {
 #[derive(Debug, Clone)]
 struct Pending {
     resources: Arc<Resources>,
+    models: Option<Arc<[String]>>,
     runs: Option<Duration>,
     fails: bool,
     start: Duration,
@@ -86,6 +88,14 @@ struct Pending {
     /// Its source, and its place in the list if it is one.
     source: usize,
     place: Option<u32>,
+}
+
+impl Pending {
+    /// Whether it can run where there are GPUs of this model.
+    fn suits(&self, model: Option<&str>) -> bool {
+        let suits = |models: &Arc<[String]>| models.iter().any(|it| Some(it.as_str()) == model);
+        self.models.as_ref().is_none_or(suits)
+    }
 }
 
 /// A task that was launched.
@@ -186,6 +196,7 @@ impl Jobs {
         let work = &self.work[source];
         let task = Pending {
             resources: work.resources.clone(),
+            models: None,
             runs: work.runs.draw(&mut self.rng),
             fails: self.rng.below(1_000_000) < work.fails_ppm,
             start: work.start,
@@ -223,6 +234,7 @@ impl Jobs {
         for _ in 0..listed.count {
             self.submit(Pending {
                 resources: listed.resources.clone(),
+                models: listed.models.clone(),
                 runs: listed.runs,
                 fails: false,
                 start: self.work[source].start,
@@ -308,15 +320,14 @@ impl Jobs {
     fn choose(&mut self, offer_id: OfferId) -> Vec<TaskDescription> {
         let (_, offer) = &self.held[&offer_id];
         let slave_id = offer.slave_id;
+        let model = offer.attributes.value(MODEL);
         let mut free = offer.resources.clone();
         let most = self.policy.tasks_per_offer.min(CALL_ITEMS_MAX);
         let mut tasks = Vec::new();
         let mut at = 0;
         while at < self.pending.len().min(LOOKED_AT_MAX) && tasks.len() < most {
-            if free
-                .checked_sub_assign(&self.pending[at].resources)
-                .is_err()
-            {
+            let task = &self.pending[at];
+            if !task.suits(model) || free.checked_sub_assign(&task.resources).is_err() {
                 at += 1;
                 continue;
             }

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `file`, `value` | what can be written, and errors with file, line and column |
 //! | `arrivals`, `jobs` | frameworks with work that comes, waits, runs and ends |
+//! | `trace` | work and machines from files of real clusters |
+//! | `variant` | the same scenario with other values: comparisons and sweeps |
 //! | `meter` | what is measured while it runs |
 //! | `run` | one run, with progress |
 //! | `report` | what was measured, as text, JSON and a page with plots |
@@ -19,11 +21,15 @@ mod plan;
 mod record;
 pub mod report;
 mod run;
+mod trace;
 mod value;
+mod variant;
 
 pub use command::RunArgs;
 pub use file::{Scenario, ScenarioError};
 pub use run::{Progress, RunError, RunOptions, run};
+pub use trace::TraceError;
+pub use variant::Variant;
 
 pub(crate) use jobs::{Jobs, JobsPlan};
 pub(crate) use meter::{Meter, Stopwatch};

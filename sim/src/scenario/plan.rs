@@ -1,18 +1,21 @@
 //! A world made of a scenario, and the checks of what must fit together in one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meros_master_core::Config;
 use meros_proto::attribute::Attributes;
+use meros_proto::resources::Resources;
 use toml::Spanned;
 
 use super::arrivals::{Arrivals, Runs};
 use super::file::{
-    ArrivalsPart, Behaviour, File, FrameworksPart, LostPart, Misplaced, RunsPart, TroublePart,
-    WorkPart,
+    ArrivalsPart, Behaviour, File, FrameworksPart, LostPart, Misplaced, RunsPart, SlavesPart,
+    TroublePart, WorkPart,
 };
 use super::jobs::{JobsPlan, OfferPolicy, WorkPlan};
+use super::trace::{TraceError, Traces};
 use super::value::{Name, Time};
 use crate::fault::{Fault, Trouble};
 use crate::plan::{FrameworkPlan, Measured, NetworkPlan, Plan, SlavePlan};
@@ -60,7 +63,7 @@ impl File {
             let what = format!("at most {SAMPLES_MAX} points are taken: make it longer");
             return Err(Misplaced::at(every, what));
         }
-        let slaves: u64 = self.slaves.values().map(|it| u64::from(it.count.0)).sum();
+        let slaves: u64 = self.slaves.values().map(SlavesPart::count_at_least).sum();
         let frameworks: u64 = self.frameworks.values().map(count_of).map(u64::from).sum();
         for (what, count, max) in [
             ("slaves", slaves, SLAVES_MAX),
@@ -73,6 +76,7 @@ impl File {
                 });
             }
         }
+        self.slaves.values().try_for_each(check_slaves)?;
         self.frameworks.values().try_for_each(check_frameworks)?;
         self.check_faults()
     }
@@ -101,19 +105,17 @@ impl File {
     }
 
     /// The world of this scenario, and which group each of its frameworks belongs to.
-    pub(crate) fn plan(&self, setting: Setting) -> (Plan, Vec<usize>) {
+    pub(crate) fn plan(
+        &self,
+        setting: Setting,
+        traces: &Traces<'_>,
+    ) -> Result<(Plan, Vec<usize>), TraceError> {
         let duration = self.duration.get_ref().0;
         let mut slaves = Vec::new();
         let mut shapes: BTreeMap<&Name, std::ops::Range<usize>> = BTreeMap::new();
         for (name, part) in &self.slaves {
-            let pairs = part.attributes.clone().into_iter().collect();
-            let plan = SlavePlan {
-                resources: part.resources.0.as_ref().clone(),
-                attributes: Attributes::new(pairs).expect("checked when it was read"),
-            };
             let from = slaves.len();
-            let count = scaled(part.count.0, setting.scale);
-            slaves.extend((0..count).map(|_| plan.clone()));
+            slaves.extend(part.plans(setting.scale, traces)?);
             shapes.insert(name, from..slaves.len());
         }
         let mut frameworks = Vec::new();
@@ -125,7 +127,8 @@ impl File {
                     1 => name.to_string(),
                     _ => format!("{name}-{number}"),
                 };
-                let jobs = jobs(name, part, setting.scale);
+                let place = Place { number, count };
+                let jobs = jobs(name, part, setting.scale, place, traces)?;
                 frameworks.push(FrameworkPlan::Jobs(Box::new(jobs)));
                 groups.push(group);
             }
@@ -147,7 +150,7 @@ impl File {
                 checks: setting.checks,
             }),
         };
-        (plan, groups)
+        Ok((plan, groups))
     }
 
     fn master_config(&self) -> Config {
@@ -227,6 +230,59 @@ fn scaled(count: u32, scale: f64) -> u32 {
     count.max(1)
 }
 
+impl SlavesPart {
+    /// How many, as far as the file says.
+    fn count_at_least(&self) -> u64 {
+        self.count.map_or(1, |count| count.0.into())
+    }
+
+    fn plans(&self, scale: f64, traces: &Traces<'_>) -> Result<Vec<SlavePlan>, TraceError> {
+        let pairs: Vec<(String, String)> = self.attributes.get_ref().clone().into_iter().collect();
+        if let Some(file) = &self.openb {
+            let mut all = traces.nodes(file.get_ref(), scale)?;
+            for plan in &mut all {
+                let set = |(name, value): &(String, String)| plan.attributes.set(name, value);
+                pairs.iter().for_each(set);
+            }
+            return Ok(all);
+        }
+        let (Some(count), Some(resources)) = (self.count, &self.resources) else {
+            unreachable!("checked when it was read");
+        };
+        let plan = SlavePlan {
+            resources: resources.0.as_ref().clone(),
+            attributes: Attributes::new(pairs).expect("checked when it was read"),
+        };
+        let count = scaled(count.0, scale);
+        Ok((0..count).map(|_| plan.clone()).collect())
+    }
+}
+
+/// The how many-th of how many alike.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) number: u32,
+    pub(crate) count: u32,
+}
+
+fn check_slaves(part: &SlavesPart) -> Result<(), Misplaced> {
+    let pairs = part.attributes.get_ref().clone().into_iter().collect();
+    if let Err(error) = Attributes::new(pairs) {
+        return Err(Misplaced::at(&part.attributes, error.to_string()));
+    }
+    match (&part.openb, &part.count, &part.resources) {
+        (None, Some(_), Some(_)) | (Some(_), None, None) => Ok(()),
+        (Some(file), _, _) => {
+            let what = "the file says how many there are and what they have: leave out count and resources";
+            Err(Misplaced::at(file, what))
+        }
+        (None, _, _) => Err(Misplaced::at(
+            &part.attributes,
+            "slaves need count and resources, or openb",
+        )),
+    }
+}
+
 fn check_frameworks(part: &FrameworksPart) -> Result<(), Misplaced> {
     if let Some(weight) = &part.weight
         && (weight.get_ref().0 - 1.0).abs() > f64::EPSILON
@@ -251,9 +307,11 @@ fn check_frameworks(part: &FrameworksPart) -> Result<(), Misplaced> {
         }
         Behaviour::Service => {
             for work in &part.work {
-                if !matches!(work.runs.get_ref(), RunsPart::Forever) {
+                if let Some(runs) = &work.runs
+                    && !matches!(runs.get_ref(), RunsPart::Forever)
+                {
                     let what = "a service runs \"forever\"";
-                    return Err(Misplaced::at(&work.runs, what));
+                    return Err(Misplaced::at(runs, what));
                 }
             }
         }
@@ -269,25 +327,41 @@ fn check_work(work: &WorkPart) -> Result<(), Misplaced> {
         let what = "between two bursts there is at least 1ms";
         return Err(Misplaced::at(&work.arrivals, what));
     }
-    let (min, max) = match work.runs.get_ref() {
-        RunsPart::Uniform(part) => (part.min, part.max),
-        RunsPart::Pareto(part) => (part.min, part.max),
-        _ => return Ok(()),
+    let is_trace = matches!(work.arrivals.get_ref(), ArrivalsPart::Trace(_));
+    let runs = match (is_trace, &work.task, &work.runs) {
+        (true, None, None) => return Ok(()),
+        (false, Some(_), Some(runs)) => runs,
+        (true, ..) => {
+            let what =
+                "the trace says what tasks take and how long they run: leave out task and runs";
+            return Err(Misplaced::at(&work.arrivals, what));
+        }
+        (false, ..) => {
+            let what = "work needs task and runs, unless it comes from a trace";
+            return Err(Misplaced::at(&work.arrivals, what));
+        }
     };
-    match min.0 <= max.0 && !max.0.is_zero() && (!min.0.is_zero() || is_uniform(&work.runs)) {
+    let is_right = match runs.get_ref() {
+        RunsPart::Uniform(part) => part.min.0 <= part.max.0,
+        RunsPart::Pareto(part) => !part.min.0.is_zero() && part.min.0 <= part.max.0,
+        _ => true,
+    };
+    match is_right {
         true => Ok(()),
         false => Err(Misplaced::at(
-            &work.runs,
-            "min is above 0 and at most as long as max",
+            runs,
+            "min is at most as long as max, and for pareto above 0",
         )),
     }
 }
 
-fn is_uniform(runs: &Spanned<RunsPart>) -> bool {
-    matches!(runs.get_ref(), RunsPart::Uniform(_))
-}
-
-fn jobs(name: String, part: &FrameworksPart, scale: f64) -> JobsPlan {
+fn jobs(
+    name: String,
+    part: &FrameworksPart,
+    scale: f64,
+    place: Place,
+    traces: &Traces<'_>,
+) -> Result<JobsPlan, TraceError> {
     let offers = &part.offers;
     let hold = match part.behaviour.get_ref() {
         Behaviour::Hoarder => None,
@@ -302,7 +376,11 @@ fn jobs(name: String, part: &FrameworksPart, scale: f64) -> JobsPlan {
         .tasks_per_offer
         .map_or(TASKS_PER_OFFER_DEFAULT, |it| it.0);
     let decision = part.decision.as_ref();
-    JobsPlan {
+    let work = part
+        .work
+        .iter()
+        .map(|work| work_plan(work, scale, place, traces));
+    Ok(JobsPlan {
         name,
         role: part
             .role
@@ -315,15 +393,16 @@ fn jobs(name: String, part: &FrameworksPart, scale: f64) -> JobsPlan {
             tasks_per_offer: usize::try_from(tasks_per_offer).expect("32 bits fit"),
         },
         decision: decision.map_or(Duration::ZERO, |it| it.get_ref().0),
-        work: part
-            .work
-            .iter()
-            .map(|work| work_plan(work, scale))
-            .collect(),
-    }
+        work: work.collect::<Result<_, _>>()?,
+    })
 }
 
-fn work_plan(part: &WorkPart, scale: f64) -> WorkPlan {
+fn work_plan(
+    part: &WorkPart,
+    scale: f64,
+    place: Place,
+    traces: &Traces<'_>,
+) -> Result<WorkPlan, TraceError> {
     let arrivals = match part.arrivals.get_ref() {
         ArrivalsPart::Poisson(rate) => Arrivals::Poisson {
             per_second: rate.0 * scale,
@@ -336,8 +415,14 @@ fn work_plan(part: &WorkPart, scale: f64) -> WorkPlan {
         ArrivalsPart::Start(count) => Arrivals::Start {
             count: scaled(count.0, scale),
         },
+        ArrivalsPart::Trace(trace) => Arrivals::Listed(traces.tasks(trace, scale, place)?),
     };
-    let runs = match part.runs.get_ref() {
+    let runs = match part
+        .runs
+        .as_ref()
+        .map_or(&RunsPart::Forever, Spanned::get_ref)
+    {
+        RunsPart::Philly(part) => Runs::Measured(traces.runs(part)?),
         RunsPart::Forever => Runs::Forever,
         RunsPart::Fixed(time) => Runs::Fixed(time.0),
         RunsPart::Uniform(part) => Runs::Uniform(part.min.0, part.max.0),
@@ -352,11 +437,15 @@ fn work_plan(part: &WorkPart, scale: f64) -> WorkPlan {
             sigma: part.sigma.0,
         },
     };
-    WorkPlan {
+    let nothing = || Arc::new(Resources::new());
+    Ok(WorkPlan {
         arrivals,
-        resources: part.task.0.clone(),
+        resources: part
+            .task
+            .as_ref()
+            .map_or_else(nothing, |task| task.0.clone()),
         runs,
         fails_ppm: part.fails.ppm(),
         start: part.start.map_or(START_DEFAULT, |start| start.0),
-    }
+    })
 }

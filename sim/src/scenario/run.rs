@@ -1,5 +1,6 @@
 //! One run of a scenario.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::file::Scenario;
@@ -7,6 +8,8 @@ use super::meter::{Meter, Stopwatch};
 use super::plan::Setting;
 use super::record::Record;
 use super::report::Report;
+use super::trace::{TraceError, Traces};
+use super::variant::Variant;
 use crate::invariants::Broken;
 use crate::world::World;
 
@@ -14,7 +17,7 @@ use crate::world::World;
 const STEPS_PER_LOOK: u64 = 8_192;
 
 /// What is changed of a scenario for one run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Instead of the scenario's own.
     pub seed: Option<u64>,
@@ -22,6 +25,8 @@ pub struct RunOptions {
     pub scale: f64,
     /// Whether invariants are checked after every event, which takes most of the time. Default no.
     pub checks: bool,
+    /// The folder with the traces that the scenario names.
+    pub traces: Option<PathBuf>,
 }
 
 impl Default for RunOptions {
@@ -30,6 +35,7 @@ impl Default for RunOptions {
             seed: None,
             scale: 1.0,
             checks: false,
+            traces: None,
         }
     }
 }
@@ -48,6 +54,9 @@ pub struct Progress {
 /// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// A trace cannot be used.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// An invariant does not hold: a bug.
     #[error("after {simulated:?} of simulated time")]
     Broken {
@@ -89,23 +98,23 @@ pub(crate) struct Group {
 /// Runs a scenario to its end and reports. `progress` hears now and then how far it has come.
 ///
 /// # Errors
-/// An invariant does not hold.
+/// A trace cannot be used, or an invariant does not hold.
 pub fn run(
-    scenario: &Scenario,
-    options: RunOptions,
+    variant: &Variant,
+    options: &RunOptions,
     progress: impl FnMut(Progress),
 ) -> Result<Report, RunError> {
-    let outcome = measure(scenario, options, progress)?;
-    Ok(Report::new(&scenario.file.title, "", &outcome))
+    let outcome = measure(&variant.scenario, options, progress)?;
+    Ok(Report::new(variant, &outcome))
 }
 
 /// Runs a scenario to its end. `progress` hears now and then how far it has come.
 ///
 /// # Errors
-/// An invariant does not hold.
+/// A trace cannot be used, or an invariant does not hold.
 fn measure(
     scenario: &Scenario,
-    options: RunOptions,
+    options: &RunOptions,
     mut progress: impl FnMut(Progress),
 ) -> Result<Outcome, RunError> {
     let setting = Setting {
@@ -113,7 +122,8 @@ fn measure(
         scale: options.scale,
         checks: options.checks,
     };
-    let (plan, group_of) = scenario.file.plan(setting);
+    let traces = Traces::new(options.traces.as_deref());
+    let (plan, group_of) = scenario.file.plan(setting, &traces)?;
     let duration = scenario.file.duration.get_ref().0;
     let watch = Stopwatch::start(true);
     let mut world = World::new(plan, 0);

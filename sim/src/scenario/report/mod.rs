@@ -2,6 +2,7 @@
 //!
 //! Everything but `wall` is the same whenever the same scenario is run with the same seed.
 
+mod compare;
 mod html;
 mod svg;
 mod table;
@@ -15,7 +16,9 @@ use super::amounts::{Amounts, NAMES, ratio};
 use super::meter::{Failover, Sample, Times};
 use super::record::Record;
 use super::run::{Group, Outcome};
+use super::variant::Variant;
 
+pub use compare::differences;
 pub use html::page;
 pub(crate) use table::time;
 pub use text::text;
@@ -250,7 +253,7 @@ pub struct Latency {
 
 impl Report {
     /// The report of a run.
-    pub(crate) fn new(title: &str, variant: &str, outcome: &Outcome) -> Self {
+    pub(crate) fn new(variant: &Variant, outcome: &Outcome) -> Self {
         let meter = &outcome.meter;
         let samples = &meter.samples;
         let simulated = outcome.duration.as_secs_f64();
@@ -269,10 +272,10 @@ impl Report {
             .collect();
         let frameworks = |group: &Group| FrameworksReport::new(group, samples);
         Self {
-            title: title.to_owned(),
-            variant: variant.to_owned(),
-            step_of: None,
-            step: None,
+            title: variant.scenario.file.title.clone(),
+            variant: variant.name.clone(),
+            step_of: variant.step.as_ref().map(|(of, _)| of.clone()),
+            step: variant.step.as_ref().map(|(_, value)| *value),
             seed: outcome.setting.seed,
             scale: outcome.setting.scale,
             simulated_seconds: simulated,

@@ -21,7 +21,8 @@ runs = "forever"
 
 fn report(text: &str) -> Report {
     let scenario = Scenario::parse("small.toml".as_ref(), text.to_owned()).expect("it is allowed");
-    run(&scenario, RunOptions::default(), |_| {}).expect("nothing is broken")
+    let variants = scenario.variants().expect("it is allowed");
+    run(&variants[0], &RunOptions::default(), |_| {}).expect("nothing is broken")
 }
 
 #[test]
