@@ -31,10 +31,10 @@ pub enum ExitReason {
         /// The name of the thread.
         thread: &'static str,
     },
-    /// The HTTP or QUIC listener ended by itself. Exit code 22.
+    /// A listener ended by itself. Exit code 22.
     #[error("{listener} listener ended: {cause}")]
     ListenerFailed {
-        /// `quic` or `http`.
+        /// Such as `http`.
         listener: &'static str,
         /// What it said.
         cause: String,
@@ -104,6 +104,14 @@ impl Exit {
         found.clone().expect("waited for")
     }
 
+    /// Kept by a listener, which ends the process if it panics.
+    pub(crate) fn listener_guard(&self, listener: &'static str) -> ListenerGuard {
+        ListenerGuard {
+            listener,
+            exit: self.clone(),
+        }
+    }
+
     /// Starts one of the threads that the master cannot do without. It ends the process by returning
     /// a reason, or by a panic.
     pub(crate) fn spawn_thread(
@@ -142,6 +150,23 @@ impl Drop for PanicGuard {
     }
 }
 
+/// See [`Exit::listener_guard`].
+pub(crate) struct ListenerGuard {
+    listener: &'static str,
+    exit: Exit,
+}
+
+impl Drop for ListenerGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.exit.end(ExitReason::ListenerFailed {
+                listener: self.listener,
+                cause: "it panicked; the log has its message".to_owned(),
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +178,25 @@ mod tests {
         assert!(thread.join().is_err());
         exit.end(ExitReason::Stopped);
         assert_eq!(exit.asked().await, ExitReason::Panicked { thread: "core" });
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_panics_is_a_reason_and_one_that_ends_is_none() {
+        let exit = Exit::new();
+        drop(exit.listener_guard("quic"));
+        let guard = exit.listener_guard("http");
+        let listener = tokio::spawn(async move {
+            let _guard = guard;
+            panic!("on purpose");
+        });
+        assert!(listener.await.is_err());
+        assert!(matches!(
+            exit.asked().await,
+            ExitReason::ListenerFailed {
+                listener: "http",
+                ..
+            }
+        ));
     }
 
     #[test]

@@ -12,7 +12,6 @@
 //! HTTP are tasks of the caller's tokio runtime. Queues between them are bounded.
 
 mod bind;
-pub mod clock;
 pub mod config;
 pub mod endpoint;
 pub mod exit;

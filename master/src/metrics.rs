@@ -8,15 +8,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meros_daemon::http::HttpStats;
+use meros_daemon::metrics::Out;
 use meros_master_core::Counters;
 use meros_proto::status::TaskState;
 use meros_proto::transport::ServerStats;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -40,12 +42,6 @@ pub(crate) struct Peer {
     peer: &'static str,
 }
 
-/// An HTTP status.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Status {
-    status: u16,
-}
-
 /// What is counted where it happens.
 #[derive(Debug)]
 pub struct Metrics {
@@ -61,7 +57,7 @@ pub struct Metrics {
     connections_refused: Family<Code, Counter>,
     messages_undeliverable: Counter,
     messages_received: Family<Peer, Counter>,
-    http_requests: Family<Status, Counter>,
+    pub(crate) http: Arc<HttpStats>,
 }
 
 impl Default for Metrics {
@@ -79,7 +75,7 @@ impl Default for Metrics {
             connections_refused: Family::default(),
             messages_undeliverable: Counter::default(),
             messages_received: Family::default(),
-            http_requests: Family::default(),
+            http: Arc::default(),
         }
     }
 }
@@ -143,11 +139,6 @@ impl Metrics {
             .get_or_create(&Peer { peer })
             .inc_by(count as u64);
     }
-
-    /// An HTTP request has been answered.
-    pub(crate) fn answered(&self, status: u16) {
-        self.http_requests.get_or_create(&Status { status }).inc();
-    }
 }
 
 /// All metrics, ready to be written out.
@@ -205,11 +196,6 @@ impl Exposition {
             "Messages received",
             m.messages_received.clone(),
         );
-        registry.register(
-            "http_requests",
-            "HTTP requests answered",
-            m.http_requests.clone(),
-        );
         registry.register_collector(Box::new(Lookup {
             metrics: Arc::clone(metrics),
             projection: projection.clone(),
@@ -239,9 +225,7 @@ struct Lookup {
 
 impl Collector for Lookup {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let mut out = Out {
-            encoder: &mut encoder,
-        };
+        let mut out = Out::new(&mut encoder);
         let counters = self.metrics.core.lock().clone();
         for (name, help, value) in counters.list() {
             out.counter(name, help.trim().trim_end_matches('.'), value)?;
@@ -310,7 +294,7 @@ impl Collector for Lookup {
             "Times the core waited because the read model was behind",
             self.projection.waits(),
         )?;
-        out.gauge("resident_bytes", "Memory of this process", resident_bytes())
+        out.process(&self.metrics.http)
     }
 }
 
@@ -323,80 +307,4 @@ fn count(states: impl Iterator<Item = &'static str>) -> Vec<(&'static str, u64)>
         }
     }
     counts
-}
-
-type Label = [(&'static str, &'static str); 1];
-
-struct Out<'a, 'e> {
-    encoder: &'a mut DescriptorEncoder<'e>,
-}
-
-impl Out<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.metric(name, help, &ConstCounter::new(value))
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.metric(name, help, &ConstGauge::new(value))
-    }
-
-    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, metric.metric_type())?;
-        metric.encode(encoder)
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, u64)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            values.map(|(label, value)| (label, ConstCounter::new(value))),
-        )
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, u64)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            values.map(|(label, value)| (label, ConstGauge::new(value))),
-        )
-    }
-
-    fn family<M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, M)>,
-    ) -> fmt::Result {
-        let mut values = values.peekable();
-        let Some((_, first)) = values.peek() else {
-            return Ok(());
-        };
-        let kind = first.metric_type();
-        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
-        for (label, metric) in values {
-            metric.encode(family.encode_family(&label)?)?;
-        }
-        Ok(())
-    }
-}
-
-/// Zero where the system does not tell.
-fn resident_bytes() -> u64 {
-    const PAGE_BYTES: u64 = 4096;
-    let pages = std::fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * PAGE_BYTES
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use meros_daemon::clock::Clock;
 use meros_master_core::MasterCore;
 use meros_master_core::Registry;
 use meros_master_core::event::Event;
@@ -18,7 +19,6 @@ use tokio::task;
 use tracing::{info, warn};
 
 use crate::bind::{self, BindError, Bound};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::exit::{Exit, ExitReason};
@@ -315,10 +315,6 @@ async fn serve_http(
     stopping: watch::Receiver<bool>,
     exit: Exit,
 ) {
-    if let Err(error) = http::serve(listener, api, stopping).await {
-        exit.end(ExitReason::ListenerFailed {
-            listener: "http",
-            cause: error.to_string(),
-        });
-    }
+    let _guard = exit.listener_guard("http");
+    http::serve(listener, api, stopping).await;
 }

@@ -7,7 +7,6 @@
 //! reports them (semantics L3, L5).
 
 pub mod checkpoint;
-mod clock;
 pub mod config;
 pub mod container;
 pub mod detect;

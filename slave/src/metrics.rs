@@ -7,13 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use meros_daemon::http::HttpStats;
+use meros_daemon::metrics::Out;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
-use std::collections::BTreeMap;
 
 use crate::checkpoint::writer::Progress;
 use crate::sandbox::Collected;
@@ -33,7 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) inbox: Inbox,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
-    http_requests: Mutex<BTreeMap<u16, u64>>,
+    pub(crate) http: Arc<HttpStats>,
 }
 
 impl Metrics {
@@ -50,7 +48,7 @@ impl Metrics {
             inbox,
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
-            http_requests: Mutex::default(),
+            http: Arc::default(),
         }
     }
 
@@ -60,11 +58,6 @@ impl Metrics {
             .fetch_add(collected.removed as u64, Ordering::Relaxed);
         let left = collected.kept + collected.failed;
         self.sandboxes_kept.store(left as u64, Ordering::Relaxed);
-    }
-
-    /// An HTTP request has been answered.
-    pub(crate) fn answered(&self, status: u16) {
-        *self.http_requests.lock().entry(status).or_insert(0) += 1;
     }
 
     /// The text of `GET /metrics`.
@@ -93,9 +86,7 @@ struct Lookup {
 
 impl Collector for Lookup {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Out {
-            encoder: &mut encoder,
-        };
+        let mut out = Out::new(&mut encoder);
         self.encode_core(&mut out)?;
         self.encode_shell(&mut out)
     }
@@ -117,7 +108,7 @@ impl Lookup {
         )?;
         let tasks = tasks
             .iter()
-            .map(|(state, count)| (("state", (*state).to_owned()), *count));
+            .map(|(state, count)| ([("state", *state)], *count));
         out.gauges("tasks", "Tasks on this slave, by state", tasks)?;
         out.gauge(
             "updates_pending",
@@ -130,8 +121,8 @@ impl Lookup {
             ("killed", counters.tasks_killed),
             ("lost", counters.tasks_lost),
         ];
-        let ended = ended.map(|(how, count)| (("how", how.to_owned()), count));
-        out.counters("tasks_ended", "Tasks ended, by how", ended.into_iter())?;
+        let ended = ended.map(|(how, count)| ([("how", how)], count));
+        out.counters("tasks_ended", "Tasks ended, by how", ended)?;
         let counts = [
             (
                 "tasks_accepted",
@@ -208,7 +199,7 @@ impl Lookup {
             inbox,
             sandboxes_removed,
             sandboxes_kept,
-            http_requests,
+            http,
         } = &*self.metrics;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = [
@@ -267,11 +258,6 @@ impl Lookup {
         counts
             .into_iter()
             .try_for_each(|(name, help, value)| out.counter(name, help, value))?;
-        let requests = http_requests.lock().clone();
-        let requests = requests
-            .into_iter()
-            .map(|(status, count)| (("status", status.to_string()), count));
-        out.counters("http_requests", "HTTP requests answered", requests)?;
         out.gauge(
             "sandboxes",
             "Sandboxes of ended tasks that are kept",
@@ -282,81 +268,6 @@ impl Lookup {
             "Inputs that wait for the core",
             inbox.len() as u64,
         )?;
-        out.gauge("resident_bytes", "Memory of this process", resident_bytes())
+        out.process(http)
     }
-}
-
-type Label = (&'static str, String);
-
-struct Out<'a, 'e> {
-    encoder: &'a mut DescriptorEncoder<'e>,
-}
-
-impl Out<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.metric(name, help, &ConstCounter::new(value))
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.metric(name, help, &ConstGauge::new(value))
-    }
-
-    fn metric(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, metric.metric_type())?;
-        metric.encode(encoder)
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, u64)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            values.map(|(label, value)| (label, ConstCounter::new(value))),
-        )
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, u64)>,
-    ) -> fmt::Result {
-        self.family(
-            name,
-            help,
-            values.map(|(label, value)| (label, ConstGauge::new(value))),
-        )
-    }
-
-    fn family<M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl Iterator<Item = (Label, M)>,
-    ) -> fmt::Result {
-        let mut values = values.peekable();
-        let Some((_, first)) = values.peek() else {
-            return Ok(());
-        };
-        let kind = first.metric_type();
-        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
-        for (label, metric) in values {
-            metric.encode(family.encode_family(&[label])?)?;
-        }
-        Ok(())
-    }
-}
-
-/// Zero where the system does not tell.
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
 }

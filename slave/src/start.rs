@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meros_daemon::clock::Clock;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::transport::{Client, ClientError, Identity, LoadError};
 use meros_slave_core::{Effects, Event, SlaveCore};
@@ -20,7 +21,6 @@ use tracing::{info, warn};
 use crate::Running;
 use crate::checkpoint::writer::Writer;
 use crate::checkpoint::{DataDirLock, LockError, OpenStoreError, Recovered, Store};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::container::{
     CgroupRoot, CgroupRootError, Containerizer, DEFAULT_PATH, Isolation, IsolationReport, OpenError,
@@ -393,7 +393,7 @@ async fn collect_sandboxes(
 struct Parts {
     core_ended: oneshot::Receiver<ShellEnd>,
     inbox: Inbox,
-    http: JoinHandle<io::Result<()>>,
+    http: JoinHandle<()>,
     containers_gone: mpsc::Receiver<()>,
     stop: watch::Sender<bool>,
     client: Client,
@@ -457,10 +457,9 @@ fn watch_over(mut parts: Parts) -> watch::Receiver<Option<ExitReason>> {
     ended
 }
 
-fn listener_failure(end: Result<io::Result<()>, tokio::task::JoinError>) -> ExitReason {
+fn listener_failure(end: Result<(), tokio::task::JoinError>) -> ExitReason {
     let cause = match end {
-        Ok(Ok(())) => "it stopped".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(()) => "it stopped".to_owned(),
         Err(error) => error.to_string(),
     };
     ExitReason::ListenerFailed { cause }

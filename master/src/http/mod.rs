@@ -6,35 +6,27 @@
 //! people read the message.
 
 mod error;
-mod listener;
 mod orders;
 mod reads;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use meros_daemon::http::Limits;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tower_http::limit::RequestBodyLimitLayer;
+use tokio::sync::watch;
 
 use crate::metrics::{Exposition, Metrics};
 use crate::projection::Projection;
 use crate::shell::inbox::Inbox;
-use error::ApiError;
-use listener::BoundedListener;
 
-/// Requests at work at the same time. Reads of large lists take some 10 MiB each.
-const REQUESTS_MAX: usize = 64;
-/// How long a request may take. Orders wait for the disk at most.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// No request needs a body.
 const BODY_BYTES_MAX: usize = 16 << 10;
 
@@ -45,7 +37,6 @@ pub(crate) struct Api {
     pub(crate) inbox: Inbox,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) exposition: Exposition,
-    room: Semaphore,
 }
 
 impl Api {
@@ -57,24 +48,19 @@ impl Api {
             inbox,
             metrics,
             exposition,
-            room: Semaphore::new(REQUESTS_MAX),
         }
     }
 }
 
 /// Serves until `stop` changes or its sender is gone; requests at work are finished.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let stopped = async move {
-        // An error means that whoever would stop us is gone, which is the same.
-        let _ = stop.wait_for(|stop| *stop).await;
+pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
+    // Reads of large lists take some 10 MiB each: hence the default of 64 requests at work.
+    let limits = Limits {
+        body_bytes: BODY_BYTES_MAX,
+        ..Limits::default()
     };
-    axum::serve(BoundedListener::new(listener), router(api))
-        .with_graceful_shutdown(stopped)
-        .await
+    let stats = Arc::clone(&api.metrics.http);
+    meros_daemon::http::serve(listener, router(api), limits, stats, stop).await;
 }
 
 fn router(api: Arc<Api>) -> Router {
@@ -91,29 +77,16 @@ fn router(api: Arc<Api>) -> Router {
             "/api/v1/frameworks/{framework}/teardown",
             post(orders::teardown),
         )
-        .fallback(async || ApiError::not_found())
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), guard))
+        .fallback(async || error::not_found())
+        .method_not_allowed_fallback(async || error::method_not_allowed())
+        .layer(middleware::from_fn(refuse_web_pages))
         .with_state(api)
 }
 
-/// Around every request: room, time, count.
-async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    // There is no authentication, and any page that an operator opens could post to loopback.
-    let is_cross_site =
-        request.method() != Method::GET && request.headers().contains_key(header::ORIGIN);
-    let response = match api.room.try_acquire() {
-        Ok(_) if is_cross_site => ApiError::cross_site().into_response(),
-        Ok(_place) => match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-            Ok(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::body_too_large(BODY_BYTES_MAX).into_response()
-            }
-            Ok(response) => response,
-            Err(_) => ApiError::timeout(REQUEST_TIMEOUT).into_response(),
-        },
-        Err(_) => ApiError::busy(REQUESTS_MAX).into_response(),
-    };
-    api.metrics.answered(response.status().as_u16());
-    response
+/// There is no authentication, and any page that an operator opens could post to loopback.
+async fn refuse_web_pages(request: Request, next: Next) -> Response {
+    if request.method() != Method::GET && request.headers().contains_key(header::ORIGIN) {
+        return error::cross_site().into_response();
+    }
+    next.run(request).await
 }

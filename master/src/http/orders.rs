@@ -8,6 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use meros_daemon::http::ApiError;
 use meros_master_core::event::OperatorCall;
 use meros_proto::ids::{FrameworkId, ParseIdError, TaskId};
 use meros_proto::refusal::Refusal;
@@ -16,7 +17,6 @@ use tokio::sync::oneshot;
 use tracing::info;
 
 use super::Api;
-use super::error::ApiError;
 use super::reads::query;
 use crate::shell::inbox::Input;
 

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use meros_daemon::http::ApiError;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskState;
@@ -15,7 +16,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::error::ApiError;
 use crate::projection::{Page, ReadModel, StateFilter, TaskFilter};
 
 /// The most rows in one answer, and how many there are when the client does not say. A task takes

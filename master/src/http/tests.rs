@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use meros_master_core::OperatorCall;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
@@ -412,6 +413,7 @@ fn metrics_are_open_metrics_text_with_states_and_counts() {
         "meros_master_frameworks{state=\"subscribed\"} 1",
         "meros_master_offers_outstanding 0",
         "meros_master_http_requests_total{status=\"200\"} 1",
+        "meros_master_http_connections_cut_total{cause=\"head\"} 0",
         "meros_master_offers_made_total 0",
         "meros_master_inbox_messages 0",
     ] {

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam::channel::Sender;
+use meros_daemon::clock::Clock;
 use meros_master_core::MasterCore;
 use meros_master_core::effect::{Effect, Effects};
 use meros_master_core::event::{Event, RequestId};
@@ -25,7 +26,6 @@ use meros_proto::view::ClusterEvent;
 use tokio::sync::oneshot;
 use tracing::info_span;
 
-use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::metrics::Metrics;
 use crate::projection::{ProjectionGone, Publisher};

@@ -12,7 +12,6 @@
 
 pub mod commit;
 mod error;
-mod lock;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -31,7 +30,7 @@ use rocksdb::{
 };
 
 pub use error::{AppendError, OpenStoreError};
-pub use lock::{DataDirLock, LockError};
+pub use meros_daemon::lock::{DataDirLock, LockError};
 use watermark::Watermark;
 
 /// The layout on disk that this release writes, and the newest that it reads.

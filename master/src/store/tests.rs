@@ -449,7 +449,8 @@ fn a_full_disk_is_said_clearly_and_loses_nothing_that_was_acknowledged() {
     let data = dir.path().join("data");
     let (mut store, _) = open(&data);
     let ballast = dir.path().join("ballast");
-    let left = fs4::available_space(dir.path()).unwrap();
+    let disk = nix::sys::statvfs::statvfs(dir.path()).unwrap();
+    let left = disk.blocks_available() * disk.fragment_size();
     fs::write(
         &ballast,
         vec![0; usize::try_from(left).unwrap() - (64 << 10)],

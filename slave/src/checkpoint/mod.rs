@@ -12,7 +12,6 @@
 
 mod error;
 mod keys;
-mod lock;
 #[cfg(test)]
 mod tests;
 pub(crate) mod writer;
@@ -29,7 +28,7 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 pub use error::{AppendError, OpenStoreError};
-pub use lock::{DataDirLock, LockError};
+pub use meros_daemon::lock::{DataDirLock, LockError};
 
 /// The layout on disk that this release writes, and the newest that it reads.
 const FORMAT: u32 = 1;

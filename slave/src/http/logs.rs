@@ -14,11 +14,12 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use meros_daemon::http::ApiError;
 use meros_proto::ids::{FrameworkId, TaskId};
 use serde::Deserialize;
 
 use super::Api;
-use super::error::ApiError;
+use super::error::output_unknown;
 use crate::output::{Begin, PIECE_BYTES_MAX, ReadError, Stream};
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +67,7 @@ pub(super) async fn read(
     let key = (framework, task);
     let piece = api.outputs.read(&key, stream, begin, length, wait).await;
     let piece = piece.map_err(|error| match error {
-        ReadError::Unknown => ApiError::output_unknown(key.1.as_str()),
+        ReadError::Unknown => output_unknown(key.1.as_str()),
         ReadError::Io(source) => ApiError::internal(format!("output cannot be read: {source}")),
     })?;
     let headers = [

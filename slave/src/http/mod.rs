@@ -5,35 +5,30 @@
 //! people read the message. There is no request with a body.
 
 mod error;
-mod listener;
 mod logs;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use meros_daemon::http::{ApiError, Limits};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tower_http::limit::RequestBodyLimitLayer;
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::output::Outputs;
 use crate::shell::inbox::{Inbox, Input};
-use error::ApiError;
-use listener::BoundedListener;
 
-/// Requests at work at the same time; most of them are followers of an output that wait.
+/// Requests at work at the same time; most of them are followers of an output that wait, for less
+/// than a request may take.
 const REQUESTS_MAX: usize = 256;
-/// How long a request may take: longer than a follower may wait.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the core may take to answer.
 const CORE_PATIENCE: Duration = Duration::from_secs(5);
 /// No request needs a body.
@@ -48,7 +43,6 @@ pub(crate) struct Api {
     inbox: Inbox,
     outputs: Arc<Outputs>,
     metrics: Arc<Metrics>,
-    room: Semaphore,
 }
 
 impl Api {
@@ -58,21 +52,19 @@ impl Api {
             inbox,
             outputs,
             metrics,
-            room: Semaphore::new(REQUESTS_MAX),
         }
     }
 }
 
 /// Serves until `stop` is set or its sender is gone; requests at work are finished.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-    axum::serve(BoundedListener::new(listener), router(api))
-        .with_graceful_shutdown(stopped)
-        .await
+pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
+    let limits = Limits {
+        requests: REQUESTS_MAX,
+        body_bytes: BODY_BYTES_MAX,
+        ..Limits::default()
+    };
+    let stats = Arc::clone(&api.metrics.http);
+    meros_daemon::http::serve(listener, router(api), limits, stats, stop).await;
 }
 
 fn router(api: Arc<Api>) -> Router {
@@ -81,30 +73,15 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/tasks", get(tasks))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
-        .fallback(async || ApiError::not_found())
-        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), guard))
+        .fallback(async || error::not_found())
+        .method_not_allowed_fallback(async || error::method_not_allowed())
         .with_state(api)
-}
-
-/// Around every request: room, time, count.
-async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let response = match api.room.try_acquire() {
-        Ok(_place) => match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-            Ok(response) => response,
-            Err(_) => ApiError::timeout(REQUEST_TIMEOUT).into_response(),
-        },
-        Err(_) => ApiError::busy(REQUESTS_MAX).into_response(),
-    };
-    api.metrics.answered(response.status().as_u16());
-    response
 }
 
 /// 200 while a master takes this slave as registered, else 503; the body says the same.
 async fn health(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let asked = api.inbox.ask(Input::Snapshot, CORE_PATIENCE).await;
-    let snapshot = asked.map_err(|_| ApiError::stopping())?;
+    let snapshot = asked.map_err(|_| error::stopping())?;
     let status = if snapshot.registered {
         StatusCode::OK
     } else {
@@ -122,7 +99,7 @@ async fn health(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
 
 async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let asked = api.inbox.ask(Input::Snapshot, CORE_PATIENCE).await;
-    let snapshot = asked.map_err(|_| ApiError::stopping())?;
+    let snapshot = asked.map_err(|_| error::stopping())?;
     let text = api
         .metrics
         .text(&snapshot)
@@ -143,13 +120,16 @@ async fn tasks(
     query: Result<Query<TasksQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let limit = query.limit.unwrap_or(ROWS_DEFAULT);
-    if limit > ROWS_MAX {
-        return Err(ApiError::invalid(format!("limit is at most {ROWS_MAX}")));
-    }
+    let limit = match query.limit.unwrap_or(ROWS_DEFAULT) {
+        limit @ 1..=ROWS_MAX => limit,
+        other => {
+            let message = format!("limit is {other}: it must be 1 to {ROWS_MAX}");
+            return Err(ApiError::invalid(message));
+        }
+    };
     let rows = api
         .inbox
         .ask(|reply| Input::Tasks(limit, reply), CORE_PATIENCE)
         .await;
-    Ok(Json(rows.map_err(|_| ApiError::stopping())?).into_response())
+    Ok(Json(rows.map_err(|_| error::stopping())?).into_response())
 }

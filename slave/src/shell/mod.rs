@@ -14,6 +14,7 @@ pub(crate) mod snapshot;
 use std::time::Duration;
 
 use crossbeam::channel::{self, RecvError};
+use meros_daemon::clock::Clock;
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::{CloseCode, Sender, TrySendError};
@@ -21,7 +22,6 @@ use meros_slave_core::{ConnectionId, Effect, Effects, Event, RecordId, SlaveCore
 use tracing::{debug, info, warn};
 
 use crate::checkpoint::writer::Writer;
-use crate::clock::Clock;
 use crate::exit::ExitReason;
 use containers::Containers;
 use inbox::{Input, Outlet};

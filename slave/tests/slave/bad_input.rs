@@ -104,6 +104,7 @@ pub(crate) fn http(world: &mut World) {
         ("/nowhere", 404, "not_found"),
         ("/api/v1/tasks?limit=10001", 400, "invalid"),
         ("/api/v1/tasks?limit=-1", 400, "invalid"),
+        ("/api/v1/tasks?limit=0", 400, "invalid"),
         ("/api/v1/tasks?typo=1", 400, "invalid"),
         ("/api/v1/logs/F1/t/stdout", 404, "output_unknown"),
         ("/api/v1/logs/F1/t/stdin", 400, "invalid"),

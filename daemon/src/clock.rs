@@ -1,4 +1,4 @@
-//! The one place of this crate that reads a clock.
+//! The time of both daemons: the one place that turns clocks into timestamps.
 //!
 //! The wall clock is read once, at start; from then on only monotonic time is added, so that a step
 //! of the machine's clock neither fires nor starves a deadline of the core.
@@ -25,7 +25,7 @@ impl Clock {
         Self::starting_at(Timestamp(0).after(wall))
     }
 
-    /// A clock that begins at a given time, never earlier than what a registry already holds.
+    /// A clock that begins at a given time, never earlier than what was stored already.
     #[must_use]
     pub fn starting_at(started_at: Timestamp) -> Self {
         Self {

@@ -1,17 +1,15 @@
 //! The lock of a data directory: one process at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-
-use fs4::FileExt;
 
 /// Why a data directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process works in it.
-    #[error("data directory {} is in use by {}: stop that one, or give this master another --data-dir", path.display(), holder(*pid))]
+    #[error("data directory {} is in use by {}: stop that one, or give this one another --data-dir", path.display(), holder(*pid))]
     Held {
         /// The data directory.
         path: PathBuf,
@@ -61,15 +59,15 @@ impl DataDirLock {
             .mode(0o600)
             .open(data_dir.join("lock"))
             .map_err(io)?;
-        match FileExt::try_lock(&file) {
+        match file.try_lock() {
             Ok(()) => {}
-            Err(fs4::TryLockError::WouldBlock) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Held {
                     path: data_dir.to_owned(),
                     pid: read_pid(&mut file),
                 });
             }
-            Err(fs4::TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
@@ -82,4 +80,29 @@ fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_use_is_refused_with_its_holder_and_free_again_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDirLock::acquire(dir.path()).unwrap();
+        let error = DataDirLock::acquire(dir.path()).expect_err("it is held");
+        let own = std::process::id();
+        assert!(
+            matches!(error, LockError::Held { pid: Some(pid), .. } if pid == own),
+            "{error}"
+        );
+        drop(first);
+        DataDirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let error = DataDirLock::acquire(Path::new("/nonexistent/meros")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/meros"), "{error}");
+    }
 }

@@ -1,0 +1,145 @@
+//! Errors as clients see them.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use meros_proto::refusal::Refusal;
+use serde::Serialize;
+
+/// A refused request: programs match on the code, people read the message.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+impl ApiError {
+    /// `code` is stable, lower case and without spaces.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// 400: the request itself is wrong.
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message)
+    }
+
+    /// 500: the disk or we have failed.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    pub(super) fn busy(limit: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            format!("{limit} requests are at work already: try again in a moment"),
+        )
+    }
+
+    pub(super) fn busy_writing(limit: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            format!(
+                "answers of {} MiB wait for their readers already: try again in a moment, or ask for fewer rows",
+                limit >> 20
+            ),
+        )
+    }
+
+    pub(super) fn timeout(limit: Duration) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "timeout",
+            format!(
+                "no answer within {} s; an order may still be carried out",
+                limit.as_secs()
+            ),
+        )
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            format!("a body of more than {limit} bytes: no request here needs one"),
+        )
+    }
+
+    /// What the parser of requests refuses before there is a request.
+    pub(super) fn unparsed(status: StatusCode, head_bytes_max: usize) -> Self {
+        let (code, message) = match status {
+            StatusCode::URI_TOO_LONG => (
+                "uri_too_long",
+                format!("a request line of more than {head_bytes_max} bytes"),
+            ),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
+                "head_too_large",
+                format!("a request head of more than {head_bytes_max} bytes or too many headers"),
+            ),
+            _ => ("invalid", "this is not HTTP/1.1".to_owned()),
+        };
+        Self::new(status, code, message)
+    }
+
+    /// The whole answer as it is sent, after which the connection ends.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let body = serde_json::to_string(&self.body()).expect("two strings are always JSON");
+        let (status, length) = (self.status, body.len());
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    fn body(&self) -> Body<'_> {
+        Body {
+            code: self.code,
+            message: &self.message,
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::Invalid { .. } => StatusCode::BAD_REQUEST,
+            Refusal::NotYours { .. } => StatusCode::FORBIDDEN,
+            Refusal::FrameworkUnknown { .. }
+            | Refusal::SlaveUnknown { .. }
+            | Refusal::TaskUnknown { .. }
+            | Refusal::OfferInvalid { .. } => StatusCode::NOT_FOUND,
+            Refusal::FrameworkRemoved { .. } => StatusCode::GONE,
+            Refusal::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::NotLeading { .. } | Refusal::Recovering | Refusal::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::CONFLICT,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body())).into_response()
+    }
+}
