@@ -112,6 +112,14 @@ pub enum OpenError {
         /// The group that is locked.
         path: PathBuf,
     },
+    /// The cgroup root was there and belongs to somebody else. Nothing of it was changed.
+    #[error("cgroup {path} is not ours, {why}: choose another --cgroup-root, or give us an empty group", path = path.display())]
+    Foreign {
+        /// The root below one hierarchy.
+        path: PathBuf,
+        /// What is in it.
+        why: String,
+    },
     /// The group could not be locked.
     #[error("failed to lock cgroup {path}", path = path.display())]
     Lock {

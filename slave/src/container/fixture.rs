@@ -62,10 +62,12 @@ impl Host {
         Isolation::detect_from(&CgroupRoot::new("meros", "a").unwrap(), &mountinfo)
     }
 
-    /// Makes a group and the files that the kernel would make in it.
+    /// Makes a group as a crashed run of ours would have left it, since the kernel's files must be in
+    /// it before we are.
     pub(crate) fn group(&self, below: &str, files: &[(&str, &str)]) {
         let group = self.path(below);
-        fs::create_dir_all(&group).unwrap();
+        fs::create_dir_all(group.parent().unwrap()).unwrap();
+        super::ownership::create_group(&group).unwrap();
         fs::write(group.join("cgroup.procs"), "").unwrap();
         for (name, content) in files {
             fs::write(group.join(name), content).unwrap();

@@ -6,8 +6,9 @@
 //! the v2 hierarchy has no controllers but still has `cgroup.kill`, the only race-free way to
 //! kill a tree, so it is used for that.
 //!
-//! We own `<mount>/<name>/<instance>` in each hierarchy and everything below it. Other groups are
-//! never written to, with one exception on v2: controllers are enabled in `subtree_control` of
+//! We own `<mount>/<name>/<instance>` in each hierarchy and everything below it. A `<name>` that
+//! belongs to somebody else (see [`ownership`](super::ownership)) is refused, and only what we made
+//! is removed. Other groups are never written to, with one exception on v2: controllers are enabled in `subtree_control` of
 //! the groups that lead to ours, which the kernel demands and which takes nothing from others.
 //!
 //! Only the controllers of cgroups-rs are used, not its `Hierarchy` and `Cgroup`: those know one
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{CgroupRootError, OpenError};
 use super::mounts::{CgroupMount, parse_mountinfo};
+use super::ownership;
 use super::spec::is_safe_component;
 
 /// Name of our group below each hierarchy unless configured.
@@ -205,12 +207,15 @@ pub(crate) struct Place {
     pub(crate) dir: PathBuf,
 }
 
-/// The host's isolation and our groups in it. Dropping it removes the groups if they are empty.
+/// The host's isolation and our groups in it. Dropping it removes the groups that we made, if they
+/// are empty.
 #[derive(Debug)]
 pub struct Isolation {
     root: CgroupRoot,
     places: BTreeMap<Facility, Place>,
     report: IsolationReport,
+    /// A root that is not ours, and why: nothing can be opened then.
+    foreign: Option<(PathBuf, String)>,
     /// Held while we own the groups; the kernel lets go of them when we die in whatever way.
     locks: Vec<File>,
 }
@@ -250,7 +255,17 @@ impl Isolation {
             available: Vec::new(),
             missing: Vec::new(),
         };
+        let foreign = mounts.iter().find_map(|mount| {
+            let (CgroupMount::V1 { path, .. } | CgroupMount::V2 { path }) = mount;
+            let path = path.join(&root.name);
+            ownership::in_foreign_use(&path).map(|why| (path, why))
+        });
         for facility in Facility::ALL {
+            if let Some((path, why)) = &foreign {
+                let reason = format!("{} is not ours, {why}", path.display());
+                report.missing.push((facility, reason));
+                continue;
+            }
             let v2 = || V2Mount::find(&mounts);
             let placed = match (facility, v1_mount(&mounts, facility)) {
                 // Race-free kill beats the freezer wherever the v2 hierarchy can be used.
@@ -276,6 +291,7 @@ impl Isolation {
             root: root.clone(),
             places,
             report,
+            foreign,
             locks: Vec::new(),
         }
     }
@@ -302,8 +318,15 @@ impl Isolation {
             .collect()
     }
 
-    /// Locks our groups, so that no other slave of the same name cleans up under us.
+    /// Locks our groups, so that no other slave of the same name cleans up under us. Fails if the
+    /// root belongs to somebody else.
     pub(crate) fn lock(&mut self) -> Result<(), OpenError> {
+        if let Some((path, why)) = &self.foreign {
+            return Err(OpenError::Foreign {
+                path: path.clone(),
+                why: why.clone(),
+            });
+        }
         let mut locks = Vec::new();
         for path in self.dirs() {
             let lock = File::open(&path).map_err(|source| OpenError::Lock {
@@ -329,9 +352,10 @@ impl Drop for Isolation {
         }
         let depth = self.root.components().count();
         for dir in self.dirs() {
-            // Upwards while empty: stops harmlessly where other slaves or their tasks live.
+            // Upwards while empty and made by us: stops where other slaves or their tasks live, and
+            // at what was there before us.
             for group in dir.ancestors().take(depth) {
-                if fs::remove_dir(group).is_err() {
+                if !ownership::remove_group(group) {
                     break;
                 }
             }
@@ -470,7 +494,7 @@ fn step_aside(group: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     let child = group.join(SUPERVISOR);
-    create_dir(&child)?;
+    ownership::create_group(&child)?;
     write_control(&child.join("cgroup.procs"), "0")
 }
 
@@ -495,7 +519,7 @@ fn create_group(
         for component in root.components() {
             prepare(&group);
             group.push(component);
-            create_dir(&group).map_err(|error| {
+            ownership::create_group(&group).map_err(|error| {
                 let vanished = error.kind() == io::ErrorKind::NotFound && mount.is_dir();
                 (!vanished).then(|| refusal(&group, &error))
             })?;
@@ -519,13 +543,6 @@ fn create_group(
         "{} keeps disappearing: another slave removes it",
         mount.join(&root.name).display()
     ))
-}
-
-fn create_dir(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
-    }
 }
 
 /// The reason for people: what failed and what to do about it.

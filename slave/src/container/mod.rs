@@ -40,6 +40,7 @@ mod launch;
 mod logs;
 mod main_process;
 mod mounts;
+mod ownership;
 mod report;
 mod spec;
 mod supervise;
@@ -120,7 +121,7 @@ impl Containerizer {
     /// to die. Groups of other instances are left alone.
     ///
     /// # Errors
-    /// If a living slave owns the same groups, or the host refuses a lock or a thread.
+    /// If the cgroup root belongs to somebody else, a living slave owns the same groups, or the host refuses a lock or a thread.
     pub fn open(
         mut isolation: Isolation,
         launcher: Launcher,

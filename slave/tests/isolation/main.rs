@@ -176,6 +176,12 @@ fn main() {
             ending::dropped,
         ),
         case(
+            "a_cgroup_root_of_somebody_else_is_refused_and_a_given_one_is_not_removed",
+            &[Kill],
+            host,
+            recovery::foreign_root,
+        ),
+        case(
             "leftovers_of_a_crashed_slave_are_removed_and_nothing_else",
             &[Kill],
             host,

@@ -71,3 +71,28 @@ pub(crate) async fn leftovers(world: &World) {
     .await;
     drop(other);
 }
+
+pub(crate) async fn foreign_root(world: &World) {
+    let name = format!("{}/given", world.root_name());
+    let given = world.make_groups(&name);
+    let theirs = world.make_groups(&format!("{name}/theirs"));
+    let root = CgroupRoot::new(&name, "b").unwrap();
+    let open = || {
+        let isolation = Isolation::detect_from(&root, &world.mountinfo());
+        Containerizer::open(isolation, world.launcher())
+    };
+    let error = open().expect_err("there is a group of somebody else in it");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("theirs"), "{error}");
+    theirs
+        .iter()
+        .for_each(|group| fs::remove_dir(group).unwrap());
+
+    // Empty it may be used, and stays when we go; what we made in it does not.
+    let (containers, _) = open().unwrap();
+    assert!(given.iter().any(|group| group.join("b").is_dir()));
+    drop(containers);
+    for group in given {
+        assert!(group.is_dir() && !group.join("b").exists());
+    }
+}

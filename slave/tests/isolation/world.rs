@@ -100,6 +100,14 @@ impl World {
         launcher()
     }
 
+    /// Groups that somebody else has made, below our root in each hierarchy that the test may use.
+    pub(crate) fn make_groups(&self, name: &str) -> Vec<PathBuf> {
+        let groups = cgroup_mounts().into_iter().map(|mount| mount.join(name));
+        let made = groups.filter(|group| group.parent().is_some_and(Path::is_dir));
+        made.inspect(|group| fs::create_dir(group).unwrap())
+            .collect()
+    }
+
     pub(crate) fn root_name(&self) -> String {
         self.sweep.root.clone()
     }

@@ -209,3 +209,20 @@ fn groups_in_use_by_a_living_slave_are_not_taken() {
     drop(first);
     second.lock().unwrap();
 }
+
+#[test]
+fn a_root_of_somebody_else_is_refused_and_left_as_it_was() {
+    let host = Host::new().v2("cpu memory pids", &[("cgroup.kill", "")]);
+    let stranger = host.path("unified/meros/b");
+    fs::create_dir(&stranger).unwrap();
+    let before = read(&host.path("unified/cgroup.subtree_control"));
+    let mut isolation = host.detect();
+    assert_eq!(isolation.report().attribute(), "none");
+    assert!(reason(&isolation, Facility::Memory).contains("not ours"));
+    let error = isolation.lock().expect_err("it is not ours");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("--cgroup-root"), "{error}");
+    drop(isolation);
+    assert!(stranger.is_dir());
+    assert_eq!(read(&host.path("unified/cgroup.subtree_control")), before);
+}
