@@ -244,10 +244,18 @@ pub(crate) fn stop(world: &mut World) {
     } = world;
     runtime.block_on(async {
         // It ignores what asks it nicely, so the grace of the stop is used up.
-        let mut config_grace = Command::shell("trap '' TERM; while :; do sleep 0.05; done");
+        let mut config_grace =
+            Command::shell("trap '' TERM; echo deaf; while :; do sleep 0.05; done");
         config_grace.environment.clear();
         master.say(order("t", config_grace)).await;
         master.acknowledged().await;
+    });
+    // Running is told when the shell is, which has not reached its trap then.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while get(&slave, "/api/v1/logs/F1/t/stdout").text() != "deaf\n" {
+        assert!(std::time::Instant::now() < deadline, "it is not deaf");
+    }
+    runtime.block_on(async {
         let began = std::time::Instant::now();
         let hear = async {
             let killed = master.update().await;
