@@ -206,6 +206,8 @@ pub(crate) struct SlavesPart {
     /// Needed, as `resources` is, unless they come from a file.
     pub(crate) count: Option<Count<1, 100_000>>,
     pub(crate) resources: Option<Amount>,
+    /// Only this role and those below it may use them.
+    pub(crate) reserved_for: Option<Spanned<Text<RoleName>>>,
     /// A file with the machines of an `openb` trace.
     pub(crate) openb: Option<Spanned<String>>,
     #[serde(default = "no_attributes")]
@@ -322,6 +324,8 @@ pub(crate) struct TracePart {
     pub(crate) file: String,
     /// All times are divided by this. Default 1.
     pub(crate) speed: Option<Positive>,
+    /// This part of the jobs, drawn by chance. Default all.
+    pub(crate) sample: Option<Part>,
 }
 
 /// Run times from a file.
@@ -428,3 +432,6 @@ pub(crate) struct LostPart {
     /// After this they come back, empty. Default: never.
     pub(crate) back_after: Option<Time>,
 }
+
+#[cfg(test)]
+mod tests;

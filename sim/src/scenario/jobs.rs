@@ -2,6 +2,7 @@
 //! decline policy; how long it takes to decide is its decision time.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -294,11 +295,14 @@ impl Jobs {
 
     /// Puts tasks that wait on offers that are held.
     fn place(&mut self, calls: &mut Vec<Call>) {
-        let ids: Vec<OfferId> = self.held.keys().copied().collect();
-        for offer_id in ids {
-            if self.pending.is_empty() {
+        let mut last = None;
+        while !self.pending.is_empty() {
+            let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut rest = self.held.range((from, Bound::Unbounded));
+            let Some(offer_id) = rest.next().map(|(offer_id, _)| *offer_id) else {
                 break;
-            }
+            };
+            last = Some(offer_id);
             let tasks = self.choose(offer_id);
             if tasks.is_empty() {
                 continue;
@@ -322,21 +326,23 @@ impl Jobs {
         let slave_id = offer.slave_id;
         let model = offer.attributes.value(MODEL);
         let mut free = offer.resources.clone();
+        let reserved = free.iter().any(|resource| !resource.is_unreserved());
         let most = self.policy.tasks_per_offer.min(CALL_ITEMS_MAX);
         let mut tasks = Vec::new();
         let mut at = 0;
         while at < self.pending.len().min(LOOKED_AT_MAX) && tasks.len() < most {
             let task = &self.pending[at];
-            if !task.suits(model) || free.checked_sub_assign(&task.resources).is_err() {
+            let suits = task.suits(model);
+            let taken = suits.then(|| take(&mut free, &task.resources, reserved));
+            let Some(resources) = taken.flatten() else {
                 at += 1;
                 continue;
-            }
+            };
             let task = self.pending.remove(at).expect("it is within the length");
             self.launched += 1;
             self.record.launched += 1;
             let task_id = TaskId::new(format!("{}-{}", self.name, self.launched))
                 .expect("names of scenarios are letters, digits and dashes");
-            let resources = Resources::clone(&task.resources);
             let command = Command::shell("true");
             let mut description =
                 TaskDescription::command(task_id.clone(), slave_id, resources, command);
@@ -362,14 +368,15 @@ impl Jobs {
         let Some(_) = self.policy.hold else {
             return;
         };
-        // While tasks wait, offers that have just been passed over are for nothing.
+        // While tasks wait, offers that have just been passed over are for nothing. Else the first
+        // to come is the first to go.
         let all = !self.pending.is_empty();
-        let over = |until: &Option<Timestamp>| all || until.is_some_and(|until| until <= now);
-        let offer_ids: Vec<OfferId> = self
-            .held
-            .extract_if(.., |_, (until, _)| over(until))
-            .map(|(offer_id, _)| offer_id)
-            .collect();
+        let mut offer_ids = Vec::new();
+        while let Some(first) = self.held.first_entry()
+            && (all || first.get().0.is_some_and(|until| until <= now))
+        {
+            offer_ids.push(first.remove_entry().0);
+        }
         for offer_ids in offer_ids.chunks(CALL_ITEMS_MAX) {
             self.record.declined += offer_ids.iter().map(|_| 1).sum::<u64>();
             calls.push(Call::Decline {
@@ -428,6 +435,17 @@ impl Jobs {
         self.record.pending = length(self.pending.len());
         self.record.live = length(self.live.len());
     }
+}
+
+/// Takes so much out of what is free; None if there is not enough.
+fn take(free: &mut Resources, want: &Resources, reserved: bool) -> Option<Resources> {
+    // Most offers have nothing that is reserved, and this is much cheaper.
+    let taken = match reserved {
+        true => free.take_fitting(want)?,
+        false => want.clone(),
+    };
+    free.checked_sub_assign(&taken).ok()?;
+    Some(taken)
 }
 
 impl App for Jobs {

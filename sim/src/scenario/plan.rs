@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use meros_master_core::Config;
 use meros_proto::attribute::Attributes;
-use meros_proto::resources::Resources;
+use meros_proto::resources::{Reservation, Resources};
 use toml::Spanned;
 
 use super::arrivals::{Arrivals, Runs};
@@ -236,6 +236,17 @@ impl SlavesPart {
         self.count.map_or(1, |count| count.0.into())
     }
 
+    /// As much, for the one role that may use it if there is one.
+    fn reserve(&self, resources: &Resources) -> Result<Resources, String> {
+        let Some(role) = &self.reserved_for else {
+            return Ok(resources.clone());
+        };
+        let reservation = Reservation::fixed(role.get_ref().0.clone());
+        let reservation = reservation.map_err(|error| error.to_string())?;
+        let reserved = resources.push_reservation(&reservation);
+        reserved.map_err(|error| error.to_string())
+    }
+
     fn plans(&self, scale: f64, traces: &Traces<'_>) -> Result<Vec<SlavePlan>, TraceError> {
         let pairs: Vec<(String, String)> = self.attributes.get_ref().clone().into_iter().collect();
         if let Some(file) = &self.openb {
@@ -250,7 +261,9 @@ impl SlavesPart {
             unreachable!("checked when it was read");
         };
         let plan = SlavePlan {
-            resources: resources.0.as_ref().clone(),
+            resources: self
+                .reserve(&resources.0)
+                .expect("checked when it was read"),
             attributes: Attributes::new(pairs).expect("checked when it was read"),
         };
         let count = scaled(count.0, scale);
@@ -270,10 +283,15 @@ fn check_slaves(part: &SlavesPart) -> Result<(), Misplaced> {
     if let Err(error) = Attributes::new(pairs) {
         return Err(Misplaced::at(&part.attributes, error.to_string()));
     }
+    if let (Some(role), Some(resources)) = (&part.reserved_for, &part.resources) {
+        let reserved = part.reserve(&resources.0);
+        reserved.map_err(|what| Misplaced::at(role, what))?;
+    }
     match (&part.openb, &part.count, &part.resources) {
-        (None, Some(_), Some(_)) | (Some(_), None, None) => Ok(()),
+        (None, Some(_), Some(_)) => Ok(()),
+        (Some(_), None, None) if part.reserved_for.is_none() => Ok(()),
         (Some(file), _, _) => {
-            let what = "the file says how many there are and what they have: leave out count and resources";
+            let what = "the file says how many there are and what they have: leave out count, resources and reserved_for";
             Err(Misplaced::at(file, what))
         }
         (None, _, _) => Err(Misplaced::at(

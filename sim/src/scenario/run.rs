@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::file::Scenario;
-use super::meter::{Meter, Stopwatch};
+use super::meter::{Meter, Stopwatch, cpu_nanos};
 use super::plan::Setting;
 use super::record::Record;
 use super::report::Report;
@@ -84,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) duration: Duration,
     /// Real time of the run, in nanoseconds.
     pub(crate) nanos: u64,
+    /// What it took of a processor, where the system tells.
+    pub(crate) cpu_nanos: Option<u64>,
 }
 
 /// The frameworks of one group.
@@ -126,6 +128,7 @@ fn measure(
     let (plan, group_of) = scenario.file.plan(setting, &traces)?;
     let duration = scenario.file.duration.get_ref().0;
     let watch = Stopwatch::start(true);
+    let cpu_before = cpu_nanos();
     let mut world = World::new(plan, 0);
     loop {
         let goes_on = world.advance().map_err(|source| RunError::Broken {
@@ -175,5 +178,8 @@ fn measure(
         weights,
         duration,
         nanos: watch.nanos(),
+        cpu_nanos: cpu_nanos()
+            .zip(cpu_before)
+            .map(|(after, before)| after - before),
     })
 }

@@ -29,7 +29,8 @@ use crate::scenario::Stopwatch;
 pub(crate) enum ContainerStep {
     Started,
     NotStarted,
-    Ended(ContainerExit),
+    /// In a box: what is going to happen is moved about in a heap, and should be small.
+    Ended(Box<ContainerExit>),
 }
 
 #[derive(Debug)]
@@ -260,7 +261,7 @@ impl World {
                 node.pids += 1;
                 let pid = node.pids;
                 if let Some(runs) = known.script.runs {
-                    let ended = ContainerStep::Ended(known.script.exit.clone());
+                    let ended = ContainerStep::Ended(Box::new(known.script.exit.clone()));
                     let life = Life(Node::Slave(slave), node.life);
                     self.after(runs, Happening::Container(life, container, ended));
                 }
@@ -273,6 +274,7 @@ impl World {
             }
             ContainerStep::Ended(exit) => {
                 self.remove_container(slave, container);
+                let exit = *exit;
                 Event::ContainerEnded { container, exit }
             }
         };
@@ -410,7 +412,7 @@ impl World {
             Effect::KillContainer { container, grace } => {
                 if let Some(known) = node.containers.get(&container) {
                     let (after, exit) = known.script.killed(grace);
-                    let step = ContainerStep::Ended(exit);
+                    let step = ContainerStep::Ended(Box::new(exit));
                     self.after(after, Happening::Container(life, container, step));
                 }
             }

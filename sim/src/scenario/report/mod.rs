@@ -220,8 +220,10 @@ pub struct FrameworksSeries {
 pub struct Wall {
     /// Of the whole run, in seconds, on one thread.
     pub seconds: f64,
-    /// For each simulated hour.
-    pub seconds_per_simulated_hour: f64,
+    /// What it took of one processor, in seconds; none where the system does not tell.
+    pub cpu_seconds: Option<f64>,
+    /// The same for each simulated hour.
+    pub cpu_seconds_per_simulated_hour: Option<f64>,
     /// Things that happened in a second.
     pub happenings_per_second: f64,
     /// In the master's core, in seconds.
@@ -421,10 +423,12 @@ impl Wall {
         let seconds = |nanos: u64| nanos as f64 / 1e9;
         let simulated = outcome.duration.as_secs_f64();
         let wall = seconds(outcome.nanos);
+        let cpu = outcome.cpu_nanos.map(seconds);
         let meter = &outcome.meter;
         Self {
             seconds: wall,
-            seconds_per_simulated_hour: wall * 3_600.0 / simulated,
+            cpu_seconds: cpu,
+            cpu_seconds_per_simulated_hour: cpu.map(|cpu| cpu * 3_600.0 / simulated),
             happenings_per_second: outcome.steps as f64 / wall,
             master_seconds: seconds(meter.events.sum),
             slaves_seconds: seconds(meter.slave_nanos),

@@ -134,14 +134,17 @@ fn wall(report: &Report) -> String {
     let memory = wall
         .memory_mib
         .map_or(String::new(), |mib| format!(", {mib:.0} MiB of memory"));
+    let hour = wall.cpu_seconds_per_simulated_hour;
+    let cpu = hour.map_or(String::new(), |seconds| {
+        format!(" ({seconds:.1} s of one processor for a simulated hour)")
+    });
     format!(
-        "real time (differs from run to run): {:.1} s on one thread, {:.1} s for a simulated hour, \
+        "real time (differs from run to run): {:.1} s{cpu}, \
          {:.0} happenings/s{memory}\n\
          of it {:.1} s in the master's core and {:.1} s in the slaves'; \
          an event of the master took {:.1} us (p50), {:.1} us (p99), {:.0} us (max); \
          one that made offers {:.1} us, {:.1} us, {:.0} us",
         wall.seconds,
-        wall.seconds_per_simulated_hour,
         wall.happenings_per_second,
         wall.master_seconds,
         wall.slaves_seconds,

@@ -224,9 +224,10 @@ impl<'a> Traces<'a> {
         place: Place,
     ) -> Result<Arc<[Listed]>, TraceError> {
         let path = self.path(&part.file)?;
+        let sample = part.sample.map_or(1.0, |sample| sample.0);
         let keeps = |key: &[u8]| {
             let drawn = mix(digest(key));
-            is_sampled(drawn, scale)
+            is_sampled(drawn, scale * sample)
                 && mix(drawn) % u64::from(place.count) == u64::from(place.number)
         };
         let mut list = match part.format {

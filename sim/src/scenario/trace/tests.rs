@@ -23,6 +23,7 @@ impl Sample {
             format,
             file: self.file.to_owned(),
             speed: speed.map(crate::scenario::value::Positive),
+            sample: None,
         };
         let all = Place {
             number: 0,
@@ -188,6 +189,7 @@ fn the_frameworks_of_a_group_share_a_trace_and_a_sample_is_a_part_of_it() {
         format: TraceFormat::Swf,
         file: "s.swf".to_owned(),
         speed: None,
+        sample: None,
     };
     let count = |scale, count| -> Vec<usize> {
         let place = |number| Place { number, count };
