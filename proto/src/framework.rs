@@ -24,6 +24,16 @@ pub enum FrameworkCapability {
     PartitionAware,
     /// Hears KILLING (semantics F2).
     TaskKillingState,
+    /// Is offered resources that may be taken away at any time (semantics E2).
+    RevocableResources,
+    /// Is offered volumes that others use as well (semantics D7).
+    SharedResources,
+    /// Is offered slaves with graphics processors, which others had better leave alone (semantics
+    /// E2).
+    GpuResources,
+    /// Understands reservations on top of reservations (semantics D6). Native frameworks have it
+    /// unless they take it off.
+    ReservationRefinement,
 }
 
 /// A framework as it describes itself when it subscribes.
@@ -66,6 +76,7 @@ impl FrameworkDescription {
             capabilities: vec![
                 FrameworkCapability::PartitionAware,
                 FrameworkCapability::TaskKillingState,
+                FrameworkCapability::ReservationRefinement,
             ],
             webui_url: String::new(),
             labels: Labels::default(),

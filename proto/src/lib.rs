@@ -9,6 +9,7 @@
 pub mod attribute;
 mod bounded_list;
 pub mod codec;
+pub mod constraint;
 pub mod executor;
 pub mod framework;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod labels;
 pub mod message;
 pub mod mutant;
 pub mod offer;
+pub mod quota;
 pub mod refusal;
 pub mod resources;
 pub mod role;

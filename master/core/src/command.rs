@@ -4,6 +4,8 @@
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::quota::Quota;
+use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
@@ -82,5 +84,15 @@ pub enum Command {
         framework_id: FrameworkId,
         /// When.
         at: Timestamp,
+    },
+    /// Roles have other quotas from now on, all of them together (semantics E8).
+    SetQuotas {
+        /// Each role once; an empty quota takes it away.
+        quotas: Vec<(RoleName, Quota)>,
+    },
+    /// Roles have other weights from now on (semantics E10).
+    SetWeights {
+        /// Each role once; 1 is what a role has otherwise.
+        weights: Vec<(RoleName, Scalar)>,
     },
 }

@@ -2,6 +2,9 @@
 
 use meros_proto::ids::{Epoch, FrameworkId, TaskId};
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::quota::Quota;
+use meros_proto::resources::Scalar;
+use meros_proto::role::RoleName;
 use std::time::Duration;
 
 use crate::command::Command;
@@ -34,6 +37,18 @@ pub enum OperatorCall {
     Teardown {
         /// Which.
         framework_id: FrameworkId,
+    },
+    /// Set the quotas of roles, all or none (semantics E8).
+    SetQuotas {
+        /// Each role once; an empty quota takes it away.
+        quotas: Vec<(RoleName, Quota)>,
+        /// Even if there is not enough to guarantee, or more is used than the limit.
+        force: bool,
+    },
+    /// Set the weights of roles, all or none (semantics E10).
+    SetWeights {
+        /// Each role once, from 0.001 to 1,000,000; 1 is what a role has otherwise.
+        weights: Vec<(RoleName, Scalar)>,
     },
 }
 

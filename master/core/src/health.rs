@@ -233,7 +233,7 @@ impl MasterCore {
         if was_charged {
             let (framework, slave) = (task.framework(), task.slave());
             self.allocator
-                .release(framework, &task.role, slave, &task.resources);
+                .release(framework, &task.role, slave, task.resources.clone());
         }
     }
 }

@@ -148,6 +148,7 @@ impl MasterCore {
         for (_, timer) in self.timers.iter() {
             let is_of_something = match timer {
                 Timer::Allocate => true,
+                Timer::OffersResume => self.waits_for_slaves.is_some(),
                 Timer::Ping(slave) | Timer::Return(slave) => self.slaves.get(*slave).is_some(),
                 Timer::Failover(framework) | Timer::Answer(framework) => {
                     self.frameworks.get(*framework).is_some()

@@ -51,9 +51,10 @@ impl MasterCore {
                 None => pool = Some(offer),
             }
         }
-        let Some(pool) = pool else { return };
-        let rest = self.launch_tasks(&pool, tasks, turn);
-        self.give_back(&pool, &rest, filters, turn);
+        let Some(mut pool) = pool else { return };
+        let mut rest = std::mem::take(&mut pool.resources);
+        self.launch_tasks(&pool, &mut rest, tasks, turn);
+        self.give_back(&pool, rest, filters, turn);
     }
 
     /// The numbers of offers that are all valid together, or why they are not (semantics E6).
@@ -140,20 +141,20 @@ impl MasterCore {
         }
     }
 
-    /// Launches what is valid and fits; each task is judged by itself (semantics D1). Returns what
-    /// is left.
+    /// Launches what is valid and fits into the rest; each task is judged by itself (semantics
+    /// D1).
     fn launch_tasks(
         &mut self,
         pool: &Outstanding,
+        rest: &mut Resources,
         tasks: Vec<TaskDescription>,
         turn: &mut Turn<'_>,
-    ) -> Resources {
-        let mut rest = pool.resources.clone();
+    ) {
         let Some(order) = self.order_for(pool) else {
-            return rest;
+            return;
         };
         for task in tasks {
-            match self.check_launch(pool, &task, &mut rest) {
+            match self.check_launch(pool, &task, rest) {
                 Ok(()) => self.launch_task(pool, &order, task, turn),
                 Err(refusal) => {
                     debug!(framework_id = %pool.framework, task_id = %task.task_id, error = %refusal, "task refused");
@@ -165,7 +166,6 @@ impl MasterCore {
                 }
             }
         }
-        rest
     }
 
     /// What is the same for all tasks of one accept.

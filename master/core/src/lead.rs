@@ -75,6 +75,7 @@ impl MasterCore {
             self.publisher.publish(ClusterChange::Framework(view), turn);
             self.frameworks.insert(framework_id, framework);
         }
+        self.take_over_roles(turn);
     }
 
     pub(crate) fn propose(&mut self, command: Command, turn: &mut Turn<'_>) -> ProposalId {
@@ -137,6 +138,7 @@ impl MasterCore {
         self.slave_next = self.slave_next.max(self.registry.slave_next());
         self.framework_next = self.framework_next.max(self.registry.framework_next());
         let waiting = proposal.and_then(|proposal| self.admissions.remove(&proposal));
+        let order = proposal.and_then(|proposal| self.role_orders.remove(&proposal));
         self.end_proposal(proposal, command);
         if applied.is_err() {
             if let Some(connection) = waiting {
@@ -150,6 +152,7 @@ impl MasterCore {
             }
             _ => self.on_applied(command, waiting, turn),
         }
+        self.answer_role_order(order, turn);
     }
 
     fn on_applied(
@@ -185,6 +188,8 @@ impl MasterCore {
                 self.sync_roles(*framework_id);
                 self.advance_framework(*framework_id, turn);
             }
+            Command::SetQuotas { quotas } => self.on_quotas_set(quotas, turn),
+            Command::SetWeights { weights } => self.on_weights_set(weights),
         }
     }
 
@@ -206,7 +211,9 @@ impl MasterCore {
             }
             Command::FormCluster { .. }
             | Command::AdmitSlave { .. }
-            | Command::AdmitFramework { .. } => {}
+            | Command::AdmitFramework { .. }
+            | Command::SetQuotas { .. }
+            | Command::SetWeights { .. } => {}
         }
     }
 

@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `registry`: what is replicated | `lead`: election, commits |
 //! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `subscription` |
-//! | `offers`, `allocator`: what is promised to whom | `offering`, `launch` |
+//! | `offers`, `allocator`: what is promised to whom | `offering`, `launch`, `quota` |
 //! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
 //!
 //! Absent: Raft, addresses, certificates, reads. A read is answered from the stream of
 //! [`ClusterEvent`](meros_proto::view::ClusterEvent)s, never from here.
 
-mod allocator;
+pub mod allocator;
 pub mod command;
 mod config;
 mod connections;
@@ -33,6 +33,7 @@ mod offering;
 mod offers;
 mod operator;
 mod publish;
+mod quota;
 mod reconcile;
 mod registry;
 mod slaves;
@@ -63,12 +64,13 @@ pub use effect::{Effect, Effects};
 pub use event::{ConnectionId, Event, OperatorCall, ProposalId, RequestId};
 pub use frameworks::FRAMEWORKS_MAX;
 pub use invariants::Violation;
+pub use quota::{CONFIGURED_ROLES_MAX, WEIGHT_MAX};
 pub use registry::{FrameworkRecord, NotApplied, Registry, SlaveRecord};
 pub use slaves::SLAVES_MAX;
 pub use tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, UNREACHABLE_PER_FRAMEWORK_MAX};
 pub use updates::{RETRY_MAX, RETRY_MIN, UPDATES_PER_FRAMEWORK_MAX};
 
-use allocator::Allocator;
+use allocator::{Allocator, Grant};
 use connections::{Connections, Stage};
 use frameworks::Frameworks;
 use offers::Offers;
@@ -101,11 +103,17 @@ pub struct MasterCore {
     offers: Offers,
     updates: Updates,
     allocator: Allocator,
+    /// The grants of a round; kept for its room.
+    grants: Vec<Grant>,
     timers: Timers,
     publisher: Publisher,
     proposal_last: u64,
     /// Connections that wait for the admission of what they are.
     admissions: BTreeMap<ProposalId, ConnectionId>,
+    /// Operators who wait for the commit of what they ordered about roles.
+    role_orders: BTreeMap<ProposalId, RequestId>,
+    /// So many slaves were expected back when it began to lead; no offers before most are.
+    waits_for_slaves: Option<usize>,
     /// Ids for the next admissions, ahead of the registry by those that are being committed.
     slave_next: u32,
     framework_next: u32,
@@ -129,10 +137,13 @@ impl MasterCore {
             offers: Offers::default(),
             updates: Updates::default(),
             allocator: Allocator::default(),
+            grants: Vec::new(),
             timers: Timers::default(),
             publisher: Publisher::default(),
             proposal_last: 0,
             admissions: BTreeMap::new(),
+            role_orders: BTreeMap::new(),
+            waits_for_slaves: None,
             slave_next: 0,
             framework_next: 0,
         }
@@ -213,6 +224,7 @@ impl MasterCore {
         while let Some(timer) = self.timers.pop_due(turn.now) {
             match timer {
                 Timer::Allocate => self.make_offers(turn),
+                Timer::OffersResume => self.waits_for_slaves = None,
                 Timer::Ping(slave) => self.on_ping_due(slave, turn),
                 Timer::Return(slave) => self.on_return_due(slave, turn),
                 Timer::Failover(framework) => self.on_failover_due(framework, turn),

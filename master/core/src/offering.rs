@@ -9,7 +9,7 @@ use meros_proto::message::master::CALL_ITEMS_MAX;
 use meros_proto::mutant::Mutant;
 use meros_proto::offer::{Filters, Offer, REFUSE_MAX};
 use meros_proto::refusal::Refusal;
-use meros_proto::resources::Value;
+use meros_proto::resources::{Resources, Value};
 use meros_proto::role::RoleName;
 use meros_proto::view::{ClusterChange, OfferEnd};
 use tracing::debug;
@@ -32,7 +32,7 @@ impl MasterCore {
     /// Sees to it that a round follows if something may be offered: soon, or now if there is to be
     /// no delay. While nothing changes there is neither a round nor a deadline.
     pub(crate) fn schedule_offers(&mut self, turn: &mut Turn<'_>) {
-        if !self.allocator.is_dirty() {
+        if !self.allocator.is_dirty() || self.is_waiting_for_slaves() {
             return;
         }
         if self.config.allocation_delay.is_zero() {
@@ -48,12 +48,15 @@ impl MasterCore {
     /// One round: what is free becomes offers, told to each framework at once.
     pub(crate) fn make_offers(&mut self, turn: &mut Turn<'_>) {
         let mut by_framework: BTreeMap<FrameworkId, Vec<Offer>> = BTreeMap::new();
-        for grant in self.allocator.plan() {
+        let mut grants = std::mem::take(&mut self.grants);
+        self.allocator.plan(&mut grants);
+        for grant in grants.drain(..) {
             let framework = grant.framework;
             if let Some(offer) = self.make_offer(grant, turn) {
                 by_framework.entry(framework).or_default().push(offer);
             }
         }
+        self.grants = grants;
         for (framework, offers) in by_framework {
             for offers in into_messages(offers) {
                 self.tell_framework(framework, MasterToFramework::Offers(offers), turn);
@@ -69,7 +72,8 @@ impl MasterCore {
             resources,
         } = grant;
         let (Some(record), Some(epoch)) = (self.registry.slave(slave), self.epoch) else {
-            self.allocator.release(framework, &role, slave, &resources);
+            self.allocator.release(framework, &role, slave, resources);
+            self.allocator.offer_ended(framework);
             return None;
         };
         self.counters.offers_made += 1;
@@ -113,6 +117,7 @@ impl MasterCore {
     ) -> Option<Outstanding> {
         let offer = self.offers.take(number)?;
         self.timers.cancel(&Timer::OfferExpiry(number));
+        self.allocator.offer_ended(offer.framework);
         *match end {
             OfferEnd::Accepted => &mut self.counters.offers_accepted,
             OfferEnd::Declined => &mut self.counters.offers_declined,
@@ -131,12 +136,12 @@ impl MasterCore {
     pub(crate) fn end_offer(&mut self, number: u64, end: OfferEnd, turn: &mut Turn<'_>) {
         if let Some(offer) = self.take_offer(number, end, turn) {
             self.allocator
-                .release(offer.framework, &offer.role, offer.slave, &offer.resources);
+                .release(offer.framework, &offer.role, offer.slave, offer.resources);
         }
     }
 
     /// Takes an offer back from the framework that holds it (semantics C4, E5).
-    fn rescind(&mut self, number: u64, end: OfferEnd, turn: &mut Turn<'_>) {
+    pub(crate) fn rescind(&mut self, number: u64, end: OfferEnd, turn: &mut Turn<'_>) {
         let (Some(offer), Some(epoch)) = (self.offers.get(number), self.epoch) else {
             return;
         };
@@ -145,7 +150,7 @@ impl MasterCore {
         if Mutant::LaunchOnRescinded.is_on() {
             let offer = offer.clone();
             self.allocator
-                .release(framework, &offer.role, offer.slave, &offer.resources);
+                .release(framework, &offer.role, offer.slave, offer.resources);
         } else {
             self.end_offer(number, end, turn);
         }
@@ -199,9 +204,10 @@ impl MasterCore {
                 .offers
                 .get(number)
                 .is_some_and(|offer| offer.framework == framework)
-                && let Some(offer) = self.take_offer(number, OfferEnd::Declined, turn)
+                && let Some(mut offer) = self.take_offer(number, OfferEnd::Declined, turn)
             {
-                self.give_back(&offer, &offer.resources, filters, turn);
+                let rest = std::mem::take(&mut offer.resources);
+                self.give_back(&offer, rest, filters, turn);
             }
         }
     }
@@ -210,7 +216,7 @@ impl MasterCore {
     pub(crate) fn give_back(
         &mut self,
         offer: &Outstanding,
-        rest: &meros_proto::resources::Resources,
+        rest: Resources,
         filters: Filters,
         turn: &mut Turn<'_>,
     ) {
@@ -223,7 +229,7 @@ impl MasterCore {
             let (framework, slave) = (offer.framework, offer.slave);
             if !self
                 .allocator
-                .filter(framework, &offer.role, slave, rest.clone(), until)
+                .filter(framework, &offer.role, slave, &rest, until)
             {
                 self.counters.filters_dropped += 1;
             }

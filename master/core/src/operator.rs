@@ -52,6 +52,13 @@ impl MasterCore {
                     }
                 }
             }
+            OperatorCall::SetQuotas { quotas, force } => self
+                .on_set_quotas(request, quotas, force, turn)
+                .err()
+                .map(Err),
+            OperatorCall::SetWeights { weights } => {
+                self.on_set_weights(request, weights, turn).err().map(Err)
+            }
         };
         if let Some(reply) = now {
             if let Err(refusal) = &reply {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::quota::Quota;
+use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
@@ -69,6 +71,11 @@ pub struct Registry {
     framework_next: u32,
     slaves: BTreeMap<SlaveId, SlaveRecord>,
     frameworks: BTreeMap<FrameworkId, FrameworkRecord>,
+    // Absent in snapshots of older versions.
+    #[serde(default)]
+    quotas: BTreeMap<RoleName, Quota>,
+    #[serde(default)]
+    weights: BTreeMap<RoleName, Scalar>,
 }
 
 impl Registry {
@@ -157,6 +164,24 @@ impl Registry {
                     .remove(framework_id)
                     .ok_or(NotApplied::NoSuchFramework)?;
             }
+            Command::SetQuotas { quotas } => {
+                for (role, quota) in quotas {
+                    if quota.is_empty() {
+                        self.quotas.remove(role);
+                    } else {
+                        self.quotas.insert(role.clone(), quota.clone());
+                    }
+                }
+            }
+            Command::SetWeights { weights } => {
+                for (role, weight) in weights {
+                    if *weight == Scalar::ONE {
+                        self.weights.remove(role);
+                    } else {
+                        self.weights.insert(role.clone(), *weight);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -193,6 +218,18 @@ impl Registry {
     /// All frameworks, by id.
     pub fn frameworks(&self) -> impl Iterator<Item = (FrameworkId, &FrameworkRecord)> {
         self.frameworks.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// The roles that have a quota, by name.
+    #[must_use]
+    pub fn quotas(&self) -> &BTreeMap<RoleName, Quota> {
+        &self.quotas
+    }
+
+    /// The roles that have another weight than 1, by name.
+    #[must_use]
+    pub fn weights(&self) -> &BTreeMap<RoleName, Scalar> {
+        &self.weights
     }
 
     /// Whether the framework was here once and has been removed (semantics N4). Ids are given out

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meros_proto::framework::FrameworkDescription;
+use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
@@ -15,6 +15,7 @@ use meros_proto::view::{ClusterChange, FrameworkState};
 use tracing::info;
 
 use crate::MasterCore;
+use crate::allocator::Abilities;
 use crate::command::Command;
 use crate::connections::{Connection, Stage};
 use crate::event::ConnectionId;
@@ -286,6 +287,10 @@ impl MasterCore {
             self.allocator.set_active(framework_id, role, true);
         }
         row.offered_roles = wanted;
+        if let Some(record) = self.registry.framework(framework_id) {
+            let abilities = abilities_of(&record.framework);
+            self.allocator.set_abilities(framework_id, abilities);
+        }
     }
 
     pub(crate) fn on_framework_disconnected(
@@ -361,6 +366,7 @@ impl MasterCore {
             self.allocator.set_active(framework_id, &role, false);
         }
         self.allocator.clear_filters(framework_id, None);
+        self.allocator.remove_framework(framework_id);
         for task in self.updates.remove(framework_id) {
             self.timers.cancel(&Timer::UpdateRetry(framework_id, task));
         }
@@ -409,5 +415,15 @@ impl MasterCore {
                 );
             }
         }
+    }
+}
+
+/// What may be offered to a framework (semantics E2).
+fn abilities_of(framework: &FrameworkDescription) -> Abilities {
+    Abilities {
+        gpus: framework.can(FrameworkCapability::GpuResources),
+        revocable: framework.can(FrameworkCapability::RevocableResources),
+        shared: framework.can(FrameworkCapability::SharedResources),
+        refined: framework.can(FrameworkCapability::ReservationRefinement),
     }
 }

@@ -12,6 +12,8 @@ use meros_proto::time::Timestamp;
 pub(crate) enum Timer {
     /// Free resources have been gathered long enough.
     Allocate,
+    /// Slaves have had their time to come back; offers are made whoever is missing.
+    OffersResume,
     /// A slave is to be pinged.
     Ping(SlaveId),
     /// A slave should have come back by now.

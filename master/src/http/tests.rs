@@ -219,6 +219,7 @@ fn answer(call: &OperatorCall) -> Result<(), Refusal> {
         OperatorCall::Teardown { framework_id } => Err(Refusal::FrameworkRemoved {
             framework_id: *framework_id,
         }),
+        OperatorCall::SetQuotas { .. } | OperatorCall::SetWeights { .. } => Ok(()),
     }
 }
 

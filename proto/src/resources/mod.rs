@@ -318,7 +318,8 @@ impl Resources {
     }
 
     /// The entries for which `keep` holds; what is left of a canonical sum is canonical.
-    fn filter(&self, keep: impl Fn(&Resource) -> bool) -> Resources {
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(&Resource) -> bool) -> Resources {
         Resources {
             entries: self
                 .entries

@@ -193,6 +193,16 @@ impl Resource {
         Ok(self)
     }
 
+    /// The same with another amount of the same kind; itself if it is no scalar. A volume is
+    /// indivisible: give it all or nothing.
+    #[must_use]
+    pub fn with_amount(&self, amount: Scalar) -> Self {
+        match self.value {
+            Value::Scalar(_) => self.with_value(Value::Scalar(amount)),
+            Value::Ranges(_) | Value::Set(_) => self.clone(),
+        }
+    }
+
     /// What it is.
     #[must_use]
     pub fn name(&self) -> &ResourceName {

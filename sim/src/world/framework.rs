@@ -133,6 +133,7 @@ fn describe(
         .retain(|capability| match capability {
             FrameworkCapability::PartitionAware => plan.partition_aware,
             FrameworkCapability::TaskKillingState => plan.hears_killing,
+            _ => true,
         });
     Some(framework)
 }

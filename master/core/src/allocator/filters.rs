@@ -1,186 +1,352 @@
 //! Decline filters: what a framework does not want to be offered again for a while (semantics E3).
+//!
+//! Frameworks that decline the same on a slave share a *shape*: the refused resources, and the set
+//! of leaves that refused them. So a visit of the slave compares resources once per shape and
+//! then passes over leaves a word at a time.
 
 use std::collections::BTreeMap;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
-use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
+
+use super::bits::Bits;
+use super::tree::LeafSlot;
 
 /// The most filters of one framework. A decline beyond it hides nothing, and is counted.
 pub const FILTERS_PER_FRAMEWORK_MAX: usize = 200_000;
 /// The most filters for one framework, role and slave; the one that ends first makes room.
 pub const FILTERS_PER_KEY_MAX: usize = 8;
+/// Ends of filters that are gone are forgotten when they are more than the live ones and this.
+const STALE_ENDS_MAX: usize = 1_024;
 
-/// When a filter ends, and a number that keeps equal ends apart.
-type Expiry = (Timestamp, u64);
-
-#[derive(Debug, Clone)]
-struct Filter {
+/// Resources of one slave, and who refused them until when.
+#[derive(Debug)]
+struct Shape {
     refused: Resources,
-    expiry: Expiry,
+    leaves: Bits,
+    ends: BTreeMap<LeafSlot, Timestamp>,
 }
 
-type BySlave = BTreeMap<SlaveId, Vec<Filter>>;
-
 #[derive(Debug, Default)]
-struct OfFramework {
+struct OfLeaf {
+    slaves: Bits,
     len: usize,
-    roles: BTreeMap<RoleName, BySlave>,
 }
 
 /// All filters.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    last: u64,
-    frameworks: BTreeMap<FrameworkId, OfFramework>,
-    expiries: BTreeMap<Expiry, (FrameworkId, RoleName, SlaveId)>,
+    slaves: Vec<Vec<Shape>>,
+    leaves: Vec<OfLeaf>,
+    frameworks: BTreeMap<FrameworkId, usize>,
+    /// Filters by their end. One that is gone before stays here: when its time comes, whatever of
+    /// its leaf on its slave has ended goes, and that is right whoever the leaf is by then.
+    ends: BTreeMap<Timestamp, Vec<(LeafSlot, u32)>>,
+    live: usize,
+    listed: usize,
 }
 
 impl Filters {
     /// Hides `refused` and less; false if the framework has too many filters.
     pub(super) fn add(
         &mut self,
-        framework: FrameworkId,
-        role: &RoleName,
+        (framework, leaf): (FrameworkId, LeafSlot),
         slave: SlaveId,
-        refused: Resources,
+        refused: &Resources,
         until: Timestamp,
     ) -> bool {
-        let of_framework = self.frameworks.entry(framework).or_default();
-        if of_framework.len >= FILTERS_PER_FRAMEWORK_MAX {
+        if self
+            .until(leaf, slave, refused)
+            .is_some_and(|end| end >= until)
+        {
+            return true;
+        }
+        if self.len_of(framework) >= FILTERS_PER_FRAMEWORK_MAX {
             return false;
         }
-        self.last += 1;
-        let expiry = (until, self.last);
-        let filters = of_framework
-            .roles
-            .entry(role.clone())
-            .or_default()
-            .entry(slave)
-            .or_default();
-        let before = filters.len();
-        // What the new one hides for longer needs no filter of its own.
-        filters.retain(|old| {
-            let stays = old.expiry.0 > until || !refused.contains(&old.refused);
-            if !stays {
-                self.expiries.remove(&old.expiry);
-            }
-            stays
-        });
-        if filters.len() >= FILTERS_PER_KEY_MAX
-            && let Some(first) = (0..filters.len()).min_by_key(|at| filters[*at].expiry)
-        {
-            self.expiries.remove(&filters.swap_remove(first).expiry);
+        if self.has(leaf, slave) {
+            // What the new one hides for longer needs no filter of its own.
+            self.remove_if(framework, leaf, slave, |old, end| {
+                end <= until && refused.contains(old)
+            });
+            self.make_room(framework, leaf, slave);
         }
-        filters.push(Filter { refused, expiry });
-        of_framework.len = of_framework.len + filters.len() - before;
-        self.expiries
-            .insert(expiry, (framework, role.clone(), slave));
+        let at = slave.0 as usize;
+        if at >= self.slaves.len() {
+            self.slaves.resize_with(at + 1, Vec::new);
+        }
+        let shapes = &mut self.slaves[at];
+        let shape = match shapes.iter().position(|shape| shape.refused == *refused) {
+            Some(found) => &mut shapes[found],
+            None => {
+                shapes.push(Shape {
+                    refused: refused.clone(),
+                    leaves: Bits::default(),
+                    ends: BTreeMap::new(),
+                });
+                shapes.last_mut().expect("just pushed")
+            }
+        };
+        shape.leaves.insert(leaf);
+        shape.ends.insert(leaf, until);
+        let of_leaf = self.of_leaf(leaf);
+        of_leaf.slaves.insert(slave.0);
+        of_leaf.len += 1;
+        *self.frameworks.entry(framework).or_default() += 1;
+        self.live += 1;
+        self.listed += 1;
+        self.ends.entry(until).or_default().push((leaf, slave.0));
+        self.forget_stale_ends();
         true
     }
 
-    /// Whether an offer is hidden: it is no more than what was refused (semantics E3).
-    pub(super) fn hides(
-        &self,
-        framework: FrameworkId,
-        role: &RoleName,
-        slave: SlaveId,
-        resources: &Resources,
-    ) -> bool {
-        let of_slave = self
-            .frameworks
-            .get(&framework)
-            .and_then(|of| of.roles.get(role)?.get(&slave));
-        of_slave.is_some_and(|filters| {
-            filters
-                .iter()
-                .any(|filter| filter.refused.contains(resources))
-        })
+    fn of_leaf(&mut self, leaf: LeafSlot) -> &mut OfLeaf {
+        let at = leaf as usize;
+        if at >= self.leaves.len() {
+            self.leaves.resize_with(at + 1, OfLeaf::default);
+        }
+        &mut self.leaves[at]
     }
 
-    /// Ends the first filter that is due; tells for which slave.
-    pub(super) fn expire(&mut self, now: Timestamp) -> Option<SlaveId> {
-        let entry = self
-            .expiries
-            .first_entry()
-            .filter(|entry| entry.key().0 <= now)?;
-        let (expiry, (framework, role, slave)) = entry.remove_entry();
-        let of_framework = self.frameworks.get_mut(&framework)?;
-        let by_slave = of_framework.roles.get_mut(&role)?;
-        let filters = by_slave.get_mut(&slave)?;
-        filters.retain(|filter| filter.expiry != expiry);
-        of_framework.len -= 1;
-        if filters.is_empty() {
-            by_slave.remove(&slave);
+    /// Takes out the one that ends first if there are as many as there may be.
+    fn make_room(&mut self, framework: FrameworkId, leaf: LeafSlot, slave: SlaveId) {
+        let ends = self
+            .shapes(slave)
+            .iter()
+            .filter_map(|shape| shape.ends.get(&leaf));
+        if ends.clone().count() >= FILTERS_PER_KEY_MAX
+            && let Some(first) = ends.min().copied()
+        {
+            let mut is_done = false;
+            self.remove_if(framework, leaf, slave, |_, end| {
+                let goes = !is_done && end == first;
+                is_done |= goes;
+                goes
+            });
         }
-        if by_slave.is_empty() {
-            of_framework.roles.remove(&role);
+    }
+
+    /// Whether a leaf has any filter on a slave.
+    pub(super) fn has(&self, leaf: LeafSlot, slave: SlaveId) -> bool {
+        self.leaves
+            .get(leaf as usize)
+            .is_some_and(|of_leaf| of_leaf.slaves.contains(slave.0))
+    }
+
+    fn shapes(&self, slave: SlaveId) -> &[Shape] {
+        self.slaves.get(slave.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Until when an offer of `offered` to a leaf is hidden; none if it is not.
+    pub(super) fn until(
+        &self,
+        leaf: LeafSlot,
+        slave: SlaveId,
+        offered: &Resources,
+    ) -> Option<Timestamp> {
+        if !self.has(leaf, slave) {
+            return None;
         }
-        if of_framework.roles.is_empty() {
-            self.frameworks.remove(&framework);
+        let hiding = self
+            .shapes(slave)
+            .iter()
+            .filter(|shape| shape.leaves.contains(leaf) && shape.refused.contains(offered));
+        hiding
+            .filter_map(|shape| shape.ends.get(&leaf))
+            .max()
+            .copied()
+    }
+
+    /// Into `hidden` the leaves that want no part of `free`, so that no visit asks them.
+    pub(super) fn hidden(&self, slave: SlaveId, free: &Resources, hidden: &mut Bits) {
+        hidden.clear();
+        for shape in self.shapes(slave) {
+            if shape.refused.contains(free) {
+                hidden.insert_all(&shape.leaves);
+            }
         }
-        Some(slave)
+    }
+
+    /// How many filters a framework has.
+    pub(super) fn len_of(&self, framework: FrameworkId) -> usize {
+        self.frameworks.get(&framework).copied().unwrap_or(0)
+    }
+
+    /// Whether a leaf has no filter.
+    pub(super) fn is_free_of(&self, leaf: LeafSlot) -> bool {
+        self.leaves
+            .get(leaf as usize)
+            .is_none_or(|of_leaf| of_leaf.len == 0)
+    }
+
+    /// Takes out those of a leaf on a slave for which `goes` holds.
+    fn remove_if(
+        &mut self,
+        framework: FrameworkId,
+        leaf: LeafSlot,
+        slave: SlaveId,
+        mut goes: impl FnMut(&Resources, Timestamp) -> bool,
+    ) {
+        let Some(shapes) = self.slaves.get_mut(slave.0 as usize) else {
+            return;
+        };
+        let (mut removed, mut left) = (0, 0);
+        shapes.retain_mut(|shape| {
+            let Some(end) = shape.ends.get(&leaf) else {
+                return true;
+            };
+            if goes(&shape.refused, *end) {
+                shape.ends.remove(&leaf);
+                shape.leaves.remove(leaf);
+                removed += 1;
+            } else {
+                left += 1;
+            }
+            !shape.ends.is_empty()
+        });
+        self.live -= removed;
+        let of_leaf = self.of_leaf(leaf);
+        of_leaf.len -= removed;
+        if left == 0 {
+            of_leaf.slaves.remove(slave.0);
+        }
+        if let Some(len) = self.frameworks.get_mut(&framework) {
+            *len -= removed;
+            if *len == 0 {
+                self.frameworks.remove(&framework);
+            }
+        }
+    }
+
+    /// Ends the filters that are due; `framework_of` knows whose a leaf is, `touched` hears of
+    /// each slave and leaf that had one.
+    pub(super) fn expire(
+        &mut self,
+        now: Timestamp,
+        framework_of: impl Fn(LeafSlot) -> Option<FrameworkId>,
+        mut touched: impl FnMut(LeafSlot, SlaveId),
+    ) {
+        while let Some(first) = self.ends.first_entry().filter(|first| *first.key() <= now) {
+            let due = first.remove();
+            self.listed -= due.len();
+            for (leaf, slave) in due {
+                let slave = SlaveId(slave);
+                if let Some(framework) = framework_of(leaf)
+                    && self.has(leaf, slave)
+                {
+                    self.remove_if(framework, leaf, slave, |_, end| end <= now);
+                    touched(leaf, slave);
+                }
+            }
+        }
+        self.forget_stale_ends();
     }
 
     pub(super) fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiries.first_key_value().map(|((at, _), _)| *at)
+        self.ends.first_key_value().map(|(at, _)| *at)
     }
 
-    /// Drops those of a framework, for one role or for all.
-    pub(super) fn clear(&mut self, framework: FrameworkId, role: Option<&RoleName>) {
-        let Some(of_framework) = self.frameworks.get_mut(&framework) else {
+    /// Drops those of a leaf.
+    pub(super) fn clear_leaf(&mut self, framework: FrameworkId, leaf: LeafSlot) {
+        if self.is_free_of(leaf) {
             return;
-        };
-        let dropped: Vec<BySlave> = match role {
-            Some(role) => of_framework.roles.remove(role).into_iter().collect(),
-            None => std::mem::take(&mut of_framework.roles)
-                .into_values()
-                .collect(),
-        };
-        for filter in dropped
-            .into_iter()
-            .flat_map(BTreeMap::into_values)
-            .flatten()
-        {
-            of_framework.len -= 1;
-            self.expiries.remove(&filter.expiry);
         }
-        if of_framework.roles.is_empty() {
-            self.frameworks.remove(&framework);
+        let slaves = std::mem::take(&mut self.of_leaf(leaf).slaves);
+        for slave in slaves.iter() {
+            self.remove_if(framework, leaf, SlaveId(slave), |_, _| true);
         }
+        self.forget_stale_ends();
     }
 
     /// Drops those for a slave, because it is gone or is another now.
-    pub(super) fn clear_slave(&mut self, slave: SlaveId) {
-        for of_framework in self.frameworks.values_mut() {
-            for by_slave in of_framework.roles.values_mut() {
-                for filter in by_slave.remove(&slave).into_iter().flatten() {
-                    of_framework.len -= 1;
-                    self.expiries.remove(&filter.expiry);
+    pub(super) fn clear_slave(
+        &mut self,
+        slave: SlaveId,
+        framework_of: impl Fn(LeafSlot) -> Option<FrameworkId>,
+    ) -> Vec<LeafSlot> {
+        let Some(shapes) = self.slaves.get_mut(slave.0 as usize) else {
+            return Vec::new();
+        };
+        let mut leaves = Vec::new();
+        for shape in std::mem::take(shapes) {
+            for leaf in shape.ends.into_keys() {
+                self.live -= 1;
+                let of_leaf = self.of_leaf(leaf);
+                of_leaf.len -= 1;
+                of_leaf.slaves.remove(slave.0);
+                if let Some(framework) = framework_of(leaf)
+                    && let Some(len) = self.frameworks.get_mut(&framework)
+                {
+                    *len -= 1;
+                    if *len == 0 {
+                        self.frameworks.remove(&framework);
+                    }
                 }
+                leaves.push(leaf);
             }
-            of_framework
-                .roles
-                .retain(|_, by_slave| !by_slave.is_empty());
         }
-        self.frameworks
-            .retain(|_, of_framework| !of_framework.roles.is_empty());
+        self.forget_stale_ends();
+        leaves
     }
 
-    /// Whether counts and expiries agree with the filters.
-    pub(super) fn is_consistent(&self) -> bool {
-        let mut all = 0;
-        let counted = self.frameworks.values().all(|of_framework| {
-            let len: usize = of_framework
-                .roles
-                .values()
-                .flat_map(BTreeMap::values)
-                .map(Vec::len)
-                .sum();
-            all += len;
-            len == of_framework.len && len > 0
-        });
-        counted && all == self.expiries.len()
+    fn forget_stale_ends(&mut self) {
+        if self.live == 0 {
+            self.ends.clear();
+            self.listed = 0;
+        }
+        if self.listed <= 2 * self.live + STALE_ENDS_MAX {
+            return;
+        }
+        self.ends.clear();
+        self.listed = self.live;
+        for (slave, shapes) in (0u32..).zip(&self.slaves) {
+            for shape in shapes {
+                for (leaf, end) in &shape.ends {
+                    self.ends.entry(*end).or_default().push((*leaf, slave));
+                }
+            }
+        }
+    }
+
+    /// Whether counts and indexes agree with the filters.
+    pub(super) fn is_consistent(
+        &self,
+        framework_of: impl Fn(LeafSlot) -> Option<FrameworkId>,
+    ) -> bool {
+        let mut frameworks: BTreeMap<FrameworkId, usize> = BTreeMap::new();
+        let mut live = 0;
+        for (slave, shapes) in (0u32..).zip(&self.slaves) {
+            for shape in shapes {
+                let is_listed = |(leaf, end): (&LeafSlot, &Timestamp)| {
+                    let listed = self
+                        .ends
+                        .get(end)
+                        .is_some_and(|due| due.contains(&(*leaf, slave)));
+                    listed && shape.leaves.contains(*leaf) && self.has(*leaf, SlaveId(slave))
+                };
+                if shape.ends.is_empty()
+                    || shape.leaves.len() != shape.ends.len()
+                    || !shape.ends.iter().all(is_listed)
+                {
+                    return false;
+                }
+                live += shape.ends.len();
+                for leaf in shape.ends.keys() {
+                    let Some(framework) = framework_of(*leaf) else {
+                        return false;
+                    };
+                    *frameworks.entry(framework).or_default() += 1;
+                }
+            }
+        }
+        let of_leaves: usize = self.leaves.iter().map(|it| it.len).sum();
+        let listed: usize = self.ends.values().map(Vec::len).sum();
+        (live, of_leaves, listed) == (self.live, self.live, self.listed)
+            && frameworks == self.frameworks
+            && self
+                .leaves
+                .iter()
+                .all(|it| (it.len == 0) == it.slaves.is_empty())
     }
 }

@@ -1,112 +1,278 @@
 //! The allocator: which free resources are offered to whom.
 //!
-//! All free resources of one slave that a role may have go to the framework that has the least,
-//! by dominant share (semantics E10); resources that are reserved go to their role and those
-//! below it only. It looks at the slaves where something has changed, never at the rest.
+//! All that is free on a slave and that a role may have goes to the first framework in turn for
+//! whom [`judge`](Allocator::explain) finds something: guarantees that are not met first, then by
+//! dominant share (semantics E1, E10). Work is in proportion to what has changed: slaves where
+//! nothing has are not looked at.
 //!
-//! Invariants: M1 free, offered and used resources of a slave are all it has. M6 shares are the
-//! sum of offers and tasks. Absent: offers, tasks, connections; it knows amounts only.
+//! It can be driven by itself, which is how it is measured; [`MasterCore`](crate::MasterCore)
+//! drives it from its events.
+//!
+//! Invariants: M1 free, offered and used resources of a slave are all it has. M6 what is counted is
+//! the sum of offers, tasks and reservations. M13 by an offer nobody gets above a limit. Absent:
+//! offers, tasks, connections, clocks; it knows amounts only.
 
+mod amounts;
+mod bits;
+mod constraints;
+mod explain;
 mod filters;
-mod shares;
+mod frameworks;
+mod judge;
+mod order;
+mod quota;
+mod slaves;
 #[cfg(test)]
 mod tests;
+mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
-use meros_proto::resources::{ResourceName, Resources, Scalar};
+use meros_proto::resources::{ResourceName, Resources, Value};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
+pub use amounts::SCALAR_NAMES_MAX;
+pub use constraints::{ConstraintError, Constraints, Profile};
+pub use explain::{Explanation, Reason};
 pub use filters::{FILTERS_PER_FRAMEWORK_MAX, FILTERS_PER_KEY_MAX};
+pub use frameworks::{Abilities, Wishes};
+pub use order::Sorter;
+pub use slaves::Exclusion;
 
 use crate::numbered::Numbered;
+use amounts::{Amounts, Names};
+use bits::Bits;
 use filters::Filters;
-use shares::Shares;
-
-/// Resources with at least this many cpus are worth an offer (semantics E2) …
-const MIN_CPUS: Scalar = match Scalar::from_thousandths(10) {
-    Some(scalar) => scalar,
-    None => Scalar::ZERO,
-};
-/// … and so are those with at least this much memory, in MiB.
-const MIN_MEM: Scalar = Scalar::whole(32);
+use frameworks::Framework;
+use judge::{Portion, Stage};
+use order::Order;
+use slaves::Slave;
+use tree::{Charge, LeafSlot, NodeSlot, ROOT, Tree};
 
 /// Resources to offer; they are charged already.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Grant {
-    pub(crate) framework: FrameworkId,
-    pub(crate) role: RoleName,
-    pub(crate) slave: SlaveId,
-    pub(crate) resources: Resources,
+pub struct Grant {
+    /// To whom.
+    pub framework: FrameworkId,
+    /// For which of its roles.
+    pub role: RoleName,
+    /// Where.
+    pub slave: SlaveId,
+    /// What; never empty.
+    pub resources: Resources,
 }
 
-#[derive(Debug)]
-struct Slave {
-    total: Resources,
-    free: Resources,
-    is_offerable: bool,
+/// The least that is worth an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Minimum {
+    /// At least the scalars of one of these; without any, everything is worth an offer.
+    pub any_of: Vec<Resources>,
+}
+
+impl Default for Minimum {
+    /// `cpus:0.01` or `mem:32` (semantics E2).
+    fn default() -> Self {
+        let least = |text: &str| text.parse().expect("written well here");
+        Self {
+            any_of: vec![least("cpus:0.01"), least("mem:32")],
+        }
+    }
+}
+
+impl Minimum {
+    /// Whether something has enough.
+    fn is_met_by(&self, resources: &Resources) -> bool {
+        let has = |least: &Resources| {
+            least.iter().all(|it| match it.value() {
+                Value::Scalar(scalar) => resources.scalar(it.name()) >= *scalar,
+                Value::Ranges(_) | Value::Set(_) => true,
+            })
+        };
+        self.any_of.is_empty() || self.any_of.iter().any(has)
+    }
+}
+
+/// How an allocator decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Who is next.
+    pub sorter: Sorter,
+    /// Names that do not count in shares (semantics E10).
+    pub excluded_names: Vec<ResourceName>,
+    /// The least that is worth an offer, for frameworks that do not say otherwise.
+    pub minimum: Minimum,
 }
 
 /// The state of all allocation.
-#[derive(Debug, Default)]
-pub(crate) struct Allocator {
+#[derive(Debug)]
+pub struct Allocator {
     slaves: Numbered<Slave>,
-    shares: Shares,
+    names: Names,
+    /// What all slaves have.
+    totals: Amounts,
+    /// What is free and neither reserved nor revocable on slaves that are offered.
+    available: Amounts,
+    tree: Tree,
     filters: Filters,
-    /// Slaves where a round may find something to offer.
-    dirty: BTreeSet<SlaveId>,
+    frameworks: Numbered<Framework>,
+    wishes: BTreeMap<(FrameworkId, LeafSlot), Wishes>,
+    minimum: Minimum,
+    active: Bits,
+    /// Slaves that are offered and have something free.
+    with_free: Bits,
+    /// Those of them where a round may find something to offer.
+    dirty: Bits,
+    /// Those where a quota kept somebody from something.
+    held_back: Bits,
+    /// Room for the leaves that a slave is hidden from.
+    hidden: Bits,
+    candidates: Vec<LeafSlot>,
+}
+
+impl Default for Allocator {
+    fn default() -> Self {
+        Self::new(Policy::default())
+    }
 }
 
 impl Allocator {
-    /// A slave takes part; all it has is free and may be offered.
-    pub(crate) fn add_slave(&mut self, slave: SlaveId, total: &Resources) {
-        self.remove_slave(slave);
-        self.shares.grow(total);
-        let row = Slave {
-            total: total.clone(),
-            free: total.clone(),
-            is_offerable: true,
-        };
-        self.slaves.insert(slave.0, row);
-        self.touch(slave);
-    }
-
-    /// A slave takes part no more. What is still held there is discharged with
-    /// [`release`](Self::release), before or after.
-    pub(crate) fn remove_slave(&mut self, slave: SlaveId) {
-        if let Some(row) = self.slaves.remove(slave.0) {
-            self.shares.shrink(&row.total);
+    /// An allocator of nothing yet.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        let mut names = Names::default();
+        let mut order = Order::new(policy.sorter);
+        let excluded = policy.excluded_names.iter();
+        order.exclude(excluded.filter_map(|name| names.number(name)).collect());
+        let minimum = policy.minimum.amounts(&mut names);
+        Self {
+            slaves: Numbered::default(),
+            names,
+            totals: Amounts::default(),
+            available: Amounts::default(),
+            tree: Tree::new(order, minimum),
+            filters: Filters::default(),
+            frameworks: Numbered::default(),
+            wishes: BTreeMap::new(),
+            minimum: policy.minimum,
+            active: Bits::default(),
+            with_free: Bits::default(),
+            dirty: Bits::default(),
+            held_back: Bits::default(),
+            hidden: Bits::default(),
+            candidates: Vec::new(),
         }
-        self.dirty.remove(&slave);
     }
 
-    /// Drops the filters for a slave that is gone or is another now (semantics E3).
-    pub(crate) fn clear_slave_filters(&mut self, slave: SlaveId) {
-        self.filters.clear_slave(slave);
+    /// A slave takes part; all it has is free and may be offered.
+    pub fn add_slave(&mut self, slave: SlaveId, total: &Resources) {
+        let (profile, is_excluded) = match self.slaves.get(slave.0) {
+            Some(row) => (row.profile.clone(), row.is_excluded),
+            None => (Profile::default(), false),
+        };
+        self.take_slave(slave);
+        self.count_total(total, true);
+        self.slaves
+            .insert(slave.0, Slave::new(total, profile, is_excluded));
+        if self.is_offerable(slave) {
+            self.count_available(total, true);
+        }
+        self.tree.order.measure(&self.totals);
         self.touch(slave);
+        self.touch_held_back();
     }
 
-    /// Whether what is free on a slave is offered.
-    pub(crate) fn set_offerable(&mut self, slave: SlaveId, is_offerable: bool) {
-        if let Some(row) = self.slaves.get_mut(slave.0) {
-            row.is_offerable = is_offerable;
+    /// What constraints see of a slave that takes part.
+    pub fn describe_slave(&mut self, slave: SlaveId, profile: Profile) {
+        if let Some(row) = self.slaves.get_mut(slave.0)
+            && row.profile != profile
+        {
+            row.profile = profile;
             self.touch(slave);
         }
     }
 
-    /// A framework wants offers for a role, or does not.
-    pub(crate) fn set_active(&mut self, framework: FrameworkId, role: &RoleName, is_active: bool) {
-        self.shares.set_active(framework, role, is_active);
+    /// A slave takes part no more. What is still held there is discharged with
+    /// [`release`](Self::release), before or after.
+    pub fn remove_slave(&mut self, slave: SlaveId) {
+        self.take_slave(slave);
+        self.tree.order.measure(&self.totals);
+    }
+
+    fn take_slave(&mut self, slave: SlaveId) {
+        if let Some(row) = self.slaves.remove(slave.0) {
+            self.count_total(&row.total, false);
+            if row.exclusion().is_none() {
+                self.count_available(&row.free, false);
+            }
+        }
+        self.with_free.remove(slave.0);
+        self.dirty.remove(slave.0);
+        self.held_back.remove(slave.0);
+    }
+
+    /// Drops the filters for a slave that is gone or is another now (semantics E3).
+    pub fn clear_slave_filters(&mut self, slave: SlaveId) {
+        let tree = &self.tree;
+        let leaves = self
+            .filters
+            .clear_slave(slave, |leaf| tree.framework_of(leaf));
+        for leaf in leaves {
+            self.forget_leaf(leaf);
+        }
+        self.touch(slave);
+    }
+
+    /// Whether a slave is connected, so that what is free on it can be offered.
+    pub fn set_offerable(&mut self, slave: SlaveId, is_here: bool) {
+        self.change_exclusion(slave, |row| row.is_here = is_here);
+    }
+
+    /// Whether an operator has taken a slave out: deactivated, draining, or in maintenance.
+    pub fn set_excluded(&mut self, slave: SlaveId, is_excluded: bool) {
+        self.change_exclusion(slave, |row| row.is_excluded = is_excluded);
+    }
+
+    fn change_exclusion(&mut self, slave: SlaveId, change: impl FnOnce(&mut Slave)) {
+        let Some(row) = self.slaves.get_mut(slave.0) else {
+            return;
+        };
+        let was_offered = row.exclusion().is_none();
+        change(row);
+        let is_offered = row.exclusion().is_none();
+        if was_offered != is_offered {
+            let free = std::mem::take(&mut row.free);
+            self.count_available(&free, is_offered);
+            if let Some(row) = self.slaves.get_mut(slave.0) {
+                row.free = free;
+            }
+        }
+        self.touch(slave);
+        self.touch_held_back();
+    }
+
+    /// A framework wants offers for a role, or does not (semantics B7, B8).
+    pub fn set_active(&mut self, framework: FrameworkId, role: &RoleName, is_active: bool) {
+        let found = match is_active {
+            true => Some(self.tree.make_leaf(framework, role)),
+            false => self.tree.find_leaf(framework, role),
+        };
+        let Some(leaf) = found else { return };
+        self.tree.set_active(leaf, is_active);
         if is_active {
-            self.touch_all();
+            if self.active.insert(leaf) {
+                self.touch_all();
+            }
+        } else {
+            self.active.remove(leaf);
+            self.forget_leaf(leaf);
         }
     }
 
     /// Charges resources that are known to be in use; false if they are not free.
     #[must_use]
-    pub(crate) fn charge(
+    pub fn charge(
         &mut self,
         framework: FrameworkId,
         role: &RoleName,
@@ -119,150 +285,420 @@ impl Allocator {
         if row.free.checked_sub_assign(resources).is_err() {
             return false;
         }
-        self.shares.charge(framework, role, resources);
+        let is_offered = row.exclusion().is_none();
+        let charge = Charge::of(resources, &mut self.names);
+        if is_offered {
+            for amounts in charge.unreserved() {
+                self.available.sub_all(amounts);
+            }
+        }
+        let leaf = self.tree.make_leaf(framework, role);
+        self.tree.charge(leaf, &charge, false);
+        self.note_free(slave);
         true
     }
 
     /// Takes back resources that were granted or charged.
-    pub(crate) fn release(
+    pub fn release(
         &mut self,
         framework: FrameworkId,
         role: &RoleName,
         slave: SlaveId,
-        resources: &Resources,
+        resources: Resources,
     ) {
-        self.shares.discharge(framework, role, resources);
+        let charge = Charge::of(&resources, &mut self.names);
+        if let Some(leaf) = self.tree.find_leaf(framework, role) {
+            self.tree.discharge(leaf, &charge);
+            self.forget_leaf(leaf);
+        }
         if let Some(row) = self.slaves.get_mut(slave.0) {
-            row.free
-                .checked_add_assign(resources)
-                .expect("what was taken from free fits back into it (M1)");
+            if row.free.is_empty() {
+                row.free = resources;
+            } else {
+                row.free
+                    .checked_add_assign(&resources)
+                    .expect("what was taken from free fits back into it (M1)");
+            }
+            if row.exclusion().is_none() {
+                for amounts in charge.unreserved() {
+                    self.available.add_all(amounts);
+                }
+            }
             self.touch(slave);
         }
+        self.touch_held_back();
     }
 
     /// A framework does not want these or less of them until then (semantics E3); false if it has
     /// too many such wishes, and this one is not kept.
-    pub(crate) fn filter(
+    pub fn filter(
         &mut self,
         framework: FrameworkId,
         role: &RoleName,
         slave: SlaveId,
-        refused: Resources,
+        refused: &Resources,
         until: Timestamp,
     ) -> bool {
-        self.filters.add(framework, role, slave, refused, until)
+        let leaf = self.tree.make_leaf(framework, role);
+        let is_kept = self.filters.add((framework, leaf), slave, refused, until);
+        self.forget_leaf(leaf);
+        is_kept
     }
 
     /// Drops the filters of a framework, for one role or for all (semantics B7).
-    pub(crate) fn clear_filters(&mut self, framework: FrameworkId, role: Option<&RoleName>) {
-        self.filters.clear(framework, role);
+    pub fn clear_filters(&mut self, framework: FrameworkId, role: Option<&RoleName>) {
+        let leaves = match role {
+            Some(role) => self.tree.find_leaf(framework, role).into_iter().collect(),
+            None => self.tree.leaves_of(framework).to_vec(),
+        };
+        if self.filters.len_of(framework) == 0 {
+            return;
+        }
+        for leaf in leaves {
+            self.filters.clear_leaf(framework, leaf);
+            self.forget_leaf(leaf);
+        }
         self.touch_all();
     }
 
     /// Ends the filters that are due.
-    pub(crate) fn expire_filters(&mut self, now: Timestamp) {
-        while let Some(slave) = self.filters.expire(now) {
-            self.touch(slave);
+    pub fn expire_filters(&mut self, now: Timestamp) {
+        if self.filters.next_expiry().is_none_or(|first| first > now) {
+            return;
+        }
+        let mut leaves = Vec::new();
+        let (tree, dirty, with_free) = (&self.tree, &mut self.dirty, &self.with_free);
+        let touched = |leaf, slave: SlaveId| {
+            if with_free.contains(slave.0) {
+                dirty.insert(slave.0);
+            }
+            leaves.push(leaf);
+        };
+        self.filters
+            .expire(now, |leaf| tree.framework_of(leaf), touched);
+        leaves.sort_unstable();
+        leaves.dedup();
+        for leaf in leaves {
+            self.forget_leaf(leaf);
         }
     }
 
-    /// When the next filter ends.
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+    /// When the next filter ends, or one that is gone would have.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
         self.filters.next_expiry()
     }
 
     /// Whether a round may find something to offer.
-    pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() && self.tree.active() > 0
     }
 
-    /// Grants what is free on the slaves where something has changed.
-    pub(crate) fn plan(&mut self) -> Vec<Grant> {
-        self.shares.refresh();
-        let mut grants = Vec::new();
-        for slave in std::mem::take(&mut self.dirty) {
-            while let Some(grant) = self.next_grant(slave) {
-                let row = self.slaves.get_mut(slave.0).expect("next_grant found it");
-                row.free
-                    .checked_sub_assign(&grant.resources)
-                    .expect("a part of what is free");
-                self.shares
-                    .charge(grant.framework, &grant.role, &grant.resources);
-                grants.push(grant);
+    /// One round: grants what is free on the slaves where something has changed, and adds it to
+    /// `grants`.
+    pub fn plan(&mut self, grants: &mut Vec<Grant>) {
+        if !self.is_dirty() {
+            return;
+        }
+        if self.tree.order.refresh() {
+            self.tree.rebuild();
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slave in dirty.iter() {
+            self.visit(SlaveId(slave), grants);
+        }
+        dirty.clear();
+        dirty.insert_all(&self.dirty);
+        self.dirty = dirty;
+    }
+
+    /// Grants what is free on a slave.
+    fn visit(&mut self, slave: SlaveId, grants: &mut Vec<Grant>) {
+        while let Some((leaf, portion)) = self.choose(slave) {
+            let row = self.slaves.get_mut(slave.0).expect("chosen on it");
+            let resources = match portion {
+                Portion::All => take_all(&mut row.free),
+                Portion::Part(part) => {
+                    take_part(&mut row.free, &part);
+                    part
+                }
+            };
+            let charge = Charge::of(&resources, &mut self.names);
+            for amounts in charge.unreserved() {
+                self.available.sub_all(amounts);
+            }
+            self.tree.charge(leaf, &charge, true);
+            let (framework, node) = {
+                let leaf = self.tree.leaf(leaf);
+                (leaf.framework, leaf.node)
+            };
+            self.framework_mut(framework).outstanding += 1;
+            let is_done = row_is_done(&self.slaves, slave);
+            grants.push(Grant {
+                framework,
+                role: self.tree.node(node).name.clone(),
+                slave,
+                resources,
+            });
+            if is_done {
+                break;
             }
         }
-        grants
+        self.note_free(slave);
     }
 
-    fn next_grant(&self, slave: SlaveId) -> Option<Grant> {
-        let row = self.slaves.get(slave.0).filter(|row| row.is_offerable)?;
-        for (role, mut frameworks) in self.shares.in_order() {
-            let resources = row.free.allocatable_to(role);
-            if !is_worth_an_offer(&resources) {
-                continue;
+    /// The first in turn to whom something of a slave can be offered, and what.
+    fn choose(&mut self, slave: SlaveId) -> Option<(LeafSlot, Portion)> {
+        let mut hidden = std::mem::take(&mut self.hidden);
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let chosen = self.slaves.get(slave.0).and_then(|row| {
+            if row.exclusion().is_some() || row.free.is_empty() {
+                return None;
             }
-            let wants =
-                |framework: &FrameworkId| !self.filters.hides(*framework, role, slave, &resources);
-            if let Some(framework) = frameworks.find(wants) {
-                return Some(Grant {
-                    framework,
-                    role: role.clone(),
-                    slave,
-                    resources,
-                });
-            }
+            self.filters.hidden(slave, &row.free, &mut hidden);
+            self.choose_unhidden((slave, row), &hidden, &mut candidates)
+        });
+        self.hidden = hidden;
+        self.candidates = candidates;
+        if chosen.is_none() && self.tree.has_quota() && self.with_free.contains(slave.0) {
+            self.held_back.insert(slave.0);
         }
-        None
+        chosen
     }
 
+    fn choose_unhidden(
+        &self,
+        (slave, row): (SlaveId, &Slave),
+        hidden: &Bits,
+        candidates: &mut Vec<LeafSlot>,
+    ) -> Option<(LeafSlot, Portion)> {
+        let mut ask = |leaf: LeafSlot| {
+            if hidden.contains(leaf) {
+                return None;
+            }
+            let portion = self.judge((slave, row), leaf, Stage::Share).ok()?;
+            Some((leaf, portion))
+        };
+        let is_plain = row
+            .free
+            .iter()
+            .all(|it| it.is_unreserved() && !it.is_revocable());
+        let wanted = self.active.count_without(hidden);
+        if wanted == 0 {
+            return None;
+        }
+        if let Some(found) = self.choose_guaranteed((slave, row), hidden) {
+            return Some(found);
+        }
+        // Either walk everybody in order past the hidden, or put the few others into order.
+        if wanted * wanted * 2 < self.active.len() {
+            candidates.clear();
+            candidates.extend(self.active.iter_without(hidden));
+            candidates.sort_unstable_by(|a, b| self.tree.cmp(*a, *b));
+            return candidates.iter().find_map(|leaf| ask(*leaf));
+        }
+        // Roles that are full can have what is reserved for them, and what is revocable.
+        if row.free.iter().any(|it| it.is_unreserved()) {
+            return self.tree.find(ROOT, !is_plain, &mut ask);
+        }
+        let targets = self.reserved_roles(&row.free);
+        self.tree.find_in(ROOT, &targets, &mut ask)
+    }
+
+    /// The first role in turn whose guarantee is not met and can be served from a slave.
+    fn choose_guaranteed(
+        &self,
+        (slave, row): (SlaveId, &Slave),
+        hidden: &Bits,
+    ) -> Option<(LeafSlot, Portion)> {
+        self.tree.unmet().find_map(|node| {
+            self.tree.find(node, true, &mut |leaf| {
+                if hidden.contains(leaf) {
+                    return None;
+                }
+                let stage = Stage::Guarantee(node);
+                let portion = self.judge((slave, row), leaf, stage).ok()?;
+                Some((leaf, portion))
+            })
+        })
+    }
+
+    /// The roles that parts of a sum are reserved for.
+    fn reserved_roles(&self, free: &Resources) -> Vec<NodeSlot> {
+        let roles = free.iter().filter_map(|it| it.reservations().role());
+        let mut nodes: Vec<NodeSlot> = roles.filter_map(|role| self.tree.find_node(role)).collect();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Sees to it that a round looks at a slave, if there is something to look at.
     fn touch(&mut self, slave: SlaveId) {
-        let can_offer = |row: &Slave| row.is_offerable && !row.free.is_empty();
+        self.note_free(slave);
+        if self.with_free.contains(slave.0) {
+            self.dirty.insert(slave.0);
+        }
+    }
+
+    fn note_free(&mut self, slave: SlaveId) {
+        let can_offer = |row: &Slave| row.exclusion().is_none() && !row.free.is_empty();
         if self.slaves.get(slave.0).is_some_and(can_offer) {
-            self.dirty.insert(slave);
+            self.with_free.insert(slave.0);
+        } else {
+            self.with_free.remove(slave.0);
+            self.dirty.remove(slave.0);
+            self.held_back.remove(slave.0);
         }
     }
 
     fn touch_all(&mut self) {
-        let free = self
-            .slaves
+        self.dirty.insert_all(&self.with_free);
+    }
+
+    /// There may be room under a limit, or more than guarantees need.
+    fn touch_held_back(&mut self) {
+        if !self.held_back.is_empty() {
+            self.dirty.insert_all(&self.held_back);
+            self.held_back.clear();
+        }
+    }
+
+    /// Forgets a leaf that wants nothing, holds nothing and hides nothing.
+    fn forget_leaf(&mut self, leaf: LeafSlot) {
+        if self.filters.is_free_of(leaf)
+            && let Some(framework) = self.tree.framework_of(leaf)
+            && !self.wishes.contains_key(&(framework, leaf))
+        {
+            self.tree.drop_leaf(leaf);
+        }
+    }
+
+    fn count_total(&mut self, total: &Resources, is_more: bool) {
+        let amounts = self.names.amounts(total);
+        self.totals.change(&amounts, is_more);
+        let reserved = total
             .iter()
-            .filter(|(_, row)| row.is_offerable && !row.free.is_empty());
-        self.dirty.extend(free.map(|(number, _)| SlaveId(number)));
+            .filter(|it| !it.is_revocable() && !it.is_shared());
+        for resource in reserved {
+            if let Some(role) = resource.reservations().role() {
+                let amounts = self.names.amounts([resource]);
+                self.tree.reserve(role, &amounts, is_more);
+            }
+        }
+    }
+
+    fn count_available(&mut self, free: &Resources, is_more: bool) {
+        let charge = Charge::of(free, &mut self.names);
+        for amounts in charge.unreserved() {
+            self.available.change(amounts, is_more);
+        }
     }
 
     /// What is free on a slave that takes part.
-    pub(crate) fn free(&self, slave: SlaveId) -> Option<&Resources> {
+    #[must_use]
+    pub fn free(&self, slave: SlaveId) -> Option<&Resources> {
         self.slaves.get(slave.0).map(|row| &row.free)
     }
 
     /// Whether what is free on a slave is offered.
-    pub(crate) fn is_offerable(&self, slave: SlaveId) -> bool {
-        self.slaves.get(slave.0).is_some_and(|row| row.is_offerable)
+    #[must_use]
+    pub fn is_offerable(&self, slave: SlaveId) -> bool {
+        let row = self.slaves.get(slave.0);
+        row.is_some_and(|row| row.exclusion().is_none())
     }
 
     /// What a slave that takes part has.
-    pub(crate) fn total(&self, slave: SlaveId) -> Option<&Resources> {
+    #[must_use]
+    pub fn total(&self, slave: SlaveId) -> Option<&Resources> {
         self.slaves.get(slave.0).map(|row| &row.total)
     }
 
     /// Whether a framework is charged exactly this in a role (M6).
-    pub(crate) fn is_charged_with(
+    #[must_use]
+    pub fn is_charged_with(
         &self,
         framework: FrameworkId,
         role: &RoleName,
         resources: &Resources,
     ) -> bool {
-        self.shares.holds(framework, role, resources)
+        let mut expected = Amounts::default();
+        for resource in resources {
+            if let (Value::Scalar(scalar), Some(number)) =
+                (resource.value(), self.names.find(resource.name()))
+            {
+                expected.add(number, scalar.thousandths());
+            }
+        }
+        match self.tree.find_leaf(framework, role) {
+            Some(leaf) => *self.tree.leaf(leaf).held() == expected,
+            None => expected.is_zero(),
+        }
     }
 
-    /// Whether orders, counts and expiries agree with what they were made from.
-    pub(crate) fn is_consistent(&self) -> bool {
-        self.shares.is_consistent() && self.filters.is_consistent()
+    /// Whether orders, counts and indexes agree with what they were made from.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        let mut available = Amounts::default();
+        let mut totals = Amounts::default();
+        for (number, row) in self.slaves.iter() {
+            let is_offered = row.exclusion().is_none();
+            let add = |sum: &mut Amounts, resource: &meros_proto::resources::Resource| {
+                if let (Value::Scalar(scalar), Some(at)) =
+                    (resource.value(), self.names.find(resource.name()))
+                {
+                    sum.add(at, scalar.thousandths());
+                }
+            };
+            for resource in row
+                .free
+                .iter()
+                .filter(|it| is_offered && !it.is_revocable())
+            {
+                if resource.is_unreserved() {
+                    add(&mut available, resource);
+                }
+            }
+            for resource in &row.total {
+                add(&mut totals, resource);
+            }
+            let has_free = is_offered && !row.free.is_empty();
+            if self.with_free.contains(number) != has_free {
+                return false;
+            }
+        }
+        let is_active =
+            |leaf: u32| self.tree.framework_of(leaf).is_some() && self.tree.leaf(leaf).is_active;
+        available == self.available
+            && totals == self.totals
+            && self.active.len() == self.tree.active()
+            && self.active.iter().all(is_active)
+            && self.dirty.iter().all(|it| self.with_free.contains(it))
+            && self.tree.is_consistent()
+            && self
+                .filters
+                .is_consistent(|leaf| self.tree.framework_of(leaf))
     }
 }
 
-/// Enough cpus or enough memory to run something (semantics E2).
-fn is_worth_an_offer(resources: &Resources) -> bool {
-    resources.scalar(&ResourceName::CPUS) >= MIN_CPUS
-        || resources.scalar(&ResourceName::MEM) >= MIN_MEM
+/// Takes all but shared volumes, which stay for others to share.
+fn take_all(free: &mut Resources) -> Resources {
+    if free.iter().any(|it| it.is_shared()) {
+        let shared = free.filter(|it| it.is_shared());
+        return std::mem::replace(free, shared);
+    }
+    std::mem::take(free)
+}
+
+/// Takes a part, except shared volumes.
+fn take_part(free: &mut Resources, part: &Resources) {
+    let exclusive = part.filter(|it| !it.is_shared());
+    free.checked_sub_assign(&exclusive)
+        .expect("a part of what is free");
+}
+
+/// Whether nothing is left that anybody could be offered: shared volumes alone are not.
+fn row_is_done(slaves: &Numbered<Slave>, slave: SlaveId) -> bool {
+    slaves
+        .get(slave.0)
+        .is_none_or(|row| row.free.iter().all(|it| it.is_shared()))
 }

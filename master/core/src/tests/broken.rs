@@ -38,7 +38,7 @@ fn a_resource_in_two_places_is_found() {
         world
             .core
             .allocator
-            .release(FrameworkId(0), &role, SlaveId(0), &cpus);
+            .release(FrameworkId(0), &role, SlaveId(0), cpus);
     });
 }
 
@@ -93,7 +93,7 @@ fn a_share_that_is_not_the_sum_is_found() {
         world
             .core
             .allocator
-            .release(FrameworkId(0), &role("*"), SlaveId(0), &charged);
+            .release(FrameworkId(0), &role("*"), SlaveId(0), charged.clone());
         let _ = world
             .core
             .allocator

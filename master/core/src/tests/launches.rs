@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use meros_proto::executor::ExecutorDescription;
+use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::slave::{SlaveCapability, SlaveDescription};
@@ -19,7 +20,11 @@ use super::world::{World, check, framework, resources, secs, slave, task, task_i
 fn why_refused(task: TaskDescription) -> String {
     let mut world = World::new();
     world.slave("cpus:4;mem:1024;gpus:2");
-    let f = world.framework(framework());
+    let mut description = framework();
+    description
+        .capabilities
+        .push(FrameworkCapability::GpuResources);
+    let f = world.framework(description);
     let lines = world.accept(f, &[1], vec![task]);
     let error = format!(
         "f2 t TASK_ERROR by Master on {} TaskInvalid #m1",

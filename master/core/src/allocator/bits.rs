@@ -1,0 +1,140 @@
+//! Sets of small numbers, as bits.
+
+/// A set of slots.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+    len: usize,
+}
+
+fn place(number: u32) -> (usize, u64) {
+    ((number / 64) as usize, 1 << (number % 64))
+}
+
+impl Bits {
+    /// Adds a number; whether it was not there.
+    pub(super) fn insert(&mut self, number: u32) -> bool {
+        let (at, bit) = place(number);
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        let is_new = self.words[at] & bit == 0;
+        self.words[at] |= bit;
+        self.len += usize::from(is_new);
+        is_new
+    }
+
+    /// Takes a number out; whether it was there.
+    pub(super) fn remove(&mut self, number: u32) -> bool {
+        let (at, bit) = place(number);
+        let Some(word) = self.words.get_mut(at).filter(|word| **word & bit != 0) else {
+            return false;
+        };
+        *word &= !bit;
+        self.len -= 1;
+        true
+    }
+
+    pub(super) fn contains(&self, number: u32) -> bool {
+        let (at, bit) = place(number);
+        self.words.get(at).is_some_and(|word| word & bit != 0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.words.clear();
+        self.len = 0;
+    }
+
+    /// Adds all of another set.
+    pub(super) fn insert_all(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (mine, theirs) in self.words.iter_mut().zip(&other.words) {
+            let more = theirs & !*mine;
+            *mine |= more;
+            self.len += more.count_ones() as usize;
+        }
+    }
+
+    /// How many are in here and not in `other`.
+    pub(super) fn count_without(&self, other: &Self) -> usize {
+        self.words_without(other)
+            .map(|(_, word)| word.count_ones() as usize)
+            .sum()
+    }
+
+    /// Those in here and not in `other`, in ascending order.
+    pub(super) fn iter_without(&self, other: &Self) -> impl Iterator<Item = u32> {
+        self.words_without(other).flat_map(ones)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        (0u32..).zip(self.words.iter().copied()).flat_map(ones)
+    }
+
+    fn words_without(&self, other: &Self) -> impl Iterator<Item = (u32, u64)> {
+        (0u32..).zip(&self.words).map(|(at, word)| {
+            let less = other.words.get(at as usize).copied().unwrap_or(0);
+            (at, word & !less)
+        })
+    }
+}
+
+/// The numbers of one word.
+fn ones((at, mut word): (u32, u64)) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros())?;
+        word &= word - 1;
+        Some(at * 64 + bit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::Bits;
+
+    proptest! {
+        #[test]
+        fn a_set_of_bits_is_a_set(
+            steps in prop::collection::vec((0..300u32, any::<bool>()), 0..100),
+            others in prop::collection::vec(0..400u32, 0..40),
+        ) {
+            let (mut bits, mut set) = (Bits::default(), BTreeSet::new());
+            for (number, is_in) in steps {
+                if is_in {
+                    prop_assert_eq!(bits.insert(number), set.insert(number));
+                } else {
+                    prop_assert_eq!(bits.remove(number), set.remove(&number));
+                }
+            }
+            let mut other = Bits::default();
+            let other_set: BTreeSet<u32> = others.iter().copied().collect();
+            for number in others {
+                other.insert(number);
+            }
+            prop_assert_eq!(bits.len(), set.len());
+            prop_assert!(bits.iter().eq(set.iter().copied()));
+            prop_assert!(bits.iter_without(&other).eq(set.difference(&other_set).copied()));
+            prop_assert_eq!(bits.count_without(&other), set.difference(&other_set).count());
+            bits.insert_all(&other);
+            prop_assert!(bits.iter().eq(set.union(&other_set).copied()));
+            prop_assert_eq!(bits.len(), set.union(&other_set).count());
+        }
+    }
+}

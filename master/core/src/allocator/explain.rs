@@ -1,0 +1,221 @@
+//! Why a framework is offered nothing, from the decision path itself.
+
+use std::collections::BTreeMap;
+
+use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::resources::ResourceName;
+use meros_proto::role::RoleName;
+use meros_proto::time::Timestamp;
+
+use super::judge::{Stage, Why};
+use super::{Allocator, Exclusion};
+
+/// The first reason why nothing of a slave can be offered to a framework in a role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The whole slave is left out.
+    Excluded(Exclusion),
+    /// All it has is offered or in use.
+    NothingFree,
+    /// The framework is away, or has suppressed the role.
+    Inactive,
+    /// It has as many unanswered offers as it may while others want some.
+    Holding {
+        /// The most.
+        most: u32,
+    },
+    /// A constraint of its own does not hold.
+    Constraint {
+        /// The first group, from 0, …
+        group: usize,
+        /// … and the first constraint in it that does not hold, from 0.
+        place: usize,
+    },
+    /// The slave has graphics processors, and the framework has not said that it uses some.
+    Gpus,
+    /// What is free is revocable or shared, and the framework has not said that it can do with it.
+    Revocable,
+    /// What is free has reservations on top of reservations, which the framework does not know.
+    Refined,
+    /// What is free is reserved for other roles.
+    ReservedForOthers,
+    /// A limit is reached.
+    Limit {
+        /// The role that is limited, or one above it.
+        role: RoleName,
+        /// What of.
+        resource: ResourceName,
+    },
+    /// What is free is kept for guarantees of other roles.
+    Guarantees {
+        /// What of.
+        resource: ResourceName,
+    },
+    /// What is free is too little to be worth an offer.
+    BelowMinimum,
+    /// The framework has declined it, or more.
+    Filtered,
+}
+
+impl Reason {
+    /// The least that would have to change, for people.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Excluded(Exclusion::Away) => "bring the slave back".to_owned(),
+            Self::Excluded(Exclusion::ByOperator) => "activate the slave again".to_owned(),
+            Self::NothingFree => "wait until tasks end or offers are answered".to_owned(),
+            Self::Inactive => "subscribe, or revive the role".to_owned(),
+            Self::Holding { most } => {
+                format!("answer some of the {most} offers that it holds")
+            }
+            Self::Constraint { group, place } => {
+                format!("relax constraint {place} of group {group}")
+            }
+            Self::Gpus => "declare the capability GPU_RESOURCES".to_owned(),
+            Self::Revocable => {
+                "declare the capability REVOCABLE_RESOURCES or SHARED_RESOURCES".to_owned()
+            }
+            Self::Refined => "declare the capability RESERVATION_REFINEMENT".to_owned(),
+            Self::ReservedForOthers => "unreserve resources, or use their role".to_owned(),
+            Self::Limit { role, resource } => {
+                format!("raise the limit of {resource} of role {role}")
+            }
+            Self::Guarantees { resource } => {
+                format!("lower the guarantees of {resource} of other roles, or add slaves")
+            }
+            Self::BelowMinimum => "wait for more to become free, or ask for less".to_owned(),
+            Self::Filtered => "revive the role, or wait until the decline ends".to_owned(),
+        }
+    }
+}
+
+/// What was found for a framework in a role, over all slaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// Slaves of which something can be offered at its next turn.
+    pub offerable: u32,
+    /// For how many slaves each reason is the first.
+    pub refused: BTreeMap<Reason, u32>,
+    /// When the first decline that hides something ends.
+    pub filter_ends: Option<Timestamp>,
+}
+
+impl Explanation {
+    /// The reason whose removal takes the least: nothing before the framework's own doing, and
+    /// among those the one that hides most slaves. None if something can be offered, or nothing
+    /// was looked at.
+    #[must_use]
+    pub fn smallest_change(&self) -> Option<&Reason> {
+        if self.offerable > 0 {
+            return None;
+        }
+        let effort = |reason: &Reason| match reason {
+            Reason::Inactive | Reason::Filtered | Reason::Holding { .. } => 0,
+            Reason::Constraint { .. }
+            | Reason::Gpus
+            | Reason::Revocable
+            | Reason::Refined
+            | Reason::BelowMinimum => 1,
+            Reason::Limit { .. }
+            | Reason::Guarantees { .. }
+            | Reason::ReservedForOthers
+            | Reason::Excluded(Exclusion::ByOperator) => 2,
+            Reason::NothingFree | Reason::Excluded(Exclusion::Away) => 3,
+        };
+        let by_effort = |(reason, count): &(&Reason, &u32)| (effort(reason), u32::MAX - **count);
+        let best = self.refused.iter().min_by_key(by_effort);
+        best.map(|(reason, _)| reason)
+    }
+}
+
+impl Allocator {
+    /// Whether something of a slave can be offered to a framework in a role at its turn, or the
+    /// first reason why not, and until when if it is a decline.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn explain(
+        &self,
+        framework: FrameworkId,
+        role: &RoleName,
+        slave: SlaveId,
+    ) -> Result<(), (Reason, Option<Timestamp>)> {
+        let Some(leaf) = self.tree.find_leaf(framework, role) else {
+            return Err((Reason::Inactive, None));
+        };
+        let Some(row) = self.slaves.get(slave.0) else {
+            return Err((Reason::Excluded(Exclusion::Away), None));
+        };
+        let path = self.tree.path(self.tree.leaf(leaf).node);
+        let stages = path
+            .filter(|node| node.unmet().next().is_some())
+            .filter_map(|node| self.tree.find_node(&node.name))
+            .map(Stage::Guarantee)
+            .chain([Stage::Share]);
+        let mut why = None;
+        for stage in stages {
+            match self.judge((slave, row), leaf, stage) {
+                Ok(_) => return Ok(()),
+                Err(refused) => why = Some(refused),
+            }
+        }
+        let why = why.expect("at least everybody's stage was judged");
+        Err((self.reason(why, framework), until(why)))
+    }
+
+    /// The same for all slaves together.
+    #[must_use]
+    pub fn explain_all(&self, framework: FrameworkId, role: &RoleName) -> Explanation {
+        let mut explanation = Explanation::default();
+        for (slave, _) in self.slaves.iter() {
+            match self.explain(framework, role, SlaveId(slave)) {
+                Ok(()) => explanation.offerable += 1,
+                Err((reason, until)) => {
+                    *explanation.refused.entry(reason).or_default() += 1;
+                    let ends = [explanation.filter_ends, until];
+                    explanation.filter_ends = ends.into_iter().flatten().min();
+                }
+            }
+        }
+        explanation
+    }
+
+    fn reason(&self, why: Why, framework: FrameworkId) -> Reason {
+        let name = |number| {
+            self.names
+                .name(number)
+                .cloned()
+                .unwrap_or(ResourceName::CPUS)
+        };
+        match why {
+            Why::Excluded(exclusion) => Reason::Excluded(exclusion),
+            Why::NothingFree => Reason::NothingFree,
+            Why::Inactive => Reason::Inactive,
+            Why::Holding => Reason::Holding {
+                most: self.framework(framework).outstanding_max,
+            },
+            Why::Constraint(group, place) => Reason::Constraint { group, place },
+            Why::Gpus => Reason::Gpus,
+            Why::Revocable => Reason::Revocable,
+            Why::Refined => Reason::Refined,
+            Why::ReservedForOthers => Reason::ReservedForOthers,
+            Why::Limit(node, number) => Reason::Limit {
+                role: self.tree.node(node).name.clone(),
+                resource: name(number),
+            },
+            Why::Guarantees(number) => Reason::Guarantees {
+                resource: name(number),
+            },
+            Why::BelowMinimum => Reason::BelowMinimum,
+            Why::Filtered(_) => Reason::Filtered,
+        }
+    }
+}
+
+fn until(why: Why) -> Option<Timestamp> {
+    match why {
+        Why::Filtered(until) => Some(until),
+        _ => None,
+    }
+}

@@ -1,0 +1,171 @@
+//! Who is next among siblings: by dominant share (semantics E10), or by weighted chance.
+
+use super::amounts::Amounts;
+
+/// How those that compete with each other are put in order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sorter {
+    /// The least dominant share divided by weight comes first.
+    #[default]
+    DominantShare,
+    /// Each is first with a chance in proportion to its weight, whatever it holds. The same seed
+    /// gives the same decisions.
+    WeightedRandom {
+        /// Any number.
+        seed: u64,
+    },
+}
+
+/// The place among siblings: those that may have no more come last, then the least share, then the
+/// fewest grants; what is equal in all that is ordered by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    is_full: bool,
+    /// Of a number that is not negative the bits are ordered as the numbers are.
+    share: u64,
+    count: u64,
+}
+
+impl Key {
+    pub(super) fn is_full(self) -> bool {
+        self.is_full
+    }
+}
+
+/// What decides the place of one competitor.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    /// What it holds.
+    pub(super) held: Amounts,
+    /// How many grants it has had.
+    pub(super) count: u64,
+    /// The time of its next turn, with [`Sorter::WeightedRandom`].
+    turn: f64,
+}
+
+/// Computes places.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    sorter: Sorter,
+    state: u64,
+    /// What the cluster had when shares were last measured, and one over it as of the last
+    /// refreshment. Zero: does not count.
+    measured: Amounts,
+    is_stale: bool,
+    inverse: Vec<f64>,
+    excluded: Vec<usize>,
+}
+
+/// Shares are measured anew when the proportions of the totals have moved by this much.
+const DRIFT_MAX: f64 = 1.01;
+
+impl Order {
+    pub(super) fn new(sorter: Sorter) -> Self {
+        let state = match sorter {
+            Sorter::DominantShare => 0,
+            Sorter::WeightedRandom { seed } => seed,
+        };
+        Self {
+            sorter,
+            state,
+            ..Self::default()
+        }
+    }
+
+    /// These names count in no share.
+    pub(super) fn exclude(&mut self, excluded: Vec<usize>) {
+        self.excluded = excluded;
+    }
+
+    /// Remembers the totals if their proportions are not the remembered ones any more. While all
+    /// totals grow alike no place changes.
+    pub(super) fn measure(&mut self, totals: &Amounts) {
+        if self.sorter != Sorter::DominantShare {
+            return;
+        }
+        let (mut low, mut high) = (f64::INFINITY, 0f64);
+        let names = totals.len().max(self.measured.len());
+        for number in (0..names).filter(|number| !self.excluded.contains(number)) {
+            match (self.measured.get(number), totals.get(number)) {
+                (0, 0) => {}
+                (0, _) | (_, 0) => high = f64::INFINITY,
+                (before, now) => {
+                    let growth = now as f64 / before as f64;
+                    low = low.min(growth);
+                    high = high.max(growth);
+                }
+            }
+        }
+        if high > low * DRIFT_MAX {
+            self.measured = totals.clone();
+            self.is_stale = true;
+        }
+    }
+
+    /// Whether all places must be computed anew, because shares are measured otherwise from now
+    /// on.
+    pub(super) fn refresh(&mut self) -> bool {
+        if !std::mem::take(&mut self.is_stale) {
+            return false;
+        }
+        self.inverse = self
+            .measured
+            .iter()
+            .map(|(number, total)| {
+                let counts = total > 0 && !self.excluded.contains(&number);
+                if counts { 1.0 / total as f64 } else { 0.0 }
+            })
+            .collect();
+        true
+    }
+
+    /// The dominant share of the totals as last measured.
+    pub(super) fn share(&self, held: &Amounts) -> f64 {
+        held.iter()
+            .zip(&self.inverse)
+            .fold(0.0, |share, ((_, held), inverse)| {
+                f64::max(share, held as f64 * inverse)
+            })
+    }
+
+    pub(super) fn key(&self, standing: &Standing, weight: f64, is_full: bool) -> Key {
+        let share = match self.sorter {
+            Sorter::DominantShare => self.share(&standing.held) / weight,
+            Sorter::WeightedRandom { .. } => standing.turn,
+        };
+        // A negative share would be a fault of ours; it must not come last because of its bits.
+        Key {
+            is_full,
+            share: share.max(0.0).to_bits(),
+            count: standing.count,
+        }
+    }
+
+    /// It has had a grant: the turns of each competitor are a Poisson process whose rate is its
+    /// weight, so that each turn is anybody's with a chance in proportion to the weights.
+    pub(super) fn granted(&mut self, standing: &mut Standing, weight: f64) {
+        standing.count += 1;
+        if matches!(self.sorter, Sorter::WeightedRandom { .. }) {
+            standing.turn += self.exponential() / weight;
+        }
+    }
+
+    /// It competes from now on; those that are there are at `first`.
+    pub(super) fn enter(&mut self, standing: &mut Standing, weight: f64, first: Option<Key>) {
+        if matches!(self.sorter, Sorter::WeightedRandom { .. }) {
+            let first = first.map_or(0.0, |key| f64::from_bits(key.share));
+            standing.turn = standing.turn.max(first) + self.exponential() / weight;
+        }
+    }
+
+    /// SplitMix64, made an exponential variate.
+    fn exponential(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.state;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // In (0, 1], of which the logarithm is finite.
+        let uniform = (((x ^ (x >> 31)) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        -uniform.ln()
+    }
+}
