@@ -404,12 +404,25 @@ impl Allocator {
         if self.tree.order.refresh() {
             self.tree.rebuild();
         }
+        loop {
+            let before = grants.len();
+            self.pass(grants);
+            // What a grant does for one guarantee may leave more to those held back for it.
+            if grants.len() == before || self.held_back.is_empty() {
+                return;
+            }
+            self.touch_held_back();
+        }
+    }
+
+    /// Visits the slaves where something has changed.
+    fn pass(&mut self, grants: &mut Vec<Grant>) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slave in dirty.iter() {
             self.visit(SlaveId(slave), grants);
         }
+        // Visits make nothing dirty; the room is kept.
         dirty.clear();
-        dirty.insert_all(&self.dirty);
         self.dirty = dirty;
     }
 

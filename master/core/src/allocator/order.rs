@@ -83,12 +83,12 @@ impl Order {
         if self.sorter != Sorter::DominantShare {
             return;
         }
-        let (mut low, mut high) = (f64::INFINITY, 0f64);
+        let (mut low, mut high, mut is_other) = (f64::INFINITY, 0f64, false);
         let names = totals.len().max(self.measured.len());
         for number in (0..names).filter(|number| !self.excluded.contains(number)) {
             match (self.measured.get(number), totals.get(number)) {
                 (0, 0) => {}
-                (0, _) | (_, 0) => high = f64::INFINITY,
+                (0, _) | (_, 0) => is_other = true,
                 (before, now) => {
                     let growth = now as f64 / before as f64;
                     low = low.min(growth);
@@ -96,7 +96,7 @@ impl Order {
                 }
             }
         }
-        if high > low * DRIFT_MAX {
+        if is_other || high > low * DRIFT_MAX {
             self.measured = totals.clone();
             self.is_stale = true;
         }

@@ -1,5 +1,9 @@
 //! The allocator by itself.
 
+mod differential;
+mod naive;
+mod policy;
+
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
