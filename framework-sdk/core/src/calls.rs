@@ -109,8 +109,15 @@ impl Driver {
         if let (true, Link::Subscribed, Some(update_id)) = (was_due, &self.link, update_id) {
             effects.push(Effect::Send(FrameworkToMaster::Acknowledge {
                 slave_id,
-                task_id,
+                task_id: task_id.clone(),
                 update_id,
+            }));
+        }
+        if let (Some(late), Link::Subscribed) = (self.tasks.take_late(&task_id), &self.link) {
+            effects.push(Effect::Send(FrameworkToMaster::Acknowledge {
+                slave_id: late.slave_id,
+                task_id,
+                update_id: late.update_id,
             }));
         }
     }

@@ -75,8 +75,17 @@ pub(crate) struct Kill {
 #[derive(Debug, Clone)]
 struct EndedTask {
     seen: Seen,
+    /// An update that came before the end was handled; it is settled with the end.
+    late: Option<Late>,
     /// Tells its own entry in `order` from one of an earlier life of the same id.
     number: u64,
+}
+
+/// An update that is to be acknowledged, and of which slave it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) slave_id: Option<SlaveId>,
+    pub(crate) update_id: UpdateId,
 }
 
 /// What to do with an update.
@@ -225,7 +234,7 @@ impl TaskTable {
 
     /// Takes in what was said of a task.
     pub(crate) fn observe(&mut self, status: &TaskStatus) -> Verdict {
-        if let Some(ended) = self.ended.get(&status.task_id) {
+        if let Some(ended) = self.ended.get_mut(&status.task_id) {
             return late(ended, status);
         }
         self.track(&status.task_id, status.slave_id);
@@ -289,6 +298,12 @@ impl TaskTable {
         seen.unhandled.len() < before
     }
 
+    /// What can be acknowledged now that the end of a task is handled.
+    pub(crate) fn take_late(&mut self, task_id: &TaskId) -> Option<Late> {
+        let ended = self.ended.get_mut(task_id)?;
+        ended.late.take_if(|_| ended.seen.unhandled.is_empty())
+    }
+
     fn remember_end(&mut self, task_id: TaskId, seen: Seen) {
         if Mutant::ForgetEnds.is_on() {
             return;
@@ -296,7 +311,12 @@ impl TaskTable {
         self.ended_count += 1;
         let number = self.ended_count;
         self.order.push_back((task_id.clone(), number));
-        self.ended.insert(task_id, EndedTask { seen, number });
+        let ended = EndedTask {
+            seen,
+            late: None,
+            number,
+        };
+        self.ended.insert(task_id, ended);
         // Every ended task has one entry of its number in `order`, so this bounds both.
         while self.order.len() > ENDED_TASKS_MAX {
             let (oldest, number) = self.order.pop_front().expect("the loop's condition");
@@ -340,10 +360,18 @@ impl TaskTable {
 }
 
 /// What to do with news of a task whose end was delivered.
-fn late(ended: &EndedTask, status: &TaskStatus) -> Verdict {
+fn late(ended: &mut EndedTask, status: &TaskStatus) -> Verdict {
     // An acknowledgement of any later update would let the master forget the task before the
-    // framework has handled its end (D3). It comes again by itself.
+    // framework has handled its end (D3). It may not come again: its slave may be lost by then.
     if !ended.seen.unhandled.is_empty() {
+        let id = status.update_id;
+        if let Some(update_id) = id.filter(|_| !ended.seen.unhandled.contains(&id)) {
+            let slave_id = status.slave_id;
+            ended.late = Some(Late {
+                slave_id,
+                update_id,
+            });
+        }
         Verdict::Ignore
     } else if !status.state.is_terminal() {
         Verdict::Kill
