@@ -187,8 +187,14 @@ impl MasterCore {
             },
         };
         let connection = self.slaves.connection(slave_id);
-        // A slave that is away sends it again when it is back; one that is removed never does.
-        if connection.is_none() && self.slaves.get(slave_id).is_some() {
+        // A slave that is away sends it again when it is back, if it comes back with what it has;
+        // one that is removed never does. An end is settled all the same: the task would wait here
+        // for ever if its slave has lost it, or had the acknowledgement by way of another leader.
+        let is_end = task
+            .as_ref()
+            .and_then(|task| task.awaiting.as_ref())
+            .is_some_and(|it| it.state.is_terminal());
+        if connection.is_none() && self.slaves.get(slave_id).is_some() && !is_end {
             return false;
         }
         if let Some(connection) = connection {

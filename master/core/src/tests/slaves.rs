@@ -278,6 +278,26 @@ fn a_slave_is_asked_about_tasks_that_it_does_not_report() {
 }
 
 #[test]
+fn an_end_that_is_acknowledged_while_its_slave_is_away_is_settled() {
+    // semantics: B11, F8. The slave may have lost the task with its disk, or have had the
+    // acknowledgement by way of a deposed leader: it will not say it again.
+    let (mut world, s, f) = World::with_a_running_task();
+    world.update(s, "t", TaskState::Finished);
+    world.disconnect(s);
+    check(world.acknowledge(f, "t", UpdateId(2)), &[]);
+    let removed =
+        |world: &World| world.count(|change| matches!(change, ClusterChange::TaskRemoved { .. }));
+    assert_eq!(removed(&world), 1);
+    // If it has it still, it says it again and is answered.
+    let tasks = vec![report(FrameworkId(0), "t", SlaveId(0), TaskState::Finished)];
+    let (s, _) = world.reregister(SlaveId(0), "cpus:4;mem:1024", tasks);
+    let (id, end) = (UpdateId(2), TaskState::Finished);
+    world.update_with(s, FrameworkId(0), "t", end, end, id);
+    check(world.acknowledge(f, "t", id), &["s3 ack F0 t #2"]);
+    assert_eq!(removed(&world), 2);
+}
+
+#[test]
 fn a_kill_for_a_slave_that_is_away_is_repeated_when_it_is_back() {
     // semantics: B9, K6
     let (mut world, s, f) = World::with_a_running_task();
