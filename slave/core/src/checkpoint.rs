@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use meros_proto::ids::{FrameworkId, UpdateId};
+use meros_proto::ids::{Epoch, FrameworkId, UpdateId};
 use meros_proto::message::slave::RunTask;
 use meros_proto::status::{TaskState, TaskStatus};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,9 @@ pub enum Record {
     /// The slave has given its id up (semantics K8). Only the count of its lives stays, because
     /// names of containers contain it.
     Left,
+    /// The leader of this term has welcomed the slave: no master of an earlier one is obeyed any more,
+    /// also by its next lives.
+    TermHeard(Epoch),
 }
 
 /// A task as a checkpoint knows it.
@@ -73,6 +76,8 @@ pub struct Checkpoint {
     pub identity: Option<Identity>,
     /// The number of its latest life; 0 before the first.
     pub incarnation: u32,
+    /// The latest term that it has heard of.
+    pub epoch: Epoch,
     /// Tasks that are not forgotten.
     pub tasks: BTreeMap<TaskKey, CheckpointedTask>,
     /// Updates that are not acknowledged, in the order they were made; no entry is empty.
@@ -85,6 +90,7 @@ impl Checkpoint {
         match record {
             Record::Identity(identity) => self.identity = Some(identity),
             Record::IncarnationStarted(incarnation) => self.incarnation = incarnation,
+            Record::TermHeard(epoch) => self.epoch = epoch,
             Record::TaskAdded(run) => {
                 let key = (run.framework.framework_id, run.task.task_id.clone());
                 self.tasks.insert(

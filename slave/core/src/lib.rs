@@ -142,7 +142,7 @@ impl SlaveCore {
             durable: RecordId(0),
             awaiting: VecDeque::new(),
             link: None,
-            epoch: Epoch::default(),
+            epoch: recovered.epoch,
             tasks: BTreeMap::new(),
             streams: BTreeMap::new(),
             phantoms: 0,

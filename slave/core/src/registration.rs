@@ -242,7 +242,11 @@ impl SlaveCore {
                 self.persist(Record::Identity(identity), effects);
             }
         }
-        self.epoch = epoch;
+        if epoch != self.epoch {
+            // Else its next life might obey a master that was deposed in this one.
+            self.epoch = epoch;
+            self.persist(Record::TermHeard(epoch), effects);
+        }
         self.counters.registrations += 1;
         let ping_timeout = ping_timeout.clamp(PING_TIMEOUT_RANGE.0, PING_TIMEOUT_RANGE.1);
         self.link = Some(Link {

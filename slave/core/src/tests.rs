@@ -110,7 +110,7 @@ impl Slave {
             },
             &["send 1 register"],
         );
-        slave.hear(registered(), &["persist identity S4"]);
+        slave.hear(registered(), &["persist identity S4", "persist term 1"]);
         slave.durable(&[]);
         slave
     }
@@ -277,6 +277,7 @@ fn line(effect: &Effect) -> String {
                 format!("persist shutdown {framework_id}")
             }
             Record::Left => "persist left".to_owned(),
+            Record::TermHeard(epoch) => format!("persist term {epoch}"),
         },
         Effect::Send {
             connection,

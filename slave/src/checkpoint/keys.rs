@@ -11,6 +11,7 @@ use meros_slave_core::TaskKey;
 pub(super) const FORMAT: &[u8] = b"m/format";
 pub(super) const IDENTITY: &[u8] = b"m/identity";
 pub(super) const INCARNATION: &[u8] = b"m/incarnation";
+pub(super) const TERM: &[u8] = b"m/term";
 
 const META: u8 = b'm';
 const TASK: u8 = b't';

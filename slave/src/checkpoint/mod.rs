@@ -113,6 +113,7 @@ impl Store {
         // The two that everything else depends on: without them the slave would be another one.
         checkpoint.identity = self.read::<Identity>(keys::IDENTITY)?;
         checkpoint.incarnation = self.read(keys::INCARNATION)?.unwrap_or(0);
+        checkpoint.epoch = self.read(keys::TERM)?.unwrap_or_default();
         for item in self.db.iterator(IteratorMode::Start) {
             let (key, value) = item.map_err(|source| self.unreadable(source))?;
             let damaged = match keys::parse(&key) {
@@ -188,6 +189,7 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
     match record {
         Record::Identity(identity) => batch.put(keys::IDENTITY, encode_record(identity)?),
         Record::IncarnationStarted(number) => batch.put(keys::INCARNATION, encode_record(number)?),
+        Record::TermHeard(epoch) => batch.put(keys::TERM, encode_record(epoch)?),
         Record::TaskAdded(run) => {
             let task = (run.framework.framework_id, run.task.task_id.clone());
             batch.put(keys::task(&task), encode_record(run)?);
@@ -220,6 +222,7 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
         }
         Record::Left => {
             batch.delete(keys::IDENTITY);
+            batch.delete(keys::TERM);
             for (from, to) in keys::all_tasks() {
                 batch.delete_range(from, to);
             }

@@ -1,4 +1,4 @@
-use meros_proto::ids::{ClusterId, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::slave::{RunTask, TaskFramework};
 use meros_proto::status::{Source, TaskStatus};
 use meros_proto::task::{Command, TaskDescription};
@@ -53,6 +53,7 @@ fn life() -> Vec<Record> {
     vec![
         Record::IncarnationStarted(1),
         identity(),
+        Record::TermHeard(Epoch(7)),
         run(1, "a"),
         run(1, "aa"),
         run(2, "b"),

@@ -201,7 +201,7 @@ fn a_task_beyond_the_bound_for_another_slave_or_without_a_command_is_dropped() {
         },
         &["send 1 register"],
     );
-    slave.hear(registered(), &["persist identity S4"]);
+    slave.hear(registered(), &["persist identity S4", "persist term 1"]);
     slave.hear(order(run(1, "t")), &["persist update F1/t DROPPED #1"]);
     assert!(newest(&slave).message.contains("limit"));
     let mut slave = Slave::registered();

@@ -28,7 +28,7 @@ fn a_slave_without_an_id_registers_on_each_connection_until_it_has_one() {
             connection: ConnectionId(2),
             message: registered(),
         },
-        &["persist identity S4"],
+        &["persist identity S4", "persist term 1"],
     );
     slave.durable(&[]);
     slave.on(disconnected(2), &[]);
@@ -188,6 +188,36 @@ fn a_deposed_leader_is_not_obeyed() {
         },
         &["reconnect 2"],
     );
+}
+
+#[test]
+fn a_leader_that_was_deposed_in_an_earlier_life_is_not_obeyed_either() {
+    let mut first = Slave::registered();
+    first.on(disconnected(1), &[]);
+    let welcome = |epoch| MasterToSlave::Registered {
+        slave_id: SLAVE,
+        cluster_id: CLUSTER,
+        epoch: Epoch(epoch),
+        ping_timeout: PING_TIMEOUT,
+    };
+    let hear = |slave: &mut Slave, connection, epoch, lines: &[&str]| {
+        slave.on(connected(connection), &["send 2 reregister S4"]);
+        let connection = ConnectionId(connection);
+        let message = welcome(epoch);
+        slave.on(
+            Event::Master {
+                connection,
+                message,
+            },
+            lines,
+        );
+    };
+    hear(&mut first, 2, 3, &["persist term 3"]);
+    first.durable(&[]);
+    let mut second = Slave::with(config(), first.disk);
+    second.expect(&["persist incarnation 2"]);
+    hear(&mut second, 2, 2, &["reconnect 2"]);
+    hear(&mut second, 2, 3, &[]);
 }
 
 #[test]

@@ -454,6 +454,8 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
     Checkpoint {
         identity: core.identity,
         incarnation: core.incarnation,
+        // Of no term without an id: it may join another cluster.
+        epoch: core.identity.map(|_| core.epoch).unwrap_or_default(),
         tasks: kept
             .map(|(key, task)| {
                 let started = started(key, task);
