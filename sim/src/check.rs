@@ -1,5 +1,6 @@
 //! Runs of one seed or many, and what they found.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub steps: u64,
     /// How much virtual time passed.
     pub elapsed: Duration,
+    /// How often which fault or rare event was met.
+    pub met: BTreeMap<&'static str, u64>,
     /// What went wrong, if anything.
     pub broken: Option<Broken>,
     /// What happened last; empty unless it was asked for.
@@ -56,6 +59,8 @@ pub struct Report {
     pub steps: u64,
     /// How much virtual time passed in all of them.
     pub elapsed: Duration,
+    /// How often which fault or rare event was met in all of them.
+    pub met: BTreeMap<&'static str, u64>,
     /// Those that broke something.
     pub failures: Vec<Failure>,
 }
@@ -76,6 +81,9 @@ pub fn check(
         report.seeds += 1;
         report.steps += outcome.steps;
         report.elapsed += outcome.elapsed;
+        for (what, count) in &outcome.met {
+            *report.met.entry(what).or_default() += count;
+        }
         progress(&outcome);
         if outcome.broken.is_some() {
             let shrinks = report.failures.len() < SHRUNK_MAX;
@@ -114,6 +122,7 @@ fn run(plan: Plan, lines_max: usize) -> Outcome {
         hash: world.hash(),
         steps: world.steps(),
         elapsed: world.elapsed(),
+        met: world.met(),
         broken,
         lines: world.lines(),
     }

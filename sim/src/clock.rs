@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meros_proto::time::Timestamp;
 
-use crate::prng::Rng;
+use crate::prng::{Rng, micros};
 
 /// The true time when a run begins: late enough that a clock behind it is not before all time.
 pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000_000);
@@ -38,6 +38,11 @@ impl Clock {
             base,
             rate: PARTS - 500 + u128::from(drift),
         }
+    }
+
+    /// It jumps ahead. Within one life of a process no clock of ours goes back.
+    pub(crate) fn step(&mut self, by: Duration) {
+        self.base += micros(by);
     }
 
     /// What it shows at a true time.

@@ -1,4 +1,8 @@
 //! What goes wrong, and when.
+//!
+//! Absent: shims, which come with the slave that does not take its containers with it; until then a
+//! crash of the slave is one of its shims, too. And the wire: QUIC keeps messages of one connection in
+//! order, whole and single, so duplicates and reordering are made by breaking connections.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,8 +31,12 @@ pub(crate) struct Fault {
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The master dies; after so many effects of its next event that has any.
-    CrashMaster { effects: usize, down: Duration },
+    /// A master, or the one that leads, dies; after so many effects of its next event that has any.
+    CrashMaster {
+        master: Option<usize>,
+        effects: usize,
+        down: Duration,
+    },
     /// A slave and its containers die.
     CrashSlave {
         slave: usize,
@@ -46,25 +54,82 @@ pub(crate) enum Trouble {
     StopSlave { slave: usize, down: Duration },
     /// A slave leaves for good; the machine comes back as another slave.
     LeaveSlave { slave: usize, down: Duration },
-    /// The master dies at once, between two events.
+    /// The host of a slave restarts, and its disk is empty if it is wiped.
+    RebootSlave {
+        slave: usize,
+        down: Duration,
+        is_wiped: bool,
+    },
+    /// Masters elect a leader anew, for no reason that the leader knows of.
+    Depose,
+    /// A master, or the one that leads, is cut off from the others; clients still reach it.
+    Isolate {
+        master: Option<usize>,
+        lasts: Duration,
+    },
+    /// A process stands still, and then deals with all that has waited.
+    Pause { process: Process, lasts: Duration },
+    /// The clock of a process jumps ahead.
+    StepClock { process: Process, by: Duration },
+    /// The leading master dies at once, between two events.
     KillMaster { down: Duration },
     /// These slaves and their containers die at once.
     KillSlaves { slaves: Vec<usize>, down: Duration },
     /// A client's connection breaks.
     Break(Client),
-    /// Nothing passes between a client and the master, in one direction or both.
+    /// Nothing passes between a client and a master, or all, in one direction or both.
     Partition {
         client: Client,
+        master: Option<usize>,
         up: bool,
         down: bool,
         lasts: Duration,
     },
-    /// The disk of a slave, or of the master, takes this long for each write.
+    /// The disk of a slave, or those of the masters, take this long for each write.
     SlowDisk {
         slave: Option<usize>,
         each: Duration,
         lasts: Duration,
     },
+}
+
+/// A process that something happens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    Leader,
+    Slave(usize),
+    Framework(usize),
+}
+
+impl Trouble {
+    /// Its name, for counts.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::CrashMaster { .. } => "a master crashes",
+            Self::CrashSlave { .. } => "a slave crashes",
+            Self::CrashFramework { .. } => "a framework crashes",
+            Self::StopSlave { .. } => "a slave is stopped",
+            Self::LeaveSlave { .. } => "a slave leaves",
+            Self::RebootSlave {
+                is_wiped: false, ..
+            } => "a host reboots",
+            Self::RebootSlave { is_wiped: true, .. } => "a host reboots with an empty disk",
+            Self::Depose => "the leader is deposed",
+            Self::Isolate { .. } => "a master is cut off from the others",
+            Self::Pause { .. } => "a process stands still",
+            Self::StepClock { .. } => "a clock jumps",
+            Self::KillMaster { .. } => "the leader is killed",
+            Self::KillSlaves { .. } => "slaves are killed",
+            Self::Break(_) => "a connection breaks",
+            Self::Partition {
+                up: true,
+                down: true,
+                ..
+            } => "a partition",
+            Self::Partition { .. } => "a partition in one direction",
+            Self::SlowDisk { .. } => "a slow disk",
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -73,35 +138,48 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What faults can be about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Targets {
+    pub(crate) masters: usize,
+    pub(crate) slaves: usize,
+    pub(crate) frameworks: usize,
+}
+
 /// Draws up to `max` faults within `time`, in order.
-pub(crate) fn draw(
-    rng: &mut Rng,
-    max: u64,
-    time: Duration,
-    slaves: usize,
-    frameworks: usize,
-) -> Vec<Fault> {
+pub(crate) fn draw(rng: &mut Rng, max: u64, time: Duration, targets: Targets) -> Vec<Fault> {
     let mut faults: Vec<Fault> = (0..rng.below(max + 1))
         .map(|_| Fault {
             at: rng.duration(Duration::ZERO, time),
-            what: trouble(rng, slaves, frameworks),
+            what: trouble(rng, targets),
         })
         .collect();
     faults.sort_by_key(|fault| fault.at);
     faults
 }
 
-fn trouble(rng: &mut Rng, slaves: usize, frameworks: usize) -> Trouble {
-    let slave = rng.index(slaves);
-    let framework = rng.index(frameworks);
+fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
+    let slave = rng.index(targets.slaves);
+    let framework = rng.index(targets.frameworks);
     let client = match rng.percent(50) {
         true => Client::Slave(slave),
         false => Client::Framework(framework),
     };
+    // Mostly the one that leads.
+    let master = rng.percent(25).then(|| rng.index(targets.masters));
     let down = rng.skewed(Duration::from_millis(10), Duration::from_secs(120));
     let effects = rng.index(6);
-    match rng.below(16) {
-        0..=2 => Trouble::CrashMaster { effects, down },
+    let process = *rng.pick(&[
+        Process::Leader,
+        Process::Slave(slave),
+        Process::Framework(framework),
+    ]);
+    match rng.below(24) {
+        0..=2 => Trouble::CrashMaster {
+            master,
+            effects,
+            down,
+        },
         3..=5 => Trouble::CrashSlave {
             slave,
             effects,
@@ -123,17 +201,37 @@ fn trouble(rng: &mut Rng, slaves: usize, frameworks: usize) -> Trouble {
         10..=11 => Trouble::Break(client),
         12..=14 => {
             let (up, down_too) = *rng.pick(&[(true, true), (true, false), (false, true)]);
+            let one = rng.percent(30).then(|| rng.index(targets.masters));
             Trouble::Partition {
                 client,
+                master: one,
                 up,
                 down: down_too,
                 lasts: down,
             }
         }
-        _ => Trouble::SlowDisk {
+        15 => Trouble::SlowDisk {
             slave: rng.percent(50).then_some(slave),
             each: rng.skewed(Duration::from_millis(10), Duration::from_secs(5)),
             lasts: down,
+        },
+        16 => Trouble::RebootSlave {
+            slave,
+            down,
+            is_wiped: rng.percent(40),
+        },
+        17..=18 => Trouble::Depose,
+        19..=20 => Trouble::Isolate {
+            master,
+            lasts: down,
+        },
+        21..=22 => Trouble::Pause {
+            process,
+            lasts: down.min(Duration::from_secs(60)),
+        },
+        _ => Trouble::StepClock {
+            process,
+            by: rng.skewed(Duration::from_millis(100), Duration::from_secs(600)),
         },
     }
 }

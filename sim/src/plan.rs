@@ -7,7 +7,8 @@ use meros_master_core::Config;
 use meros_proto::attribute::Attributes;
 use meros_proto::resources::Resources;
 
-use crate::fault::{self, Fault};
+use crate::behaviour::nonsense::Manner;
+use crate::fault::{self, Fault, Targets};
 use crate::prng::Rng;
 use crate::scenario::JobsPlan;
 
@@ -76,6 +77,7 @@ pub(crate) enum FrameworkPlan {
     Nonsense {
         /// The mean time between two messages.
         every: Duration,
+        manner: Manner,
     },
     /// Comes at the very end and wants everything.
     Probe,
@@ -95,6 +97,8 @@ pub(crate) struct Measured {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// How many masters there are.
+    pub(crate) masters: usize,
     pub(crate) master: Config,
     pub(crate) network: NetworkPlan,
     /// The longest a disk takes when nothing is wrong.
@@ -129,11 +133,19 @@ impl Plan {
             .collect();
         for _ in 0..rng.below(3) {
             let every = rng.skewed(Duration::from_millis(200), Duration::from_secs(10));
-            frameworks.push(FrameworkPlan::Nonsense { every });
+            let manner = *rng.pick(&[
+                Manner::Anything,
+                Manner::Anything,
+                Manner::Hoards,
+                Manner::Declines,
+                Manner::Unthankful,
+            ]);
+            frameworks.push(FrameworkPlan::Nonsense { every, manner });
         }
         let safety = rng.skewed(Duration::from_secs(20), Duration::from_secs(600));
         let master = master_config(&mut rng);
         let network = network(&mut rng);
+        let masters = *rng.pick(&[1, 3, 3]);
         let disk_max = rng.skewed(Duration::from_micros(100), Duration::from_millis(200));
         let faults = match bounds.faults_max {
             0 => Vec::new(),
@@ -141,16 +153,21 @@ impl Plan {
                 &mut root.fork("faults"),
                 max,
                 safety,
-                slaves.len(),
-                frameworks.len(),
+                Targets {
+                    masters,
+                    slaves: slaves.len(),
+                    frameworks: frameworks.len(),
+                },
             ),
         };
         frameworks.push(FrameworkPlan::Probe);
         // Whoever waits longest: an update is repeated every ten minutes at most (semantics I1), a
-        // lost launch is found by a reconciliation, slaves that stay away are given up.
-        let patience = Duration::from_secs(60 * 60) + master.slave_reregister_timeout * 2;
+        // lost launch is found by a reconciliation, slaves that stay away are given up, and what does
+        // not heed SIGTERM may have an hour (semantics M5) by a clock that is slow.
+        let patience = Duration::from_secs(90 * 60) + master.slave_reregister_timeout * 2;
         Self {
             seed,
+            masters,
             master,
             network,
             disk_max,

@@ -8,16 +8,34 @@ use meros_proto::ids::{Epoch, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
 use meros_proto::offer::{Filters, Offer, Operation};
+use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::task::{Command, TaskDescription};
 
 use crate::prng::Rng;
 
+/// What it is best at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Any message at any time.
+    Anything,
+    /// Takes all offers and does nothing with them.
+    Hoards,
+    /// Declines every offer the moment it comes, and wants it back at once.
+    Declines,
+    /// Launches tasks and never acknowledges anything.
+    Unthankful,
+}
+
 /// What it has seen, to use it wrongly.
 #[derive(Debug)]
 pub(crate) struct Nonsense {
     every: Duration,
+    manner: Manner,
+    /// Offers that it may still decline at once, until it wakes again: two of its kind would pass
+    /// one to and fro for ever.
+    fury: u32,
     name: String,
     rng: Rng,
     framework_id: Option<FrameworkId>,
@@ -27,11 +45,14 @@ pub(crate) struct Nonsense {
 }
 
 const KEPT_MAX: usize = 32;
+const FURY_MAX: u32 = 20;
 
 impl Nonsense {
-    pub(crate) fn new(every: Duration, name: String, rng: Rng) -> Self {
+    pub(crate) fn new(every: Duration, manner: Manner, name: String, rng: Rng) -> Self {
         Self {
             every,
+            manner,
+            fury: 0,
             name,
             rng,
             framework_id: None,
@@ -79,16 +100,30 @@ impl Nonsense {
         }
     }
 
-    pub(crate) fn on_message(&mut self, message: MasterToFramework) {
+    /// Takes in a message; what it says at once.
+    pub(crate) fn on_message(&mut self, message: MasterToFramework) -> Option<FrameworkToMaster> {
+        let mut answer = None;
         match message {
             MasterToFramework::Subscribed { framework_id, .. } => {
                 self.framework_id = Some(framework_id);
+            }
+            MasterToFramework::Offers(offers)
+                if self.manner == Manner::Declines && self.fury > 0 =>
+            {
+                self.fury -= 1;
+                answer = Some(FrameworkToMaster::Decline {
+                    offer_ids: offers.iter().map(|offer| offer.offer_id).collect(),
+                    filters: Filters {
+                        refuse: Duration::ZERO,
+                    },
+                });
             }
             MasterToFramework::Offers(offers) => self.offers.extend(offers),
             MasterToFramework::Update(status) => {
                 self.updates
                     .extend(status.update_id.map(|id| (status.task_id, id)));
             }
+            MasterToFramework::Error(Refusal::NotLeading { .. }) => {}
             MasterToFramework::Error(_) => self.is_removed = true,
             _ => {}
         }
@@ -96,11 +131,19 @@ impl Nonsense {
         self.offers.drain(..offers);
         let updates = self.updates.len().saturating_sub(KEPT_MAX);
         self.updates.drain(..updates);
+        answer
     }
 
     /// Any message at all.
     pub(crate) fn message(&mut self) -> FrameworkToMaster {
-        match self.rng.below(40) {
+        self.fury = FURY_MAX;
+        let drawn = match self.manner {
+            Manner::Anything => self.rng.below(40),
+            // Speaks now and then, so that it is known to be there.
+            Manner::Hoards | Manner::Declines => 24 + self.rng.below(3),
+            Manner::Unthankful => self.rng.below(31),
+        };
+        match drawn {
             0 => self.subscribe(),
             1 if self.rng.percent(20) => FrameworkToMaster::Teardown,
             1..=19 => FrameworkToMaster::Accept {

@@ -295,6 +295,7 @@ impl App for Workload {
                         ended: None,
                         is_killed: false,
                     });
+                let task_has_ended = task.ended.is_some();
                 if status.state.is_terminal() {
                     task.ended.get_or_insert(status.state);
                     self.kills.remove(&status.task_id);
@@ -310,11 +311,21 @@ impl App for Workload {
                 if self.is_draining {
                     self.round = Some(now);
                 }
-                vec![Call::Acknowledge {
+                // It was said to be lost, in another life of this framework: semantics F5.
+                let is_back = !status.state.is_terminal() && task_has_ended;
+                let mut calls = Vec::new();
+                if is_back {
+                    calls.push(Call::Kill {
+                        task_id: status.task_id.clone(),
+                        grace: None,
+                    });
+                }
+                calls.push(Call::Acknowledge {
                     slave_id: status.slave_id,
                     task_id: status.task_id,
                     update_id: status.update_id,
-                }]
+                });
+                calls
             }
             News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
         }

@@ -66,10 +66,12 @@ impl Fits {
     }
 
     /// Tasks that have not left the master's tables.
-    pub(crate) fn tasks(&self) -> impl Iterator<Item = (&FrameworkId, &TaskId, TaskState)> {
+    pub(crate) fn tasks(
+        &self,
+    ) -> impl Iterator<Item = (&FrameworkId, &TaskId, SlaveId, TaskState)> {
         self.tasks
             .iter()
-            .map(|((framework, task), (_, state, _))| (framework, task, *state))
+            .map(|((framework, task), (slave, state, _))| (framework, task, *slave, *state))
     }
 
     /// Slaves in the master's tables, and how they stand.

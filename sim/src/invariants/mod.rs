@@ -9,8 +9,16 @@ pub(crate) mod durable;
 pub(crate) mod ends_once;
 pub(crate) mod fits;
 pub(crate) mod in_order;
+pub(crate) mod kept;
+pub(crate) mod offers_end;
 pub(crate) mod offers_return;
+pub(crate) mod old_terms;
 pub(crate) mod own_news;
+pub(crate) mod refusals;
+pub(crate) mod true_ends;
+
+use meros_proto::time::Timestamp;
+use meros_proto::view::ClusterChange;
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +49,34 @@ pub(crate) struct Checks {
     pub(crate) in_order: in_order::InOrder,
     pub(crate) acknowledged: acknowledged::Acknowledged,
     pub(crate) own_news: own_news::OwnNews,
+    pub(crate) kept: kept::Kept,
+    pub(crate) old_terms: old_terms::OldTerms,
+}
+
+/// What readers of one master's changes know.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
     pub(crate) fits: fits::Fits,
+    pub(crate) offers_end: offers_end::OffersEnd,
+    pub(crate) refusals: refusals::Refusals,
+}
+
+impl Reading {
+    /// The master publishes a change at this time of its own; `keeps_filters` unless it has had to
+    /// forget what was declined.
+    pub(crate) fn on_published(
+        &mut self,
+        change: &ClusterChange,
+        now: Timestamp,
+        keeps_filters: bool,
+    ) -> Result<(), Broken> {
+        self.fits.on_published(change);
+        self.offers_end.on_published(change);
+        match keeps_filters {
+            true => self.refusals.on_published(change, now),
+            false => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl File {
         let every = self.report.every.as_ref();
         let plan = Plan {
             seed: setting.seed,
+            masters: 1,
             master: self.master_config(),
             network: self.network_plan(),
             disk_max: DISK_MAX,

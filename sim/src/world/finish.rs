@@ -13,6 +13,7 @@ use meros_sdk_core::{Call, Driver};
 use super::framework::Mind;
 use super::{Happening, Node, World};
 use crate::invariants::converged::Unfinished;
+use crate::invariants::fits::Fits;
 use crate::invariants::{Broken, offers_return};
 
 /// How long services run on after the faults.
@@ -55,7 +56,7 @@ impl World {
             .filter(|node| !matches!(node.mind, Mind::Nonsense(_)))
             .filter_map(|node| node.framework_id)
             .collect();
-        let log = self.master.log().frameworks();
+        let log = self.log.registry().frameworks();
         let now: Vec<FrameworkId> = log
             .map(|(id, _)| id)
             .filter(|id| !owned.contains(id))
@@ -105,7 +106,9 @@ impl World {
             unreachable!("the last framework is the probe");
         };
         let verdict = offers_return::check_returned(&has, &probe.offered());
-        if verdict.is_err() && self.judgements < JUDGEMENTS_MAX {
+        // Offers time out and commits are on their way at any moment.
+        let is_quiet = verdict.is_ok() && self.unfinished().is_empty();
+        if !is_quiet && self.judgements < JUDGEMENTS_MAX {
             self.after(JUDGE_AGAIN, Happening::Judge);
             return Ok(());
         }
@@ -132,7 +135,7 @@ impl World {
         // built yet: tasks there stay unreachable for ever.
         let is_given_up = |slave: Option<SlaveId>| {
             slave.is_some_and(|id| {
-                !present.contains_key(&id) && self.master.log().slave(id).is_some()
+                !present.contains_key(&id) && self.log.registry().slave(id).is_some()
             })
         };
         let mut awaited: BTreeSet<(FrameworkId, &TaskId)> = BTreeSet::new();
@@ -177,8 +180,10 @@ impl World {
                 }
             }
         }
-        for (framework, task, state) in self.checks.fits.tasks() {
-            if state != TaskState::Unreachable {
+        let leader = self.log.leader().map(|at| &self.masters[at]);
+        let reading = leader.map(|node| &node.reading.fits);
+        for (framework, task, slave, state) in reading.into_iter().flat_map(Fits::tasks) {
+            if state != TaskState::Unreachable && !is_given_up(Some(slave)) {
                 unfinished
                     .others
                     .push(format!("the master holds {task} of {framework} as {state}"));
@@ -203,7 +208,9 @@ impl World {
                 others.push(format!("slave {at} has only {} free", core.free()));
             }
         }
-        for (id, state, _) in self.checks.fits.slaves() {
+        let leader = self.log.leader().map(|at| &self.masters[at]);
+        let reading = leader.map(|node| &node.reading.fits);
+        for (id, state, _) in reading.into_iter().flat_map(Fits::slaves) {
             let expected = match present.contains_key(&id) {
                 true => SlaveState::Registered,
                 false => SlaveState::Unreachable,
@@ -212,13 +219,13 @@ impl World {
                 others.push(format!("the master holds {id} as {}", state.name()));
             }
         }
-        if !self
-            .master
-            .core
-            .as_ref()
-            .is_some_and(|core| core.is_leading())
-        {
+        if leader.is_none_or(|node| node.term != Some(self.log.term())) {
             others.push("nobody leads".to_owned());
+        }
+        for (at, node) in self.masters.iter().enumerate() {
+            if node.core.is_none() || node.disk != *self.log.registry() {
+                others.push(format!("master {at} has not applied what is committed"));
+            }
         }
     }
 }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
-use meros_proto::ids::{ClusterId, FrameworkId, TaskId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, TaskId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Operation;
 use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, Driver, DriverConfig, Effect, EndReason, Event, News};
 
+use super::election::master_named;
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::App;
@@ -21,7 +22,7 @@ use crate::behaviour::workload::Workload;
 use crate::clock::Clock;
 use crate::fault::Memory;
 use crate::invariants::Broken;
-use crate::plan::FrameworkPlan;
+use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
 use crate::scenario::{Jobs, Record};
 
@@ -47,13 +48,18 @@ pub(super) struct FrameworkNode {
     pub(super) life: u32,
     pub(super) link: Option<Link>,
     is_connected: bool,
+    /// The master to dial next.
+    pub(super) master: usize,
     /// As its last subscription said. On disk, like the cluster.
     pub(super) framework_id: Option<FrameworkId>,
     cluster_id: Option<ClusterId>,
     /// What the next life will remember.
     memory: Memory,
-    clock: Clock,
+    pub(super) clock: Clock,
     rng: Rng,
+    /// Since these were cleared it was welcomed, or has done something about what it heard.
+    was_welcomed: bool,
+    has_obeyed: bool,
     tick: Option<Timestamp>,
     wake: Option<Timestamp>,
     pub(super) crash: Option<Crash>,
@@ -81,8 +87,9 @@ impl FrameworkNode {
                 )))
             }
             FrameworkPlan::Jobs(plan) => work(Box::new(Jobs::new(plan, rng.fork("app")))),
-            FrameworkPlan::Nonsense { every } => {
-                Mind::Nonsense(Nonsense::new(*every, format!("n{at}"), rng.fork("app")))
+            FrameworkPlan::Nonsense { every, manner } => {
+                let name = format!("n{at}");
+                Mind::Nonsense(Nonsense::new(*every, *manner, name, rng.fork("app")))
             }
             FrameworkPlan::Probe => Mind::Probe(Probe::default()),
         };
@@ -92,11 +99,14 @@ impl FrameworkNode {
             life: 0,
             link: None,
             is_connected: false,
+            master: 0,
             framework_id: None,
             cluster_id: None,
             memory: Memory::Everything,
             clock: Clock::draw(&mut rng),
             rng,
+            was_welcomed: false,
+            has_obeyed: false,
             tick: None,
             wake: None,
             crash: None,
@@ -158,6 +168,8 @@ impl World {
         if self.plan.checks() {
             self.checks.ends_once.on_life(at);
             self.checks.in_order.on_life(at);
+            let client = Client::Framework(at);
+            self.checks.old_terms.on_life(client, Epoch::default());
         }
         let now = node.clock.local(self.now);
         let memory = std::mem::replace(&mut node.memory, Memory::Everything);
@@ -299,6 +311,10 @@ impl World {
                 self.checks.own_news.on_offers(node.framework_id, offers)?;
             }
             MasterToFramework::Update(status) if self.plan.checks() => {
+                let id = status.update_id;
+                if id.is_some_and(|id| !self.seen.insert((at, id))) {
+                    *self.met.entry("an update that comes twice").or_default() += 1;
+                }
                 self.checks
                     .own_news
                     .on_update(at, node.framework_id, status)?;
@@ -306,9 +322,23 @@ impl World {
             _ => {}
         }
         match &mut node.mind {
-            Mind::Nonsense(mind) => mind.on_message(message),
+            Mind::Nonsense(mind) => {
+                let answer = mind.on_message(message);
+                if let Some(answer) = answer {
+                    self.send_up(at, answer)?;
+                }
+            }
             Mind::Probe(mind) => mind.on_message(message),
-            Mind::Workload(_) => self.feed_driver(at, Event::Master(message))?,
+            Mind::Workload(_) => {
+                (node.was_welcomed, node.has_obeyed) = (false, false);
+                self.feed_driver(at, Event::Master(message))?;
+                let node = &self.frameworks[at];
+                if let (Some(term), true) = (self.terms.get(&link), self.plan.checks()) {
+                    let client = Client::Framework(at);
+                    let old_terms = &mut self.checks.old_terms;
+                    old_terms.on_heard(client, *term, node.was_welcomed, node.has_obeyed)?;
+                }
+            }
         }
         Ok(())
     }
@@ -317,7 +347,7 @@ impl World {
         let now = self.now;
         if self.frameworks[at]
             .tick
-            .take_if(|due| *due == now)
+            .take_if(|due| *due <= now)
             .is_none()
         {
             return Ok(());
@@ -407,7 +437,7 @@ impl World {
         };
         let now = self.now;
         let node = &mut self.frameworks[at];
-        if node.wake.take_if(|due| *due == now).is_none() {
+        if node.wake.take_if(|due| *due <= now).is_none() {
             return Ok(());
         }
         match &mut node.mind {
@@ -467,7 +497,7 @@ impl World {
         Ok(())
     }
 
-    fn arm_driver(&mut self, at: usize) {
+    pub(super) fn arm_driver(&mut self, at: usize) {
         let node = &mut self.frameworks[at];
         let Mind::Workload(worker) = &node.mind else {
             return;
@@ -485,9 +515,15 @@ impl World {
 
     fn carry_out_driver(&mut self, at: usize, effect: Effect) -> Result<(), Broken> {
         match effect {
-            Effect::Send(message) => self.send_up(at, message),
+            Effect::Send(message) => {
+                self.frameworks[at].has_obeyed = true;
+                self.send_up(at, message)
+            }
             Effect::Deliver(news) => self.deliver(at, news),
-            Effect::Connect { hint: _ } => {
+            Effect::Connect { hint } => {
+                let named = hint.and_then(|name| master_named(&name, self.masters.len()));
+                let node = &mut self.frameworks[at];
+                node.master = named.unwrap_or(node.master);
                 self.dial(Node::Framework(at));
                 Ok(())
             }
@@ -515,6 +551,11 @@ impl World {
                 .line(|| format!("framework {at} is told {news:?}"));
         }
         let node = &mut self.frameworks[at];
+        node.was_welcomed |= matches!(news, News::Subscribed { .. });
+        node.has_obeyed |= matches!(
+            news,
+            News::Update(_) | News::Offers(_) | News::Rescinded(_) | News::SlaveLost(_)
+        );
         let life = Life(Node::Framework(at), node.life);
         let Mind::Workload(worker) = &mut node.mind else {
             return Ok(());

@@ -1,23 +1,23 @@
-//! The master's process: its core, its log, and the connections it has taken.
+//! The process of a master: its core, and the connections it has taken.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meros_master_core::{
-    Command, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, ProposalId, Registry,
-    RequestId,
+    Command, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, Registry, RequestId,
 };
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
+use meros_proto::framework::FrameworkCapability;
+use meros_proto::ids::{Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::status::TaskStatus;
 use meros_proto::time::Timestamp;
 
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::clock::Clock;
-use crate::invariants::{Broken, durable};
-use crate::journal::Journal;
+use crate::invariants::{Broken, Reading, durable, true_ends};
 use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
 use crate::scenario::Stopwatch;
@@ -29,124 +29,114 @@ const CHECK_EVERY: u64 = 8;
 pub(super) struct MasterNode {
     pub(super) core: Option<Box<MasterCore>>,
     pub(super) life: u32,
-    clock: Clock,
-    rng: Rng,
-    log: Registry,
-    journal: Journal<(ProposalId, Command)>,
-    links: BTreeSet<Link>,
-    tick: Option<Timestamp>,
+    pub(super) clock: Clock,
+    pub(super) rng: Rng,
+    /// What it has applied of the log, and the number of the next command.
+    pub(super) disk: Registry,
+    pub(super) applied: u64,
+    pub(super) is_catching_up: bool,
+    /// The term that it takes itself for the leader of.
+    pub(super) term: Option<Epoch>,
+    /// Cut off from the other masters.
+    pub(super) is_isolated: bool,
+    pub(super) links: BTreeSet<Link>,
+    pub(super) tick: Option<Timestamp>,
     pub(super) crash: Option<Crash>,
     pub(super) slow: Option<Duration>,
-    requests: u64,
     events: u64,
-    /// Which framework's process has subscribed under an id last.
-    owners: std::collections::BTreeMap<FrameworkId, usize>,
+    /// What readers of its changes know.
+    pub(super) reading: Reading,
 }
 
 impl MasterNode {
-    pub(super) fn new(mut rng: Rng) -> Self {
-        let mut log = Registry::default();
-        let cluster_id = ClusterId(u128::from(rng.next()));
-        log.apply(&Command::FormCluster { cluster_id })
-            .expect("the first command of an empty log");
+    pub(super) fn new(disk: Registry, mut rng: Rng) -> Self {
         Self {
             core: None,
             life: 0,
             clock: Clock::draw(&mut rng),
             rng,
-            log,
-            journal: Journal::new(),
+            disk,
+            applied: 0,
+            is_catching_up: false,
+            term: None,
+            is_isolated: false,
             links: BTreeSet::new(),
             tick: None,
             crash: None,
             slow: None,
-            requests: 0,
             events: 0,
-            owners: std::collections::BTreeMap::new(),
+            reading: Reading::default(),
         }
-    }
-
-    /// What is durable.
-    pub(super) fn log(&self) -> &Registry {
-        &self.log
     }
 }
 
 impl World {
-    pub(super) fn start_master(&mut self) {
-        let node = &mut self.master;
-        if node.core.is_some() {
+    pub(super) fn crash_master(&mut self, at: usize, down: Duration) {
+        let node = &mut self.masters[at];
+        if node.core.take().is_none() {
             return;
         }
-        node.life += 1;
-        if node.rng.percent(50) {
-            node.clock = Clock::draw(&mut node.rng);
-        }
-        let now = node.clock.local(self.now);
-        let core = MasterCore::new(self.plan.master.clone(), node.log.clone(), now);
-        node.core = Some(Box::new(core));
-        node.tick = None;
-        let life = Life(Node::Master, node.life);
-        // Until it is elected it follows, and refuses everybody.
-        let wait = match node.rng.percent(50) {
-            true => Duration::ZERO,
-            false => node
-                .rng
-                .skewed(Duration::from_millis(1), Duration::from_secs(3)),
-        };
-        self.after(wait, Happening::Elect(life));
-    }
-
-    pub(super) fn elect(&mut self) -> Result<(), Broken> {
-        let epoch = Epoch(u64::from(self.master.life));
-        self.feed_master(Event::Elected { epoch })
-    }
-
-    pub(super) fn crash_master(&mut self, down: Duration) {
-        if self.master.core.take().is_none() {
-            return;
-        }
-        self.master.crash = None;
-        for (_, command) in self.master.journal.crash(&mut self.master.rng) {
-            // Commands that no longer fit are results, not failures.
-            let _ = self.master.log.apply(&command);
-        }
-        for link in std::mem::take(&mut self.master.links) {
+        node.crash = None;
+        node.term = None;
+        for link in std::mem::take(&mut node.links) {
             self.network
                 .die(link, End::Master, self.now, &mut self.queue);
         }
-        self.trace.line(|| "the master dies".to_owned());
+        self.trace.line(|| format!("master {at} dies"));
         if let Some(meter) = &mut self.meter {
             meter.on_master_down(self.now);
         }
-        self.after(down, Happening::Start(Node::Master));
+        if self.log.leader() == Some(at) && self.masters.len() > 1 {
+            let wait = self
+                .rng
+                .skewed(Duration::from_millis(50), Duration::from_secs(5));
+            self.call_election(wait);
+        }
+        self.after(down, Happening::Start(Node::Master(at)));
     }
 
     pub(super) fn on_arrive(&mut self, link: Link) -> Result<(), Broken> {
-        let is_up = self.master.core.is_some();
+        let (_, at) = self.network.dialled_by(link);
+        let is_up = self.masters[at].core.is_some();
         let Some(client) = self.network.arrive(link, is_up, self.now, &mut self.queue) else {
             return Ok(());
         };
-        self.master.links.insert(link);
+        let node = &mut self.masters[at];
+        match node.term {
+            Some(term) => {
+                self.terms.insert(link, term);
+            }
+            // Some shells know who leads, others have their core close the connection.
+            None if node.rng.percent(50) => {
+                self.redirect(at, link);
+                return Ok(());
+            }
+            None => {}
+        }
+        self.masters[at].links.insert(link);
         let connection = ConnectionId(link.0);
-        self.feed_master(match client {
-            Client::Slave(slave) => Event::SlaveConnected {
-                connection,
-                principal: format!("slave-{slave}"),
+        self.feed_master(
+            at,
+            match client {
+                Client::Slave(slave) => Event::SlaveConnected {
+                    connection,
+                    principal: format!("slave-{slave}"),
+                },
+                Client::Framework(framework) => Event::FrameworkConnected {
+                    connection,
+                    principal: format!("framework-{framework}"),
+                },
             },
-            Client::Framework(framework) => Event::FrameworkConnected {
-                connection,
-                principal: format!("framework-{framework}"),
-            },
-        })
+        )
     }
 
     pub(super) fn on_master_lost(&mut self, link: Link) -> Result<(), Broken> {
-        if !self.master.links.remove(&link) {
+        let (_, at) = self.network.dialled_by(link);
+        if !self.masters[at].links.remove(&link) {
             return Ok(());
         }
         let connection = ConnectionId(link.0);
-        self.feed_master(Event::Disconnected { connection })
+        self.feed_master(at, Event::Disconnected { connection })
     }
 
     pub(super) fn on_from_slave(
@@ -154,11 +144,18 @@ impl World {
         link: Link,
         message: SlaveToMaster,
     ) -> Result<(), Broken> {
+        let (_, at) = self.network.dialled_by(link);
+        if !self.masters[at].links.contains(&link) {
+            return Ok(());
+        }
         let connection = ConnectionId(link.0);
-        self.feed_master(Event::Slave {
-            connection,
-            message,
-        })
+        self.feed_master(
+            at,
+            Event::Slave {
+                connection,
+                message,
+            },
+        )
     }
 
     pub(super) fn on_from_framework(
@@ -166,125 +163,182 @@ impl World {
         link: Link,
         message: FrameworkToMaster,
     ) -> Result<(), Broken> {
-        let connection = ConnectionId(link.0);
-        self.feed_master(Event::Framework {
-            connection,
-            message,
-        })
-    }
-
-    pub(super) fn tick_master(&mut self) -> Result<(), Broken> {
-        // Another one was set after it, for an earlier time.
-        if self.master.tick.take_if(|at| *at == self.now).is_none() {
+        let (client, at) = self.network.dialled_by(link);
+        if !self.masters[at].links.contains(&link) {
             return Ok(());
         }
-        self.feed_master(Event::Tick)
+        if self.plan.checks() {
+            self.read_call(at, client, &message);
+        }
+        let connection = ConnectionId(link.0);
+        let event = Event::Framework {
+            connection,
+            message,
+        };
+        let result = self.feed_master(at, event);
+        self.masters[at].reading.refusals.on_other();
+        result
+    }
+
+    /// What frameworks decline and want again.
+    fn read_call(&mut self, at: usize, client: Client, message: &FrameworkToMaster) {
+        let node = &mut self.masters[at];
+        let now = node.clock.local(self.now);
+        match message {
+            FrameworkToMaster::Decline { filters, .. }
+            | FrameworkToMaster::Accept { filters, .. } => {
+                node.reading.refusals.on_answer(now, filters.refuse);
+            }
+            FrameworkToMaster::Revive { .. } => {
+                let of_it =
+                    |(_, owner): &(&FrameworkId, &usize)| Client::Framework(**owner) == client;
+                for (framework_id, _) in self.owners.iter().filter(of_it) {
+                    node.reading.refusals.on_revive(*framework_id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tick_master(&mut self, at: usize) -> Result<(), Broken> {
+        // Another one was set after it, for an earlier time.
+        let now = self.now;
+        if self.masters[at].tick.take_if(|due| *due <= now).is_none() {
+            return Ok(());
+        }
+        self.feed_master(at, Event::Tick)
     }
 
     /// An operator asks for the end of a framework.
     pub(super) fn tear_down(&mut self, framework_id: FrameworkId) -> Result<(), Broken> {
-        self.master.requests += 1;
-        let request = RequestId(self.master.requests);
+        self.requests += 1;
+        let request = RequestId(self.requests);
         let call = OperatorCall::Teardown { framework_id };
-        self.feed_master(Event::Operator { request, call })
+        match self.log.leader() {
+            Some(leader) => self.feed_master(leader, Event::Operator { request, call }),
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn on_log_written(&mut self) -> Result<(), Broken> {
-        let (durable, goes_on) = self.master.journal.written();
+    pub(super) fn on_log_written(&mut self, at: usize) -> Result<(), Broken> {
+        if !self.may_commit(at) {
+            return Ok(());
+        }
+        let (durable, goes_on) = self.log.written();
         if goes_on {
-            self.begin_log_write();
+            self.begin_log_write(at);
         }
-        for (_, command) in &durable {
-            let _ = self.master.log.apply(command);
-        }
+        let life = self.masters[at].life;
         for (proposal, command) in durable {
-            let proposal = Some(proposal);
-            self.feed_master(Event::Committed { proposal, command })?;
+            // A crash in between leaves the rest to be applied in its next life.
+            if self.lives(Life(Node::Master(at), life)) {
+                self.apply(at, &command);
+                let proposal = Some(proposal);
+                self.feed_master(at, Event::Committed { proposal, command })?;
+            }
         }
-        match &self.master.core {
+        self.tell_followers();
+        let node = &self.masters[at];
+        match &node.core {
             Some(core) if self.plan.checks() => {
-                durable::check_registry(&self.master.log, core.registry())
+                durable::check_registry(&node.disk, core.registry())
             }
             _ => Ok(()),
         }
     }
 
-    fn begin_log_write(&mut self) {
-        let node = &mut self.master;
+    /// A committed command becomes part of what a master has.
+    pub(super) fn apply(&mut self, at: usize, command: &Command) {
+        let node = &mut self.masters[at];
+        // Commands that no longer fit are results, not failures.
+        let _ = node.disk.apply(command);
+        node.applied += 1;
+    }
+
+    fn begin_log_write(&mut self, at: usize) {
+        let node = &mut self.masters[at];
         let most = self.plan.disk_max;
         let wait = node
             .slow
             .unwrap_or_else(|| node.rng.skewed(Duration::from_micros(50), most));
-        let life = Life(Node::Master, node.life);
+        let life = Life(Node::Master(at), node.life);
         self.after(wait, Happening::Written(life));
     }
 
-    fn feed_master(&mut self, event: Event) -> Result<(), Broken> {
-        let Some(core) = self.master.core.as_deref_mut() else {
+    pub(super) fn feed_master(&mut self, at: usize, event: Event) -> Result<(), Broken> {
+        let node = &mut self.masters[at];
+        let Some(core) = node.core.as_deref_mut() else {
             return Ok(());
         };
-        let now = self.master.clock.local(self.now);
+        let now = node.clock.local(self.now);
         let mut effects = Effects::new();
         let watch = Stopwatch::start(self.meter.is_some());
         core.handle(event, now, &mut effects);
         let nanos = watch.nanos();
         // Looks at everything, which after every event would be most of the work.
-        self.master.events += 1;
-        if self.plan.checks() && self.master.events.is_multiple_of(CHECK_EVERY) {
+        node.events += 1;
+        if self.plan.checks() && node.events.is_multiple_of(CHECK_EVERY) {
             core.check_invariants().map_err(|violation| Broken {
                 id: violation.id,
                 what: violation.what,
             })?;
         }
-        let crash = self.master.crash.filter(|_| !effects.is_empty());
+        let crash = node.crash.filter(|_| !effects.is_empty());
         let all: Vec<Effect> = effects.drain().collect();
         if let Some(meter) = &mut self.meter {
             meter.on_master_time(nanos, &all);
         }
         let carried = crash.map_or(all.len(), |crash| crash.effects);
         for effect in all.into_iter().take(carried) {
-            self.carry_out_master(effect)?;
+            self.carry_out_master(at, effect)?;
         }
         match crash {
-            Some(crash) => self.crash_master(crash.down),
+            Some(crash) => self.crash_master(at, crash.down),
             None => {
                 if self.plan.checks() {
-                    self.check_published()?;
+                    self.check_published(at, now)?;
                 }
-                self.arm_master();
+                self.arm_master(at);
             }
         }
         Ok(())
     }
 
-    fn check_published(&mut self) -> Result<(), Broken> {
-        let core = self.master.core.as_ref();
+    fn check_published(&mut self, at: usize, now: Timestamp) -> Result<(), Broken> {
+        let node = &mut self.masters[at];
+        let held_max = self.plan.master.offer_timeout;
+        node.reading.offers_end.check_oldest(now, held_max)?;
+        let core = node.core.as_ref();
         let uncharged = core.map_or(0, |core| core.counters().tasks_uncharged);
         // A slave that reports more than it has is the master's to bear, not to hide.
         match uncharged {
-            0 => self.checks.fits.check_published(),
+            0 => node.reading.fits.check_published(),
             _ => Ok(()),
         }
     }
 
-    fn arm_master(&mut self) {
-        let node = &mut self.master;
+    pub(super) fn arm_master(&mut self, at: usize) {
+        let node = &mut self.masters[at];
         let Some(deadline) = node.core.as_ref().and_then(|core| core.next_deadline()) else {
             return;
         };
-        let at = node.clock.when(deadline, self.now);
-        if node.tick.is_none_or(|armed| at < armed) {
-            node.tick = Some(at);
-            let life = Life(Node::Master, node.life);
-            self.queue.push(at, Happening::Tick(life));
+        let due = node.clock.when(deadline, self.now);
+        if node.tick.is_none_or(|armed| due < armed) {
+            node.tick = Some(due);
+            let life = Life(Node::Master(at), node.life);
+            self.queue.push(due, Happening::Tick(life));
         }
     }
 
-    fn carry_out_master(&mut self, effect: Effect) -> Result<(), Broken> {
+    fn carry_out_master(&mut self, at: usize, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Propose { proposal, command } => {
-                if self.master.journal.append((proposal, command)) {
-                    self.begin_log_write();
+                let term = self.masters[at].term;
+                if term != Some(self.log.term()) {
+                    self.meet("a proposal of a deposed master");
+                }
+                if self.log.propose(at, term, proposal, command) {
+                    self.begin_log_write(at);
                 }
             }
             Effect::SendSlave {
@@ -292,7 +346,7 @@ impl World {
                 message,
             } => {
                 if self.plan.checks() {
-                    self.check_to_slave(&message)?;
+                    self.check_to_slave(at, &message)?;
                 }
                 if let (Some(meter), MasterToSlave::RunTask(_)) = (&mut self.meter, &message) {
                     meter.on_launch(self.now);
@@ -305,11 +359,15 @@ impl World {
             } => {
                 if let MasterToFramework::Subscribed { framework_id, .. } = &message {
                     if self.plan.checks() {
-                        durable::check_subscribed(&self.master.log, *framework_id)?;
+                        durable::check_subscribed(&self.masters[at].disk, *framework_id)?;
                     }
-                    if let Some(Client::Framework(at)) = self.network.client(Link(connection.0)) {
-                        self.master.owners.insert(*framework_id, at);
+                    if let Some(Client::Framework(owner)) = self.network.client(Link(connection.0))
+                    {
+                        self.owners.insert(*framework_id, owner);
                     }
+                }
+                if let (MasterToFramework::Update(status), true) = (&message, self.plan.checks()) {
+                    self.check_answer(at, Link(connection.0), status)?;
                 }
                 self.send_down(connection, Message::ToFramework(message));
             }
@@ -320,7 +378,13 @@ impl World {
             Effect::Reply { .. } => {}
             Effect::Publish(event) => {
                 if self.plan.checks() {
-                    self.checks.fits.on_published(&event.change);
+                    let node = &mut self.masters[at];
+                    let now = node.clock.local(self.now);
+                    let core = node.core.as_ref();
+                    // At its bound the master forgets filters, and counts that.
+                    let dropped = core.map_or(0, |core| core.counters().filters_dropped);
+                    node.reading
+                        .on_published(&event.change, now, dropped == 0)?;
                 }
                 if let Some(meter) = &mut self.meter {
                     meter.on_published(&event.change, self.now);
@@ -336,20 +400,48 @@ impl World {
             .send(link, Way::Down, message, self.now, &mut self.queue);
     }
 
-    fn check_to_slave(&mut self, message: &MasterToSlave) -> Result<(), Broken> {
+    /// W15: for those to whom the leader may not say it lightly.
+    fn check_answer(&self, at: usize, link: Link, status: &TaskStatus) -> Result<(), Broken> {
+        let leads = self.masters[at].term == Some(self.log.term());
+        let (Client::Framework(framework), _) = self.network.dialled_by(link) else {
+            return Ok(());
+        };
+        let record = self.frameworks[framework]
+            .framework_id
+            .and_then(|id| Some((id, self.log.registry().framework(id)?)));
+        let (true, FrameworkPlan::Workload(_), Some((framework_id, record))) =
+            (leads, &self.plan.frameworks[framework], record)
+        else {
+            return Ok(());
+        };
+        let description = &record.framework;
+        if !description.can(FrameworkCapability::PartitionAware) || !description.checkpoint {
+            return Ok(());
+        }
+        let running = self.slaves.iter().filter(|slave| {
+            slave
+                .identity()
+                .is_some_and(|it| self.log.registry().slave(it.slave_id).is_some())
+                && slave.answers_for(framework_id, &status.task_id)
+        });
+        true_ends::check_answer(status, running.count())
+    }
+
+    fn check_to_slave(&mut self, at: usize, message: &MasterToSlave) -> Result<(), Broken> {
+        let disk = &self.masters[at].disk;
         match message {
             MasterToSlave::Registered { slave_id, .. } => {
-                durable::check_registered(&self.master.log, *slave_id)
+                durable::check_registered(disk, *slave_id)
             }
             MasterToSlave::Acknowledge {
                 framework_id,
                 task_id,
                 update_id,
             } => {
-                let owner = self.master.owners.get(framework_id).copied();
+                let owner = self.owners.get(framework_id).copied();
                 // Of a framework that is gone, and of tasks whose id was used again elsewhere, the
                 // master itself is the end of the line.
-                let is_gone = self.master.log.framework(*framework_id).is_none();
+                let is_gone = disk.framework(*framework_id).is_none();
                 let reuses_ids = owner.is_some_and(|at| {
                     matches!(self.plan.frameworks[at], FrameworkPlan::Nonsense { .. })
                 });

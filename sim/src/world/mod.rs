@@ -2,16 +2,20 @@
 //!
 //! Absent: decisions about slaves, frameworks, offers and tasks; those are the cores' own.
 
+mod election;
 mod finish;
 mod framework;
+mod log;
 mod master;
 mod network;
 mod slave;
 mod trace;
 mod trouble;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, UpdateId};
 use meros_proto::time::Timestamp;
 use meros_slave_core::ContainerId;
 
@@ -23,6 +27,7 @@ use crate::prng::Rng;
 use crate::queue::Queue;
 use crate::scenario::{Meter, Record};
 use framework::FrameworkNode;
+use log::Log;
 use master::MasterNode;
 use network::{End, Link, Message, Network, Way};
 use slave::{ContainerStep, SlaveNode};
@@ -32,9 +37,9 @@ use trace::Trace;
 const STEPS_MAX: u64 = 300_000;
 
 /// A process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Node {
-    Master,
+    Master(usize),
     Slave(usize),
     Framework(usize),
 }
@@ -67,7 +72,14 @@ pub(crate) enum Happening {
     /// A framework acts by itself.
     Wake(Life),
     Start(Node),
-    Elect(Life),
+    /// Masters elect a leader, if this is the latest term still.
+    Elect(Epoch),
+    /// A master learns that it does not lead any more.
+    StepDown(Life),
+    /// What is committed reaches a master that does not lead.
+    Replicate(Life),
+    /// The connections of a process that stands still are given up.
+    Sever(Link),
     Fault(usize),
     /// A fault that lasts is over.
     Relief(usize),
@@ -103,12 +115,28 @@ pub(crate) struct World {
     rng: Rng,
     queue: Queue<Happening>,
     network: Network,
-    master: MasterNode,
+    log: Log,
+    masters: Vec<MasterNode>,
+    /// Which framework's process has subscribed under an id last.
+    owners: BTreeMap<FrameworkId, usize>,
+    /// The term of the master at the other end.
+    terms: BTreeMap<Link, Epoch>,
+    requests: u64,
+    /// Masters that are cut off from the others, by the fault that did it.
+    isolated: BTreeMap<usize, Option<usize>>,
+    /// Processes that stand still, until when.
+    paused: BTreeMap<Node, Timestamp>,
     slaves: Vec<SlaveNode>,
     frameworks: Vec<FrameworkNode>,
     checks: Checks,
     /// Frameworks that were nobody's when the operator last looked.
-    orphans: Vec<meros_proto::ids::FrameworkId>,
+    orphans: Vec<FrameworkId>,
+    /// How often what has happened, to know what runs are worth.
+    met: BTreeMap<&'static str, u64>,
+    /// Updates that have reached a framework.
+    seen: BTreeSet<(usize, UpdateId)>,
+    /// The latest connection that each client was heard on.
+    heard_on: BTreeMap<Client, Link>,
     healed_at: Option<Timestamp>,
     judgements: u32,
     is_over: bool,
@@ -120,12 +148,24 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(plan: Plan, lines_max: usize) -> Self {
         let root = Rng::new(plan.seed);
+        let cluster_id = ClusterId(u128::from(root.fork("cluster").next()));
+        let log = Log::form(cluster_id);
         let mut world = Self {
             now: START,
             rng: root.fork("world"),
             queue: Queue::new(),
             network: Network::new(plan.network.clone(), root.fork("network")),
-            master: MasterNode::new(root.fork("master")),
+            masters: (0..plan.masters)
+                .map(|at| {
+                    MasterNode::new(log.registry().clone(), root.fork(&format!("master{at}")))
+                })
+                .collect(),
+            log,
+            owners: BTreeMap::new(),
+            terms: BTreeMap::new(),
+            requests: 0,
+            isolated: BTreeMap::new(),
+            paused: BTreeMap::new(),
             slaves: plan
                 .slaves
                 .iter()
@@ -140,6 +180,9 @@ impl World {
                 .collect(),
             checks: Checks::default(),
             orphans: Vec::new(),
+            met: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            heard_on: BTreeMap::new(),
             healed_at: None,
             judgements: 0,
             is_over: false,
@@ -152,7 +195,9 @@ impl World {
     }
 
     fn schedule_all(&mut self) {
-        self.after(Duration::ZERO, Happening::Start(Node::Master));
+        for master in 0..self.masters.len() {
+            self.after(Duration::ZERO, Happening::Start(Node::Master(master)));
+        }
         for slave in 0..self.slaves.len() {
             let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(2));
             self.after(wait, Happening::Start(Node::Slave(slave)));
@@ -194,6 +239,12 @@ impl World {
             return Ok(false);
         };
         self.now = at;
+        // Whoever stands still deals with it later, in the same order.
+        let until = self.whom(&what).and_then(|node| self.paused.get(&node));
+        if let Some(until) = until.copied().filter(|until| *until > at) {
+            self.queue.push(until, what);
+            return Ok(true);
+        }
         let steps = self.trace.step(at, &what);
         if steps > STEPS_MAX && self.plan.measured.is_none() {
             let what = format!("{steps} happenings in one run");
@@ -240,6 +291,54 @@ impl World {
         crate::clock::elapsed(self.now)
     }
 
+    /// How often what has happened.
+    pub(crate) fn met(&self) -> BTreeMap<&'static str, u64> {
+        self.met.clone()
+    }
+
+    fn meet(&mut self, what: &'static str) {
+        *self.met.entry(what).or_default() += 1;
+    }
+
+    fn is_paused(&self, node: Node) -> bool {
+        self.paused
+            .get(&node)
+            .is_some_and(|until| *until > self.now)
+    }
+
+    /// The process that has to deal with something.
+    fn whom(&self, what: &Happening) -> Option<Node> {
+        if self.paused.is_empty() {
+            return None;
+        }
+        let end_of = |link: Link, end: End| {
+            let (client, master) = self.network.dialled_by(link);
+            match (end, client) {
+                (End::Master, _) => Node::Master(master),
+                (End::Client, Client::Slave(slave)) => Node::Slave(slave),
+                (End::Client, Client::Framework(framework)) => Node::Framework(framework),
+            }
+        };
+        match what {
+            Happening::Arrive(link) | Happening::Deliver(link, Way::Up) => {
+                Some(end_of(*link, End::Master))
+            }
+            Happening::Answer(link, _) | Happening::Deliver(link, Way::Down) => {
+                Some(end_of(*link, End::Client))
+            }
+            Happening::Lost(link, end) | Happening::Idle(link, end) => Some(end_of(*link, *end)),
+            Happening::Dial(life)
+            | Happening::Tick(life)
+            | Happening::Written(life)
+            | Happening::Container(life, ..)
+            | Happening::Think(life)
+            | Happening::Wake(life)
+            | Happening::StepDown(life)
+            | Happening::Replicate(life) => Some(life.0),
+            _ => None,
+        }
+    }
+
     fn happen(&mut self, what: Happening) -> Result<(), Broken> {
         match what {
             Happening::Arrive(link) => self.on_arrive(link)?,
@@ -251,6 +350,14 @@ impl World {
             Happening::Deliver(link, way) => {
                 if let Some((client, message)) = self.network.receive(link, way, self.now) {
                     self.trace.message(client, &message);
+                    if way == Way::Up {
+                        let latest = self.heard_on.entry(client).or_insert(link);
+                        if link < *latest {
+                            self.meet("a message overtaken by a later connection's");
+                        } else {
+                            *latest = link;
+                        }
+                    }
                     self.on_message(client, link, message)?;
                 }
             }
@@ -272,7 +379,20 @@ impl World {
             Happening::Think(life) if self.lives(life) => self.on_think(life.0)?,
             Happening::Wake(life) if self.lives(life) => self.on_wake(life.0)?,
             Happening::Start(node) => self.start(node)?,
-            Happening::Elect(life) if self.lives(life) => self.elect()?,
+            Happening::Elect(term) => self.elect(term)?,
+            Happening::StepDown(Life(Node::Master(at), life)) => {
+                if self.lives(Life(Node::Master(at), life)) {
+                    self.step_down(at);
+                }
+            }
+            Happening::Replicate(Life(Node::Master(at), life)) => {
+                if self.lives(Life(Node::Master(at), life)) {
+                    self.on_replicate(at)?;
+                }
+            }
+            Happening::Sever(link) => {
+                self.network.break_off(link, self.now, &mut self.queue);
+            }
             Happening::Fault(at) => self.on_fault(at)?,
             Happening::Relief(at) => self.on_relief(at),
             Happening::Heal => self.heal()?,
@@ -289,14 +409,15 @@ impl World {
             | Happening::Container(..)
             | Happening::Think(_)
             | Happening::Wake(_)
-            | Happening::Elect(_) => {}
+            | Happening::StepDown(_)
+            | Happening::Replicate(_) => {}
         }
         Ok(())
     }
 
     fn lives(&self, Life(node, life): Life) -> bool {
         match node {
-            Node::Master => self.master.core.is_some() && self.master.life == life,
+            Node::Master(at) => self.masters[at].core.is_some() && self.masters[at].life == life,
             Node::Slave(at) => self.slaves[at].core.is_some() && self.slaves[at].life == life,
             Node::Framework(at) => self.frameworks[at].is_up && self.frameworks[at].life == life,
         }
@@ -304,7 +425,7 @@ impl World {
 
     fn start(&mut self, node: Node) -> Result<(), Broken> {
         match node {
-            Node::Master => self.start_master(),
+            Node::Master(at) => self.start_master(at),
             Node::Slave(slave) => self.start_slave(slave)?,
             Node::Framework(framework) => self.start_framework(framework)?,
         }
@@ -313,7 +434,7 @@ impl World {
 
     fn on_tick(&mut self, node: Node) -> Result<(), Broken> {
         match node {
-            Node::Master => self.tick_master(),
+            Node::Master(at) => self.tick_master(at),
             Node::Slave(slave) => self.tick_slave(slave),
             Node::Framework(framework) => self.tick_framework(framework),
         }
@@ -321,23 +442,31 @@ impl World {
 
     fn on_written(&mut self, node: Node) -> Result<(), Broken> {
         match node {
-            Node::Master => self.on_log_written(),
+            Node::Master(at) => self.on_log_written(at),
             Node::Slave(slave) => self.on_checkpoint_written(slave),
             Node::Framework(_) => Ok(()),
         }
     }
 
     fn dial(&mut self, node: Node) {
+        // After this one the next, unless somebody names the leader.
+        let masters = self.masters.len();
         match node {
             Node::Slave(slave) if self.slaves[slave].link.is_none() => {
                 let client = Client::Slave(slave);
-                let link = self.network.dial(client, self.now, &mut self.queue);
-                self.slaves[slave].link = Some(link);
+                let node = &mut self.slaves[slave];
+                let master = node.master;
+                node.master = (master + 1) % masters;
+                let link = self.network.dial(client, master, self.now, &mut self.queue);
+                node.link = Some(link);
             }
             Node::Framework(framework) if self.frameworks[framework].link.is_none() => {
                 let client = Client::Framework(framework);
-                let link = self.network.dial(client, self.now, &mut self.queue);
-                self.frameworks[framework].link = Some(link);
+                let node = &mut self.frameworks[framework];
+                let master = node.master;
+                node.master = (master + 1) % masters;
+                let link = self.network.dial(client, master, self.now, &mut self.queue);
+                node.link = Some(link);
             }
             _ => {}
         }
@@ -375,7 +504,7 @@ impl World {
             End::Master => self.on_master_lost(link),
             End::Client => {
                 // Whose it was is known to the client even if the network has forgotten it.
-                match self.network.dialled_by(link) {
+                match self.network.dialled_by(link).0 {
                     Client::Slave(slave) if self.slaves[slave].link == Some(link) => {
                         self.on_slave_lost(slave, link)
                     }

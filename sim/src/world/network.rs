@@ -1,4 +1,4 @@
-//! Connections between clients (slaves, frameworks) and the master: latency, order inside one
+//! Connections between clients (slaves, frameworks) and masters: latency, order inside one
 //! connection, breaks that lose the end of what is under way, partitions that hold messages up.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -61,6 +61,7 @@ struct Lane {
 #[derive(Debug)]
 struct Connection {
     client: Client,
+    master: usize,
     up: Lane,
     down: Lane,
     /// Whether the ends still take it for alive.
@@ -77,9 +78,9 @@ pub(crate) struct Network {
     rng: Rng,
     connections: BTreeMap<Link, Connection>,
     /// Partitions: since when a direction of a client is blocked.
-    blocked: BTreeMap<(Client, Way), Timestamp>,
-    /// Who has dialled each connection, by its number less one; kept when it is forgotten.
-    dialled: Vec<Client>,
+    blocked: BTreeMap<(Client, usize, Way), Timestamp>,
+    /// Who has dialled which master, by the connection's number less one; kept when it is forgotten.
+    dialled: Vec<(Client, usize)>,
 }
 
 impl Network {
@@ -102,10 +103,11 @@ impl Network {
     pub(crate) fn dial(
         &mut self,
         client: Client,
+        master: usize,
         now: Timestamp,
         queue: &mut Queue<Happening>,
     ) -> Link {
-        self.dialled.push(client);
+        self.dialled.push((client, master));
         let link = Link(u64::try_from(self.dialled.len()).expect("lengths fit 64 bits"));
         let lane = || Lane {
             under_way: VecDeque::new(),
@@ -115,6 +117,7 @@ impl Network {
         };
         let connection = Connection {
             client,
+            master,
             up: lane(),
             down: lane(),
             client_open: true,
@@ -139,7 +142,7 @@ impl Network {
         let client = connection.client;
         let is_cut_off = [Way::Up, Way::Down]
             .into_iter()
-            .any(|way| self.blocked.contains_key(&(client, way)));
+            .any(|way| self.blocked.contains_key(&(client, connection.master, way)));
         let stands = connection.client_open && master_is_up && !is_cut_off;
         connection.master_open = stands;
         let wait = match is_cut_off {
@@ -204,7 +207,7 @@ impl Network {
             Way::Up => connection.master_open,
             Way::Down => connection.client_open,
         };
-        let is_blocked = self.blocked.contains_key(&(client, way));
+        let is_blocked = self.blocked.contains_key(&(client, connection.master, way));
         let lane = connection.lane(way);
         if !is_open || lane.cut.is_some_and(|cut| cut <= now) {
             lane.under_way.clear();
@@ -259,8 +262,8 @@ impl Network {
         was_open
     }
 
-    /// Whose connection it is or was.
-    pub(crate) fn dialled_by(&self, link: Link) -> Client {
+    /// Whose connection it is or was, and to which master.
+    pub(crate) fn dialled_by(&self, link: Link) -> (Client, usize) {
         let at = usize::try_from(link.0 - 1).expect("it was a length");
         self.dialled[at]
     }
@@ -313,9 +316,11 @@ impl Network {
         }
     }
 
-    /// Open connections of one client, or of all.
-    pub(crate) fn links_of(&self, client: Option<Client>) -> Vec<Link> {
-        let of_it = |it: &&Connection| client.is_none_or(|client| client == it.client);
+    /// Open connections of one client, to one master or to all.
+    pub(crate) fn links_of(&self, client: Client, master: Option<usize>) -> Vec<Link> {
+        let of_it = |it: &Connection| {
+            it.client == client && master.is_none_or(|master| master == it.master)
+        };
         self.connections
             .iter()
             .filter(|(_, it)| of_it(it))
@@ -327,16 +332,17 @@ impl Network {
     pub(crate) fn block(
         &mut self,
         client: Client,
+        master: usize,
         way: Way,
         now: Timestamp,
         queue: &mut Queue<Happening>,
     ) {
-        self.blocked.entry((client, way)).or_insert(now);
+        self.blocked.entry((client, master, way)).or_insert(now);
         let end = match way {
             Way::Up => End::Master,
             Way::Down => End::Client,
         };
-        for link in self.links_of(Some(client)) {
+        for link in self.links_of(client, Some(master)) {
             queue.push(
                 now.after(self.plan.idle_timeout),
                 Happening::Idle(link, end),
@@ -352,7 +358,7 @@ impl Network {
         };
         let since = self
             .client(link)
-            .and_then(|client| self.blocked.get(&(client, way)));
+            .and_then(|client| self.blocked.get(&(client, self.dialled_by(link).1, way)));
         since.is_some_and(|since| now.since(*since) >= self.plan.idle_timeout)
     }
 
@@ -360,12 +366,13 @@ impl Network {
     pub(crate) fn unblock(
         &mut self,
         client: Client,
+        master: usize,
         way: Way,
         now: Timestamp,
         queue: &mut Queue<Happening>,
     ) {
-        self.blocked.remove(&(client, way));
-        for link in self.links_of(Some(client)) {
+        self.blocked.remove(&(client, master, way));
+        for link in self.links_of(client, Some(master)) {
             let at = now.after(self.latency());
             let Some(connection) = self.connections.get_mut(&link) else {
                 continue;
@@ -384,9 +391,9 @@ impl Network {
 
     /// All partitions end.
     pub(crate) fn heal(&mut self, now: Timestamp, queue: &mut Queue<Happening>) {
-        let blocked: Vec<(Client, Way)> = self.blocked.keys().copied().collect();
-        for (client, way) in blocked {
-            self.unblock(client, way, now, queue);
+        let blocked: Vec<(Client, usize, Way)> = self.blocked.keys().copied().collect();
+        for (client, master, way) in blocked {
+            self.unblock(client, master, way, now, queue);
         }
     }
 }

@@ -3,24 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use meros_proto::ids::FrameworkId;
+use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::resources::Resources;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
 use meros_slave_core::{
-    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Record,
-    RecordId, SlaveCore, TaskKey,
+    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Identity,
+    Record, RecordId, SlaveCore, TaskKey,
 };
 
+use super::election::master_named;
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
 use crate::clock::Clock;
 use crate::invariants::{Broken, durable, fits};
 use crate::journal::Journal;
-use crate::plan::SlavePlan;
+use crate::plan::{Client, SlavePlan};
 use crate::prng::Rng;
 use crate::scenario::Stopwatch;
 
@@ -46,8 +47,10 @@ pub(super) struct SlaveNode {
     pub(super) life: u32,
     pub(super) link: Option<Link>,
     is_connected: bool,
+    /// The master to dial next.
+    pub(super) master: usize,
     plan: SlavePlan,
-    clock: Clock,
+    pub(super) clock: Clock,
     rng: Rng,
     disk: Checkpoint,
     journal: Journal<(RecordId, Record)>,
@@ -58,6 +61,10 @@ pub(super) struct SlaveNode {
     pids: u32,
     pub(super) crash: Option<Crash>,
     pub(super) slow: Option<Duration>,
+    /// It died before it had written down which term had welcomed it.
+    has_forgotten_term: bool,
+    /// It has done something about tasks since this was cleared.
+    has_obeyed: bool,
     /// Set while it is going in good order: when it comes back.
     pub(super) back_in: Option<Duration>,
 }
@@ -69,6 +76,7 @@ impl SlaveNode {
             life: 0,
             link: None,
             is_connected: false,
+            master: 0,
             plan,
             clock: Clock::draw(&mut rng),
             rng,
@@ -80,12 +88,27 @@ impl SlaveNode {
             pids: 0,
             crash: None,
             slow: None,
+            has_forgotten_term: false,
+            has_obeyed: false,
             back_in: None,
         }
     }
 
     pub(super) fn resources(&self) -> &Resources {
         &self.plan.resources
+    }
+
+    /// Who it is, while it is up.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.core.as_ref()?.identity()
+    }
+
+    /// Whether it runs a task for its framework.
+    pub(super) fn answers_for(&self, framework_id: FrameworkId, task: &TaskId) -> bool {
+        let is_it = |it: &Container| it.key.0 == framework_id && it.key.1 == *task;
+        // One that has forgotten whom it obeyed may be with a deposed master for a moment.
+        let is_known = !self.has_forgotten_term && !self.shut_down.contains(&framework_id);
+        is_known && self.containers.values().any(is_it)
     }
 
     /// The tasks whose containers run, or are about to.
@@ -101,6 +124,10 @@ impl World {
             return Ok(());
         }
         node.life += 1;
+        if self.plan.checks() {
+            let client = Client::Slave(slave);
+            self.checks.old_terms.on_life(client, node.disk.epoch);
+        }
         if node.rng.percent(50) {
             node.clock = Clock::draw(&mut node.rng);
         }
@@ -142,12 +169,20 @@ impl World {
         for (_, record) in node.journal.crash(&mut node.rng) {
             node.disk.apply(record);
         }
+        let heard = self.checks.old_terms.highest(Client::Slave(slave));
+        node.has_forgotten_term |= node.disk.epoch < heard;
         if let Some(link) = node.link.take() {
             self.network
                 .die(link, End::Client, self.now, &mut self.queue);
         }
         self.trace.line(|| format!("slave {slave} dies"));
         self.after(down, Happening::Start(Node::Slave(slave)));
+    }
+
+    /// The machine loses its checkpoint as well.
+    pub(super) fn wipe_slave(&mut self, slave: usize) {
+        self.slaves[slave].disk = Checkpoint::default();
+        self.slaves[slave].has_forgotten_term = true;
     }
 
     fn redial(&mut self, slave: usize) {
@@ -202,19 +237,36 @@ impl World {
         message: MasterToSlave,
     ) -> Result<(), Broken> {
         let connection = ConnectionId(link.0);
-        self.feed_slave(
-            slave,
-            Event::Master {
-                connection,
-                message,
-            },
-        )
+        let is_welcome = matches!(message, MasterToSlave::Registered { .. });
+        if let (MasterToSlave::Acknowledge { update_id, .. }, true) = (&message, self.plan.checks())
+        {
+            self.checks.kept.on_acknowledged(*update_id);
+        }
+        self.slaves[slave].has_obeyed = false;
+        let event = Event::Master {
+            connection,
+            message,
+        };
+        self.feed_slave(slave, event)?;
+        let (node, true) = (&self.slaves[slave], self.plan.checks()) else {
+            return Ok(());
+        };
+        let (Some(core), Some(term)) = (&node.core, self.terms.get(&link)) else {
+            return Ok(());
+        };
+        let welcomed = is_welcome && core.is_registered();
+        let is_latest = *term == self.log.term();
+        let client = Client::Slave(slave);
+        let old_terms = &mut self.checks.old_terms;
+        old_terms.on_heard(client, *term, welcomed, node.has_obeyed)?;
+        self.slaves[slave].has_forgotten_term &= !(welcomed && is_latest);
+        Ok(())
     }
 
     pub(super) fn tick_slave(&mut self, slave: usize) -> Result<(), Broken> {
         // Another one was set after it, for an earlier time.
         let now = self.now;
-        if self.slaves[slave].tick.take_if(|at| *at == now).is_none() {
+        if self.slaves[slave].tick.take_if(|at| *at <= now).is_none() {
             return Ok(());
         }
         self.feed_slave(slave, Event::Tick)
@@ -227,7 +279,12 @@ impl World {
         }
         let last = durable.last().map(|(id, _)| *id);
         for (_, record) in durable {
-            self.slaves[slave].disk.apply(record);
+            let disk = &mut self.slaves[slave].disk;
+            if self.plan.checks() {
+                let log = self.log.registry();
+                self.checks.kept.check_record(disk, &record, log)?;
+            }
+            disk.apply(record);
         }
         match last {
             Some(record) => self.feed_slave(slave, Event::Persisted { record }),
@@ -321,7 +378,7 @@ impl World {
         Ok(())
     }
 
-    fn arm_slave(&mut self, slave: usize) {
+    pub(super) fn arm_slave(&mut self, slave: usize) {
         let node = &mut self.slaves[slave];
         let Some(deadline) = node.core.as_ref().and_then(|core| core.next_deadline()) else {
             return;
@@ -349,6 +406,13 @@ impl World {
                     }
                     _ => {}
                 }
+                node.has_obeyed |= matches!(
+                    record,
+                    Record::TaskAdded(_)
+                        | Record::TaskForgotten { .. }
+                        | Record::UpdateAcknowledged { .. }
+                        | Record::FrameworkShutDown { .. }
+                );
                 if node.journal.append((id, record)) {
                     self.begin_checkpoint_write(slave);
                 }
@@ -367,7 +431,9 @@ impl World {
                 self.network
                     .send(link, Way::Up, message, self.now, &mut self.queue);
             }
-            Effect::Reconnect { connection, .. } => {
+            Effect::Reconnect { connection, leader } => {
+                let named = leader.and_then(|name| master_named(&name, self.masters.len()));
+                node.master = named.unwrap_or(node.master);
                 let link = Link(connection.0);
                 self.network
                     .close(link, End::Client, self.now, &mut self.queue);
@@ -410,6 +476,7 @@ impl World {
                 }
             }
             Effect::KillContainer { container, grace } => {
+                node.has_obeyed = true;
                 if let Some(known) = node.containers.get(&container) {
                     let (after, exit) = known.script.killed(grace);
                     let step = ContainerStep::Ended(Box::new(exit));

@@ -71,7 +71,7 @@ impl Trace {
             Happening::Think(life) => (10, u64::from(life.1)),
             Happening::Wake(life) => (11, u64::from(life.1)),
             Happening::Start(_) => (12, 0),
-            Happening::Elect(life) => (13, u64::from(life.1)),
+            Happening::Elect(term) => (13, term.0),
             Happening::Fault(_) => (14, 0),
             Happening::Relief(_) => (15, 0),
             Happening::Heal => (16, 0),
@@ -81,6 +81,9 @@ impl Trace {
             Happening::Judge => (20, 0),
             Happening::Sample => (21, 0),
             Happening::End => (22, 0),
+            Happening::StepDown(life) => (23, u64::from(life.1)),
+            Happening::Replicate(life) => (24, u64::from(life.1)),
+            Happening::Sever(link) => (25, link.0),
         };
         self.mix(kind << 56 ^ number);
         // Deliveries have their own line, and the others say nothing.
@@ -94,6 +97,7 @@ impl Trace {
                 | Happening::Watch
                 | Happening::Operate
                 | Happening::Sample
+                | Happening::Replicate(_)
         );
         if self.lines_max > 0 && !is_silent {
             self.line(|| format!("{what:?}"));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use meros_slave_core::Event;
 
 use super::network::Way;
-use super::{Crash, Happening, World};
-use crate::fault::{Memory, Trouble};
+use super::{Crash, Happening, Node, World};
+use crate::fault::{Memory, Process, Trouble};
 use crate::invariants::Broken;
 
 /// How long tasks have to end when their slave goes in good order.
@@ -14,14 +14,22 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn on_fault(&mut self, at: usize) -> Result<(), Broken> {
-        match self.plan.faults[at].what.clone() {
-            Trouble::CrashMaster { effects, down } => {
+        let what = self.plan.faults[at].what.clone();
+        self.meet(what.kind());
+        match what {
+            Trouble::CrashMaster {
+                master,
+                effects,
+                down,
+            } => {
                 let memory = Memory::Everything;
-                self.master.crash = Some(Crash {
-                    effects,
-                    down,
-                    memory,
-                });
+                if let Some(master) = self.master_of(master) {
+                    self.masters[master].crash = Some(Crash {
+                        effects,
+                        down,
+                        memory,
+                    });
+                }
             }
             Trouble::CrashSlave {
                 slave,
@@ -55,32 +63,62 @@ impl World {
                 self.slaves[slave].back_in = Some(down);
                 self.feed_slave(slave, Event::Leave { grace: STOP_GRACE })?;
             }
-            Trouble::KillMaster { down } => self.crash_master(down),
+            Trouble::RebootSlave {
+                slave,
+                down,
+                is_wiped,
+            } => {
+                self.crash_slave(slave, down);
+                if is_wiped {
+                    self.wipe_slave(slave);
+                }
+            }
+            Trouble::KillMaster { down } => {
+                if let Some(leader) = self.log.leader() {
+                    self.crash_master(leader, down);
+                }
+            }
             Trouble::KillSlaves { slaves, down } => {
                 slaves
                     .into_iter()
                     .for_each(|slave| self.crash_slave(slave, down));
             }
+            Trouble::Depose => self.call_election(Duration::ZERO),
+            Trouble::Isolate { master, lasts } => {
+                // Whom it hits is known when it ends.
+                let master = self.master_of(master);
+                if let Some(master) = master {
+                    self.isolate(master);
+                }
+                self.isolated.insert(at, master);
+                self.after(lasts, Happening::Relief(at));
+            }
+            Trouble::Pause { process, lasts } => self.pause(process, lasts),
+            Trouble::StepClock { process, by } => self.step_clock(process, by),
             Trouble::Break(client) => {
-                for link in self.network.links_of(Some(client)) {
+                for link in self.network.links_of(client, None) {
                     self.network.break_off(link, self.now, &mut self.queue);
                 }
             }
             Trouble::Partition {
                 client,
+                master,
                 up,
                 down,
                 lasts,
             } => {
-                for (way, is_blocked) in [(Way::Up, up), (Way::Down, down)] {
-                    if is_blocked {
-                        self.network.block(client, way, self.now, &mut self.queue);
+                for master in self.masters_of(master) {
+                    for (way, is_blocked) in [(Way::Up, up), (Way::Down, down)] {
+                        if is_blocked {
+                            let queue = &mut self.queue;
+                            self.network.block(client, master, way, self.now, queue);
+                        }
                     }
                 }
                 self.after(lasts, Happening::Relief(at));
             }
             Trouble::SlowDisk { slave, each, lasts } => {
-                *self.disk(slave) = Some(each);
+                self.slow_disk(slave, Some(each));
                 self.after(lasts, Happening::Relief(at));
             }
         }
@@ -89,28 +127,106 @@ impl World {
 
     pub(super) fn on_relief(&mut self, at: usize) {
         match self.plan.faults[at].what {
-            Trouble::Partition { client, .. } => {
-                for way in [Way::Up, Way::Down] {
-                    self.network.unblock(client, way, self.now, &mut self.queue);
+            Trouble::Partition { client, master, .. } => {
+                for master in self.masters_of(master) {
+                    for way in [Way::Up, Way::Down] {
+                        let queue = &mut self.queue;
+                        self.network.unblock(client, master, way, self.now, queue);
+                    }
                 }
             }
-            Trouble::SlowDisk { slave, .. } => *self.disk(slave) = None,
+            Trouble::SlowDisk { slave, .. } => self.slow_disk(slave, None),
+            Trouble::Isolate { .. } => {
+                if let Some(master) = self.isolated.remove(&at).flatten() {
+                    self.rejoin(master);
+                }
+            }
             _ => {}
         }
     }
 
-    fn disk(&mut self, slave: Option<usize>) -> &mut Option<Duration> {
+    /// This master, or the one that leads now.
+    fn master_of(&self, master: Option<usize>) -> Option<usize> {
+        let master = master.filter(|at| *at < self.masters.len());
+        master.or(self.log.leader())
+    }
+
+    /// This master, or all.
+    fn masters_of(&self, master: Option<usize>) -> std::ops::Range<usize> {
+        match master.filter(|at| *at < self.masters.len()) {
+            Some(at) => at..at + 1,
+            None => 0..self.masters.len(),
+        }
+    }
+
+    fn node_of(&self, process: Process) -> Option<Node> {
+        Some(match process {
+            Process::Leader => Node::Master(self.log.leader()?),
+            Process::Slave(slave) => Node::Slave(slave),
+            Process::Framework(framework) => Node::Framework(framework),
+        })
+    }
+
+    /// A process stands still; whoever waits for it for too long gives its connections up.
+    fn pause(&mut self, process: Process, lasts: Duration) {
+        let Some(node) = self.node_of(process) else {
+            return;
+        };
+        self.paused.insert(node, self.now.after(lasts));
+        let links = match node {
+            Node::Master(at) => self.masters[at].links.iter().copied().collect(),
+            Node::Slave(slave) => Vec::from_iter(self.slaves[slave].link),
+            Node::Framework(framework) => Vec::from_iter(self.frameworks[framework].link),
+        };
+        let idle = self.plan.network.idle_timeout;
+        if lasts > idle {
+            for link in links {
+                self.after(idle, Happening::Sever(link));
+            }
+        }
+        if let (Node::Master(_), true) = (node, self.masters.len() > 1) {
+            let wait = self.rng.skewed(Duration::from_millis(200), lasts.max(idle));
+            if wait < lasts {
+                self.call_election(wait);
+            }
+        }
+    }
+
+    /// The clock of a process jumps ahead: what is due by then is due now.
+    fn step_clock(&mut self, process: Process, by: Duration) {
+        match self.node_of(process) {
+            Some(Node::Master(at)) => {
+                self.masters[at].clock.step(by);
+                self.arm_master(at);
+            }
+            Some(Node::Slave(slave)) => {
+                self.slaves[slave].clock.step(by);
+                self.arm_slave(slave);
+            }
+            Some(Node::Framework(framework)) => {
+                self.frameworks[framework].clock.step(by);
+                self.arm_driver(framework);
+            }
+            None => {}
+        }
+    }
+
+    /// The disk of a slave, or the disks of the masters.
+    fn slow_disk(&mut self, slave: Option<usize>, each: Option<Duration>) {
         match slave {
-            Some(slave) => &mut self.slaves[slave].slow,
-            None => &mut self.master.slow,
+            Some(slave) => self.slaves[slave].slow = each,
+            None => self.masters.iter_mut().for_each(|node| node.slow = each),
         }
     }
 
     /// No more faults: what is down comes back when it would have, and everything else is well.
     pub(super) fn end_faults(&mut self) {
         self.network.heal(self.now, &mut self.queue);
-        self.master.crash = None;
-        self.master.slow = None;
+        for at in 0..self.masters.len() {
+            self.masters[at].crash = None;
+            self.rejoin(at);
+        }
+        self.slow_disk(None, None);
         for slave in &mut self.slaves {
             slave.crash = None;
             slave.slow = None;
