@@ -17,8 +17,42 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClusterArgs {
     /// Masters, as `host:port,…`; by default the running `meros dev`, else 127.0.0.1:5050
-    #[arg(long, env = "MEROS_MASTER", value_name = "ADDRESSES")]
-    pub(crate) master: Option<String>,
+    #[arg(long, env = "MEROS_MASTER", value_name = "ADDRESSES", value_parser = parse_masters)]
+    pub(crate) master: Option<Masters>,
+}
+
+/// Addresses of masters that have been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Masters(Vec<String>);
+
+impl Masters {
+    /// A master that has told its address itself.
+    pub(crate) fn one(address: &str) -> Self {
+        Self(vec![address.to_owned()])
+    }
+}
+
+/// No retry helps an address that is none, so it is refused before the first attempt.
+fn parse_masters(text: &str) -> Result<Masters, String> {
+    let address = |one: &str| {
+        let one = one.trim();
+        let (host, port) = one.rsplit_once(':').unwrap_or((one, ""));
+        let is_bracketed = host.starts_with('[') && host.ends_with(']');
+        let is_host = !host.is_empty()
+            && (is_bracketed || !host.contains(':'))
+            && !host.contains(|c: char| c.is_whitespace() || c.is_control() || "/?#@".contains(c));
+        if is_host && port.parse::<u16>().is_ok_and(|port| port > 0) {
+            Ok(one.to_owned())
+        } else {
+            Err(format!(
+                "{one:?} is not host:port, such as m1.example:5050 or [::1]:5050"
+            ))
+        }
+    };
+    text.split(',')
+        .map(address)
+        .collect::<Result<_, _>>()
+        .map(Masters)
 }
 
 /// What must be known to speak the native protocol.
@@ -33,7 +67,7 @@ impl ClusterArgs {
     /// The masters' addresses: given, or of the running `meros dev`, or the default port here.
     pub(crate) fn masters(&self) -> Vec<String> {
         if let Some(given) = &self.master {
-            return given.split(',').map(|one| one.trim().to_owned()).collect();
+            return given.0.clone();
         }
         let running = dev::Endpoint::of_default_dir();
         vec![running.map_or_else(|| "127.0.0.1:5050".to_owned(), |endpoint| endpoint.master)]
@@ -242,8 +276,30 @@ mod tests {
     #[test]
     fn masters_are_a_list() {
         let args = ClusterArgs {
-            master: Some("a:1, b:2".to_owned()),
+            master: Some(parse_masters("a:1, b:2").unwrap()),
         };
         assert_eq!(args.masters(), ["a:1", "b:2"]);
+        assert!(parse_masters("[::1]:5050").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_before_any_attempt() {
+        for text in [
+            "",
+            " ",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "a:1,",
+            "::1:5050",
+            "http://a:1",
+            "a b:1",
+        ] {
+            let error = parse_masters(text).expect_err(text);
+            assert!(error.contains("host:port"), "{error}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Child;
 
 use crate::ca;
-use crate::client::{Client, ClusterArgs};
+use crate::client::{Client, ClusterArgs, Masters};
 use crate::exit::{CliError, Exit, chain};
 use crate::signal::Stop;
 
@@ -379,7 +379,7 @@ async fn await_registered(
 ) -> Result<bool, CliError> {
     let deadline = Instant::now() + START_TIMEOUT;
     let cluster = ClusterArgs {
-        master: Some(endpoint.master.clone()),
+        master: Some(Masters::one(&endpoint.master)),
     };
     let client = Client::new(&cluster);
     loop {

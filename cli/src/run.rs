@@ -42,16 +42,16 @@ const READER_LEFT: u8 = 141;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Cores for each instance: a share under contention
-    #[arg(long, default_value = "0.1")]
+    #[arg(long, allow_negative_numbers = true, default_value = "0.1")]
     cpus: Scalar,
     /// The most cores each instance may use, if there is to be a limit
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     cpus_limit: Option<Scalar>,
     /// Memory for each instance in MiB: it is ended when it uses more
-    #[arg(long, default_value = "64")]
+    #[arg(long, allow_negative_numbers = true, default_value = "64")]
     mem: Scalar,
     /// Disk for each instance in MiB
-    #[arg(long, default_value = "0")]
+    #[arg(long, allow_negative_numbers = true, default_value = "0")]
     disk: Scalar,
     /// Ports for each instance, from its slave's; in MEROS_PORTS and PORT0, PORT1, …
     #[arg(long, default_value_t = 0)]
@@ -87,6 +87,9 @@ fn parse_env(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     if name.is_empty() {
         return Err("the name before = is empty".to_owned());
+    }
+    if name.contains(char::is_control) {
+        return Err(format!("the name {name:?} has a control character"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -487,10 +490,26 @@ mod tests {
     }
 
     #[test]
+    fn negative_amounts_are_refused_as_amounts_not_as_unknown_flags() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        use clap::Parser;
+        for flag in ["--cpus", "--cpus-limit", "--mem", "--disk"] {
+            let error = Line::try_parse_from(["run", flag, "-1", "--", "true"])
+                .expect_err("less than nothing");
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation);
+        }
+    }
+
+    #[test]
     fn variables_are_checked() {
         assert_eq!(parse_env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
         assert!(parse_env("A").is_err());
         assert!(parse_env("=x").is_err());
+        assert!(parse_env("A\nB=x").is_err());
     }
 
     #[test]
