@@ -163,10 +163,41 @@ mod tests {
             ("replay", "<SEED>"),
             ("replay x", "<SEED>"),
             ("repeat 3", "repeat"),
+            ("run", "<FILE>"),
+            ("run a.toml --scale 0", "--scale"),
+            ("run a.toml --scale NaN", "--scale"),
+            ("run a.toml --scale 1e9", "--scale"),
+            ("run a.toml --output xml", "--output"),
+            ("run a.toml --seed -1", "--seed"),
+            ("run a.toml --sead 1", "--sead"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.contains(names), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_scenario_that_is_not_there_fails_and_writes_no_page() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("page.html");
+        let line = format!("run /nowhere/s.toml --html {}", page.display());
+        assert!(!parse(&line).expect("fine").run());
+        assert!(!page.exists());
+    }
+
+    #[test]
+    fn a_scenario_is_run_and_its_page_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = folder.path().join("page.html");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/hoarder.toml");
+        let line = format!(
+            "run {file} --scale 0.02 --output json --html {}",
+            page.display()
+        );
+        assert!(parse(&line).expect("fine").run());
+        let page = std::fs::read_to_string(page).expect("written");
+        assert!(page.contains("a framework that hoards offers"));
+        assert!(page.contains("<h2>Comparison</h2>"));
     }
 
     #[test]
