@@ -168,7 +168,7 @@ mod tests {
             ("run a.toml --scale NaN", "--scale"),
             ("run a.toml --scale 1e9", "--scale"),
             ("run a.toml --output xml", "--output"),
-            ("run a.toml --seed -1", "--seed"),
+            ("run a.toml --seed=-1", "--seed"),
             ("run a.toml --sead 1", "--sead"),
         ] {
             let error = parse(line).expect_err(line);

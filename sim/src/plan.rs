@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use meros_master_core::Config;
+use meros_master_core::{Command, Config};
 use meros_proto::attribute::Attributes;
 use meros_proto::resources::Resources;
 
@@ -112,6 +112,8 @@ pub(crate) struct Plan {
     pub(crate) safety: Duration,
     /// By when, counted from the end of the faults, everything must have come to its end.
     pub(crate) patience: Duration,
+    /// What the registry holds before anybody comes.
+    pub(crate) configured: Vec<Command>,
     /// Set for a scenario.
     pub(crate) measured: Option<Measured>,
 }
@@ -176,6 +178,7 @@ impl Plan {
             faults,
             safety,
             patience,
+            configured: Vec::new(),
             measured: None,
         }
     }

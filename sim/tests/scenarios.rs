@@ -86,6 +86,32 @@ fn what_a_hoarder_keeps_is_lost_to_others_until_it_is_taken_back() {
 }
 
 #[test]
+fn shares_follow_weights_and_stop_at_limits() {
+    let reports = runs("weights.toml", 0.4);
+    let [equal, heavier, limited] = &reports[..] else {
+        panic!("three runs");
+    };
+    let share = |report, name| group(report, name).share_mean;
+    let ratio = share(equal, "ads") / share(equal, "index");
+    assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    let ratio = share(heavier, "ads") / share(heavier, "index");
+    assert!((2.6..3.3).contains(&ratio), "{ratio}");
+    // 80 of 320 cpus, and never more.
+    let most = limited
+        .series
+        .frameworks
+        .iter()
+        .find(|it| it.name == "reports");
+    let most = most
+        .expect("it is there")
+        .share
+        .iter()
+        .copied()
+        .fold(0.0, f64::max);
+    assert!((0.2..=0.25).contains(&most), "{most}");
+}
+
+#[test]
 fn a_failover_loses_no_task_and_all_slaves_come_back() {
     let reports = runs("failover-10k.toml", 0.02);
     let report = &reports[0];

@@ -6,6 +6,8 @@ use meros_proto::resources::{ResourceName, Resources};
 
 /// The names of what is measured, in the order of [`Amounts`].
 pub(crate) const NAMES: [&str; KINDS] = ["cpus", "mem", "disk", "gpus"];
+/// The place of GPUs among them.
+pub(crate) const GPUS: usize = 3;
 /// How many they are.
 pub(crate) const KINDS: usize = 4;
 
@@ -16,7 +18,6 @@ pub(crate) struct Amounts(pub(crate) [i64; KINDS]);
 impl Amounts {
     /// The scalars of these resources.
     pub(crate) fn of(resources: &Resources) -> Self {
-        const GPUS: &str = NAMES[3];
         let mut amounts = Self::default();
         for resource in resources.iter() {
             let name = resource.name();
@@ -24,7 +25,7 @@ impl Amounts {
                 () if *name == ResourceName::CPUS => 0,
                 () if *name == ResourceName::MEM => 1,
                 () if *name == ResourceName::DISK => 2,
-                () if name.as_str() == GPUS => 3,
+                () if name.as_str() == NAMES[GPUS] => GPUS,
                 () => continue,
             };
             amounts.0[kind] = resources.scalar(name).thousandths();

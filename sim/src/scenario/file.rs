@@ -240,9 +240,9 @@ pub(crate) struct FrameworksPart {
     pub(crate) count: Option<Count<1, 10_000>>,
     /// Default `*`, everybody's.
     pub(crate) role: Option<Text<RoleName>>,
-    /// Of the role. Default 1.
+    /// Of the role, from 0.001. Default 1; the same in all groups of the role.
     pub(crate) weight: Option<Spanned<Positive>>,
-    /// Of the role.
+    /// Of the role, said in one of its groups.
     pub(crate) quota: Option<Spanned<QuotaPart>>,
     pub(crate) behaviour: Spanned<Behaviour>,
     /// From having work and offers to the accept. Default none.
@@ -256,9 +256,9 @@ pub(crate) struct FrameworksPart {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QuotaPart {
-    #[expect(dead_code, reason = "refused as a whole until the core has quotas")]
+    /// Kept for it. Default nothing.
     pub(crate) guarantee: Option<Amount>,
-    #[expect(dead_code, reason = "refused as a whole until the core has quotas")]
+    /// Not exceeded. Default no limit.
     pub(crate) limit: Option<Amount>,
 }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meros_proto::framework::FrameworkDescription;
+use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::message::master::{CALL_ITEMS_MAX, ReconcileTask};
 use meros_proto::offer::{Filters, Offer, Operation};
@@ -17,6 +17,7 @@ use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, News};
 
+use super::amounts::{Amounts, GPUS};
 use super::arrivals::{Arrivals, Arrived, Listed, Runs, Source};
 use super::record::Record;
 use super::trace::MODEL;
@@ -57,6 +58,16 @@ pub(crate) struct WorkPlan {
     pub(crate) start: Duration,
 }
 
+impl WorkPlan {
+    fn wants_gpus(&self) -> bool {
+        let gpus = |resources: &Resources| Amounts::of(resources).0[GPUS] > 0;
+        match &self.arrivals {
+            Arrivals::Listed(list) => list.iter().any(|it| gpus(&it.resources)),
+            _ => gpus(&self.resources),
+        }
+    }
+}
+
 /// A framework.
 #[derive(Debug, Clone)]
 pub(crate) struct JobsPlan {
@@ -73,6 +84,12 @@ impl JobsPlan {
     pub(crate) fn describe(&self, id: Option<FrameworkId>) -> FrameworkDescription {
         let mut framework = FrameworkDescription::new(self.name.clone(), self.role.clone());
         framework.framework_id = id;
+        if self.work.iter().any(WorkPlan::wants_gpus) {
+            // Others are not offered slaves that have some (semantics E2).
+            framework
+                .capabilities
+                .push(FrameworkCapability::GpuResources);
+        }
         framework
     }
 }

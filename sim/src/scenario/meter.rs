@@ -100,7 +100,7 @@ impl Times {
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) at: Duration,
-    /// What registered slaves have, what their containers use, what is on offer.
+    /// What slaves that are up have, what their containers use, what is on offer.
     pub(crate) total: Amounts,
     pub(crate) used: Amounts,
     pub(crate) offered: Amounts,
@@ -146,7 +146,6 @@ pub(crate) struct Meter {
     /// By the framework's place in the plan: what its containers use.
     used_by: Vec<Amounts>,
     places: BTreeMap<FrameworkId, usize>,
-    slaves: BTreeMap<SlaveId, Amounts>,
     registered: BTreeSet<SlaveId>,
     total: Amounts,
     used: Amounts,
@@ -167,7 +166,6 @@ impl Meter {
         Self {
             used_by: vec![Amounts::default(); plan.frameworks.len()],
             places: BTreeMap::new(),
-            slaves: BTreeMap::new(),
             registered: BTreeSet::new(),
             total: Amounts::default(),
             used: Amounts::default(),
@@ -184,6 +182,14 @@ impl Meter {
 
     pub(crate) fn on_subscribed(&mut self, framework: usize, id: FrameworkId) {
         self.places.insert(id, framework);
+    }
+
+    pub(crate) fn on_slave_up(&mut self, resources: &Resources) {
+        self.total += Amounts::of(resources);
+    }
+
+    pub(crate) fn on_slave_down(&mut self, resources: &Resources) {
+        self.total -= Amounts::of(resources);
     }
 
     pub(crate) fn on_container_started(&mut self, id: FrameworkId, resources: &Resources) {
@@ -238,22 +244,17 @@ impl Meter {
                 // What an earlier leader promised is void.
                 self.outstanding.clear();
                 self.offered = Amounts::default();
-                self.slaves.clear();
                 self.registered.clear();
-                self.total = Amounts::default();
                 if let Some(failover) = self.failovers.last_mut() {
                     let since = elapsed(now).saturating_sub(failover.down_at);
                     failover.led.get_or_insert(since);
                 }
             }
             ClusterChange::Slave(slave) => {
-                self.forget_slave(slave.slave_id);
-                let amounts = Amounts::of(&slave.resources);
-                self.slaves.insert(slave.slave_id, amounts);
-                if slave.state == SlaveState::Registered {
-                    self.registered.insert(slave.slave_id);
-                    self.total += amounts;
-                }
+                match slave.state {
+                    SlaveState::Registered => self.registered.insert(slave.slave_id),
+                    _ => self.registered.remove(&slave.slave_id),
+                };
                 let registered = count(&self.registered);
                 if let Some(failover) = self.failovers.last_mut()
                     && failover.led.is_some()
@@ -263,7 +264,9 @@ impl Meter {
                     failover.slaves_back.get_or_insert(since);
                 }
             }
-            ClusterChange::SlaveRemoved(slave_id) => self.forget_slave(*slave_id),
+            ClusterChange::SlaveRemoved(slave_id) => {
+                self.registered.remove(slave_id);
+            }
             ClusterChange::OfferMade(offer) => {
                 let amounts = Amounts::of(&offer.resources);
                 self.offers.made += 1;
@@ -289,13 +292,6 @@ impl Meter {
             | ClusterChange::TaskAdded(_)
             | ClusterChange::TaskChanged { .. }
             | ClusterChange::TaskRemoved { .. } => {}
-        }
-    }
-
-    fn forget_slave(&mut self, slave_id: SlaveId) {
-        let known = self.slaves.remove(&slave_id);
-        if let (Some(amounts), true) = (known, self.registered.remove(&slave_id)) {
-            self.total -= amounts;
         }
     }
 

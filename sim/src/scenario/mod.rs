@@ -20,6 +20,7 @@ mod meter;
 mod plan;
 mod record;
 pub mod report;
+mod roles;
 mod run;
 mod trace;
 mod value;

@@ -15,6 +15,7 @@ use super::file::{
     TroublePart, WorkPart,
 };
 use super::jobs::{JobsPlan, OfferPolicy, WorkPlan};
+use super::roles;
 use super::trace::{TraceError, Traces};
 use super::value::{Name, Time};
 use crate::fault::{Fault, Trouble};
@@ -78,6 +79,7 @@ impl File {
         }
         self.slaves.values().try_for_each(check_slaves)?;
         self.frameworks.values().try_for_each(check_frameworks)?;
+        roles::configured(&self.frameworks)?;
         self.check_faults()
     }
 
@@ -145,6 +147,7 @@ impl File {
             frameworks,
             safety: Duration::ZERO,
             patience: Duration::ZERO,
+            configured: roles::configured(&self.frameworks).expect("checked when it was read"),
             measured: Some(Measured {
                 duration,
                 every: every.map_or(duration / SAMPLES, |every| every.get_ref().0),
@@ -303,16 +306,6 @@ fn check_slaves(part: &SlavesPart) -> Result<(), Misplaced> {
 }
 
 fn check_frameworks(part: &FrameworksPart) -> Result<(), Misplaced> {
-    if let Some(weight) = &part.weight
-        && (weight.get_ref().0 - 1.0).abs() > f64::EPSILON
-    {
-        let what = "the master has no weights yet: only 1 is allowed";
-        return Err(Misplaced::at(weight, what));
-    }
-    if let Some(quota) = &part.quota {
-        let what = "the master has no quotas yet: leave it out";
-        return Err(Misplaced::at(quota, what));
-    }
     match part.behaviour.get_ref() {
         Behaviour::SlowDecider if part.decision.is_none() => {
             let what = "a slow decider needs a decision time: decision = \"30s\"";
@@ -401,10 +394,7 @@ fn jobs(
         .map(|work| work_plan(work, scale, place, traces));
     Ok(JobsPlan {
         name,
-        role: part
-            .role
-            .as_ref()
-            .map_or_else(|| "*".parse().expect("everybody's role"), |it| it.0.clone()),
+        role: roles::role_of(part),
         policy: OfferPolicy {
             hold,
             refuse: offers.refuse.map_or(REFUSE_DEFAULT, |it| it.0),

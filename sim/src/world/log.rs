@@ -25,12 +25,17 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// The log of a cluster that has just been formed.
-    pub(crate) fn form(cluster_id: ClusterId) -> Self {
+    /// The log of a cluster that has just been formed, and configured with these.
+    pub(crate) fn form(cluster_id: ClusterId, configured: &[Command]) -> Self {
         let mut registry = Registry::default();
         registry
             .apply(&Command::FormCluster { cluster_id })
             .expect("the first command of an empty log");
+        for command in configured {
+            registry
+                .apply(command)
+                .expect("quotas and weights fit an empty log");
+        }
         Self {
             registry,
             recent: VecDeque::new(),
@@ -128,7 +133,7 @@ mod tests {
     #[test]
     fn only_the_leader_of_the_latest_term_adds_to_the_log() {
         let mut rng = Rng::new(1);
-        let mut log = Log::form(ClusterId(1));
+        let mut log = Log::form(ClusterId(1), &[]);
         log.begin_term(0, &mut rng);
         let first = log.term();
         assert!(log.propose(0, Some(first), ProposalId(1), remove(1)));
@@ -151,7 +156,7 @@ mod tests {
         let mut kept = [0; 4];
         for seed in 0..200 {
             let mut rng = Rng::new(seed);
-            let mut log = Log::form(ClusterId(1));
+            let mut log = Log::form(ClusterId(1), &[]);
             log.begin_term(0, &mut rng);
             let term = log.term();
             for number in 0..3 {
@@ -167,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_all_masters_have_applied_is_not_kept() {
-        let mut log = Log::form(ClusterId(1));
+        let mut log = Log::form(ClusterId(1), &[]);
         for number in 0..3 {
             log.commit(&remove(number));
         }

@@ -149,7 +149,7 @@ impl World {
     pub(crate) fn new(plan: Plan, lines_max: usize) -> Self {
         let root = Rng::new(plan.seed);
         let cluster_id = ClusterId(u128::from(root.fork("cluster").next()));
-        let log = Log::form(cluster_id);
+        let log = Log::form(cluster_id, &plan.configured);
         let mut world = Self {
             now: START,
             rng: root.fork("world"),

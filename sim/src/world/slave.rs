@@ -146,6 +146,9 @@ impl World {
         let recovered = node.disk.clone();
         let core = SlaveCore::new(Config::new(description), recovered, now, &mut effects);
         node.core = Some(Box::new(core));
+        if let Some(meter) = &mut self.meter {
+            meter.on_slave_up(&node.plan.resources);
+        }
         let life = Life(Node::Slave(slave), node.life);
         self.carry_out_slave(slave, &mut effects)?;
         self.after(Duration::from_millis(1), Happening::Dial(life));
@@ -164,6 +167,9 @@ impl World {
             if let Some(meter) = &mut self.meter {
                 meter.on_container_ended(container.key.0, &container.resources);
             }
+        }
+        if let Some(meter) = &mut self.meter {
+            meter.on_slave_down(&node.plan.resources);
         }
         node.is_connected = false;
         for (_, record) in node.journal.crash(&mut node.rng) {
@@ -509,6 +515,9 @@ impl World {
             if let Some(meter) = &mut self.meter {
                 meter.on_container_ended(container.key.0, &container.resources);
             }
+        }
+        if let Some(meter) = &mut self.meter {
+            meter.on_slave_down(&node.plan.resources);
         }
         if let Some(link) = node.link.take() {
             self.network

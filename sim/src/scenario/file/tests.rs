@@ -88,6 +88,26 @@ fn errors_name_line_and_column_and_say_what_is_allowed() {
             "s.toml:8:19: a hoarder keeps",
         ),
         (
+            "\"batch\"",
+            "\"batch\"\nweight = 0.0001",
+            "s.toml:8:10: a weight is at least 0.001",
+        ),
+        (
+            "\"batch\"",
+            "\"batch\"\nweight = 0",
+            "s.toml:8:10: 0 is not allowed here",
+        ),
+        (
+            "\"batch\"",
+            "\"batch\"\nquota = { limit = \"cpus:1\" }",
+            "s.toml:8:9: `*` is everybody's",
+        ),
+        (
+            "\"batch\"",
+            "\"batch\"\nrole = \"w\"\nquota = { limit = \"cpus:1\", guarantee = \"cpus:2\" }",
+            "s.toml:9:9: more of cpus is guaranteed than allowed",
+        ),
+        (
             "poisson = 1.0",
             "poisson = 0",
             "s.toml:9:12: 0 is not allowed here: above 0",

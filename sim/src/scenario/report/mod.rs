@@ -71,7 +71,7 @@ pub struct Report {
 pub struct ResourceReport {
     /// Its name.
     pub name: String,
-    /// What registered slaves had at the most, in its unit.
+    /// What slaves that were up had at the most, in its unit.
     pub total: f64,
     /// The part that containers used: mean over time, and the most at once.
     pub used_mean: f64,
@@ -191,7 +191,7 @@ pub struct Series {
     pub fairness: Vec<Option<f64>>,
 }
 
-/// A resource over time, in parts of what registered slaves have.
+/// A resource over time, in parts of what slaves that are up have.
 #[derive(Debug, Clone, Serialize)]
 pub struct ResourceSeries {
     /// Its name.
