@@ -104,13 +104,14 @@ impl ClusterCa {
     /// Reads what [`ClusterCa::save`] wrote.
     ///
     /// # Errors
-    /// [`LoadError`], naming the file.
+    /// [`LoadError`], naming the file; also when others than the owner may read or write the key.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
         let key_path = dir.join(CA_KEY_FILE);
-        let key = KeyPair::from_pem(&files::read(&key_path)?).map_err(|source| LoadError::Ca {
-            path: key_path,
-            source,
-        })?;
+        let key =
+            KeyPair::from_pem(&files::read_secret(&key_path)?).map_err(|source| LoadError::Ca {
+                path: key_path,
+                source,
+            })?;
         let cert_path = dir.join(CA_FILE);
         let cert_pem = files::read(&cert_path)?;
         let issuer = Issuer::from_ca_cert_pem(&cert_pem, key).map_err(|source| LoadError::Ca {

@@ -66,14 +66,41 @@ impl Connection {
         Out: Serialize + Send + 'static,
         In: DeserializeOwned,
     {
+        self.split_bounded(QueueBound {
+            messages: queue_capacity,
+            bytes: usize::MAX,
+            weigh: |_| 0,
+        })
+    }
+
+    /// As [`Connection::split`], for messages of very different sizes: their memory is bounded, too.
+    #[must_use]
+    pub fn split_bounded<Out, In>(self, bound: QueueBound<Out>) -> (Sender<Out>, Receiver<In>)
+    where
+        Out: Serialize + Send + 'static,
+        In: DeserializeOwned,
+    {
         let link = Arc::new(Link {
             quic: self.quic,
             counters: Counters::default(),
             closing: watch::Sender::new(None),
         });
-        let sender = sender::start(Arc::clone(&link), self.send, queue_capacity);
+        let sender = sender::start(Arc::clone(&link), self.send, bound);
         (sender, Receiver::new(link, self.recv))
     }
+}
+
+/// What may wait to be written to a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueBound<Out> {
+    /// Messages, at least 1.
+    pub messages: usize,
+    /// Bytes, as `weigh` counts them. For [`Sender::try_send`] only; an empty queue takes one
+    /// message of any weight, or it could never be sent.
+    pub bytes: usize,
+    /// How many bytes of memory a message takes. Asked for each, so it should be cheap and may be
+    /// rough.
+    pub weigh: fn(&Out) -> usize,
 }
 
 /// What the two halves of a connection share.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,15 @@ pub enum LoadError {
     TooLarge {
         /// The file.
         path: PathBuf,
+    },
+    /// A key that others than its owner may read or write: whoever can, is who we are.
+    #[error("{} has mode {mode:04o}, so others can read or write the key: run `chmod 600` on it, \
+             and issue a new one if somebody may have done so", path.display())]
+    Exposed {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permissions, such as 0o644.
+        mode: u32,
     },
     /// The file has no certificate or key in PEM form.
     #[error("{} holds no certificate or key in PEM form", path.display())]
@@ -130,11 +139,37 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), SaveError> {
 
 /// Reads a PEM file of a sensible size.
 pub(super) fn read(path: &Path) -> Result<String, LoadError> {
-    let failed = |source| LoadError::Read {
+    read_open(path, &open(path)?)
+}
+
+/// As [`read`], for a key: refused when group or others may read or write it.
+pub(super) fn read_secret(path: &Path) -> Result<String, LoadError> {
+    let file = open(path)?;
+    // Of the open file, so that it is the one that is read.
+    let metadata = file.metadata().map_err(|source| failed(path, source))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(LoadError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    read_open(path, &file)
+}
+
+fn failed(path: &Path, source: io::Error) -> LoadError {
+    LoadError::Read {
         path: path.to_owned(),
         source,
-    };
-    let file = fs::File::open(path).map_err(failed)?;
+    }
+}
+
+fn open(path: &Path) -> Result<fs::File, LoadError> {
+    fs::File::open(path).map_err(|source| failed(path, source))
+}
+
+fn read_open(path: &Path, file: &fs::File) -> Result<String, LoadError> {
+    let failed = |source| failed(path, source);
     let mut bytes = Vec::new();
     file.take(PEM_BYTES_MAX + 1)
         .read_to_end(&mut bytes)

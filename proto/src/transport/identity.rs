@@ -286,11 +286,11 @@ impl Identity {
     /// Reads what [`Identity::save`] wrote. `ca.pem` may hold several CAs, for the time of a change.
     ///
     /// # Errors
-    /// [`LoadError`], naming the file.
+    /// [`LoadError`], naming the file; also when others than the owner may read or write the key.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
         let pem = IdentityPem {
             cert: files::read(&dir.join(CERT_FILE))?,
-            key: files::read(&dir.join(KEY_FILE))?,
+            key: files::read_secret(&dir.join(KEY_FILE))?,
             ca: files::read(&dir.join(CA_FILE))?,
         };
         Self::from_pem(pem, dir)

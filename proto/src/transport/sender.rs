@@ -1,13 +1,20 @@
 //! The writing half of a connection: a bounded queue, and a task that writes it out in batches.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{
-    CloseCode, ConnectionStats, Disconnect,
+    CloseCode, ConnectionStats, Disconnect, QueueBound,
     connection::{Link, count},
 };
 use crate::codec;
@@ -26,14 +33,43 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sends messages to the peer, in order. Cheap to clone; when the last clone is dropped, what is
 /// queued is flushed and the connection closed with [`CloseCode::Done`].
 pub struct Sender<Out> {
-    queue: mpsc::Sender<Out>,
+    queue: mpsc::Sender<Weighed<Out>>,
+    weigh: fn(&Out) -> usize,
+    budget: Arc<Budget>,
     link: Arc<Link>,
+}
+
+/// A message with its weight in bytes.
+type Weighed<Out> = (Out, usize);
+
+/// The bytes that wait in one queue.
+struct Budget {
+    queued: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    /// Whether there was room.
+    fn try_take(&self, bytes: usize) -> bool {
+        let before = self.queued.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before == 0 || before.saturating_add(bytes) <= self.max;
+        if !fits {
+            self.give(bytes);
+        }
+        fits
+    }
+
+    fn give(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl<Out> Clone for Sender<Out> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
+            weigh: self.weigh,
+            budget: Arc::clone(&self.budget),
             link: Arc::clone(&self.link),
         }
     }
@@ -50,7 +86,7 @@ impl<Out> fmt::Debug for Sender<Out> {
 /// Why a message was not queued. The message comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TrySendError<Out> {
-    /// The queue is full: the peer, or the path to it, is slower than we are.
+    /// The queue is full, of messages or of bytes: the peer, or the path to it, is slower than we are.
     #[error("send queue is full")]
     Full(Out),
     /// The connection is closed or closing.
@@ -71,24 +107,35 @@ impl<Out> Sender<Out> {
     /// # Errors
     /// [`TrySendError`], with the message.
     pub fn try_send(&self, message: Out) -> Result<(), TrySendError<Out>> {
-        self.queue.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(message) => {
-                count(&self.link.counters.sends_refused, 1);
-                TrySendError::Full(message)
+        let weight = (self.weigh)(&message);
+        if !self.budget.try_take(weight) {
+            count(&self.link.counters.sends_refused, 1);
+            return Err(TrySendError::Full(message));
+        }
+        self.queue.try_send((message, weight)).map_err(|error| {
+            self.budget.give(weight);
+            match error {
+                mpsc::error::TrySendError::Full((message, _)) => {
+                    count(&self.link.counters.sends_refused, 1);
+                    TrySendError::Full(message)
+                }
+                mpsc::error::TrySendError::Closed((message, _)) => TrySendError::Closed(message),
             }
-            mpsc::error::TrySendError::Closed(message) => TrySendError::Closed(message),
         })
     }
 
-    /// Queues a message, waiting for room. Cancelled before it returns, the message is not sent.
+    /// Queues a message, waiting for room among the messages, not for bytes. Cancelled before it returns, the message is not sent.
     ///
     /// # Errors
     /// [`SendError`], with the message.
     pub async fn send(&self, message: Out) -> Result<(), SendError<Out>> {
-        self.queue
-            .send(message)
-            .await
-            .map_err(|error| SendError(error.0))
+        let Ok(place) = self.queue.reserve().await else {
+            return Err(SendError(message));
+        };
+        let weight = (self.weigh)(&message);
+        self.budget.queued.fetch_add(weight, Ordering::Relaxed);
+        place.send((message, weight));
+        Ok(())
     }
 
     /// Closes the connection after what is queued has reached the peer, or after [`FLUSH_TIMEOUT`].
@@ -127,11 +174,16 @@ impl<Out> Sender<Out> {
 pub(super) fn start<Out: Serialize + Send + 'static>(
     link: Arc<Link>,
     stream: quinn::SendStream,
-    queue_capacity: usize,
+    bound: QueueBound<Out>,
 ) -> Sender<Out> {
-    let (sender, queue) = mpsc::channel(queue_capacity.max(1));
+    let (sender, queue) = mpsc::channel(bound.messages.max(1));
+    let budget = Arc::new(Budget {
+        queued: AtomicUsize::new(0),
+        max: bound.bytes,
+    });
     let writer = Writer {
         queue,
+        budget: Arc::clone(&budget),
         stream,
         link: Arc::clone(&link),
         batch: BytesMut::new(),
@@ -139,12 +191,15 @@ pub(super) fn start<Out: Serialize + Send + 'static>(
     tokio::spawn(writer.run());
     Sender {
         queue: sender,
+        weigh: bound.weigh,
+        budget,
         link,
     }
 }
 
 struct Writer<Out> {
-    queue: mpsc::Receiver<Out>,
+    queue: mpsc::Receiver<Weighed<Out>>,
+    budget: Arc<Budget>,
     stream: quinn::SendStream,
     link: Arc<Link>,
     batch: BytesMut,
@@ -213,8 +268,9 @@ impl<Out: Serialize> Writer<Out> {
             .map_err(|_| Stopped::ConnectionLost)
     }
 
-    async fn append(&mut self, messages: &mut Vec<Out>) -> Result<(), Stopped> {
-        for message in messages.drain(..) {
+    async fn append(&mut self, messages: &mut Vec<Weighed<Out>>) -> Result<(), Stopped> {
+        for (message, weight) in messages.drain(..) {
+            self.budget.give(weight);
             if let Err(error) = codec::encode(&message, &mut self.batch) {
                 tracing::error!(%error, "message cannot be sent, closing the connection");
                 return Err(Stopped::Unencodable);

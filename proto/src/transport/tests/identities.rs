@@ -111,6 +111,43 @@ fn broken_files_are_named() {
 }
 
 #[test]
+fn a_key_that_others_may_read_or_write_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca_dir, slave_dir) = (dir.path().join("ca"), dir.path().join("s1"));
+    let ca = cluster();
+    ca.save(&ca_dir).unwrap();
+    ca.issue(PeerRole::Slave, "s1", &[])
+        .unwrap()
+        .save(&slave_dir)
+        .unwrap();
+    let chmod = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (key, ca_key) = (slave_dir.join("key.pem"), ca_dir.join("ca-key.pem"));
+    for mode in [0o640, 0o620, 0o604, 0o602] {
+        chmod(&key, mode);
+        let error = Identity::load(&slave_dir).unwrap_err();
+        assert!(matches!(error, LoadError::Exposed { mode: got, .. } if got == mode));
+        let text = error.to_string();
+        assert!(
+            text.contains("key.pem has mode 06") && text.contains("chmod 600"),
+            "{text}"
+        );
+        chmod(&ca_key, mode);
+        assert!(matches!(
+            ClusterCa::load(&ca_dir),
+            Err(LoadError::Exposed { .. })
+        ));
+    }
+    for mode in [0o400, 0o600, 0o700] {
+        chmod(&key, mode);
+        chmod(&ca_key, mode);
+        Identity::load(&slave_dir).unwrap();
+        ClusterCa::load(&ca_dir).unwrap();
+    }
+}
+
+#[test]
 fn names_that_do_not_fit_a_certificate_are_refused() {
     let ca = cluster();
     let long = "x".repeat(PEER_NAME_CHARS_MAX + 1);

@@ -81,6 +81,59 @@ async fn a_hundred_thousand_messages_arrive_in_order() {
 }
 
 #[tokio::test]
+async fn large_messages_fill_a_queue_by_their_bytes_before_their_count() {
+    const BYTES: usize = 1 << 20;
+    let ca = cluster();
+    let (mut server, address) = server_of(&ca);
+    let client = client_of(&ca, PeerRole::Slave, "s1");
+    let (slave, master) = pair(&mut server, &client, address).await;
+    let (_to_master, mut events) = slave.split::<Call, Event>(8);
+    let (to_slave, _calls) = master.split_bounded::<Event, Call>(QueueBound {
+        messages: 100_000,
+        bytes: BYTES,
+        weigh: |event| match event {
+            Event::Error { why } => why.len(),
+            _ => 0,
+        },
+    });
+    let of = |bytes: usize| Event::Error {
+        why: "x".repeat(bytes),
+    };
+    // One that is larger than the bound passes an empty queue.
+    to_slave.try_send(of(2 * BYTES)).unwrap();
+    assert_eq!(soon(events.recv()).await, Ok(of(2 * BYTES)));
+
+    let mut sent = 0;
+    soon(async {
+        // Full may mean only that the writer had no turn yet; it must stay full.
+        let mut refused = 0;
+        while refused < 20 {
+            match to_slave.try_send(of(64 << 10)) {
+                Ok(()) => {
+                    sent += 1;
+                    refused = 0;
+                }
+                Err(TrySendError::Full(_)) => {
+                    refused += 1;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TrySendError::Closed(_)) => panic!("the peer is alive"),
+            }
+        }
+    })
+    .await;
+    // The queue, what the writer holds, and the windows.
+    assert!(sent < 200, "{sent} messages of 64 KiB were taken");
+    to_slave.try_send(Event::Registered { id: 1 }).unwrap();
+    // What was written makes room again, all of it.
+    for _ in 0..sent {
+        assert_eq!(soon(events.recv()).await, Ok(of(64 << 10)));
+    }
+    assert_eq!(soon(events.recv()).await, Ok(Event::Registered { id: 1 }));
+    to_slave.try_send(of(2 * BYTES)).unwrap();
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_read_fills_a_bounded_queue_and_no_more() {
     let ca = cluster();
     let (mut server, address) = server_of(&ca);
