@@ -182,6 +182,14 @@ pub enum ConfigError {
     /// The attributes cannot be read.
     #[error("attributes cannot be read")]
     Attributes(#[source] AttributesError),
+    /// The name or value of an attribute has a character that is not printed.
+    #[error(
+        "attribute {name:?} has a control character in its name or value, which would reach terminals: remove it"
+    )]
+    AttributeControl {
+        /// The attribute.
+        name: String,
+    },
     /// The control group's name cannot be one.
     #[error("cgroup_root cannot be used")]
     CgroupRoot(#[source] CgroupRootError),
@@ -255,7 +263,7 @@ impl Config {
             data_dir: raw.data_dir.ok_or(missing("data_dir"))?,
             identity: raw.identity.ok_or(missing("identity"))?,
             resources: resources.parse().map_err(ConfigError::Resources)?,
-            attributes: attributes.parse().map_err(ConfigError::Attributes)?,
+            attributes: check_attributes(&attributes)?,
             cgroup_root,
             cpu_quota: raw.cpu_quota.unwrap_or(false),
             task_pids_max: check_number(
@@ -304,6 +312,21 @@ fn check_master(piece: &str) -> Result<String, ConfigError> {
         return Err(wrong());
     }
     Ok(format!("{host}:{port}"))
+}
+
+/// Here and not where attributes are read from the wire or the registry: those that a cluster holds
+/// already stay readable.
+fn check_attributes(text: &str) -> Result<Attributes, ConfigError> {
+    let attributes: Attributes = text.parse().map_err(ConfigError::Attributes)?;
+    let bad = attributes
+        .iter()
+        .find(|(name, value)| name.contains(char::is_control) || value.contains(char::is_control));
+    match bad {
+        Some((name, _)) => Err(ConfigError::AttributeControl {
+            name: name.to_owned(),
+        }),
+        None => Ok(attributes),
+    }
 }
 
 fn check_hostname(got: String) -> Result<String, ConfigError> {

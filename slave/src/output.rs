@@ -98,10 +98,10 @@ impl LiveOutput {
         let Some(container) = self.container.get() else {
             return LogUsage::default();
         };
-        let usage = container.stats();
+        let (stdout, stderr) = container.log_usage();
         match stream {
-            Stream::Stdout => usage.stdout,
-            Stream::Stderr => usage.stderr,
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
         }
     }
 

@@ -6,7 +6,9 @@
 
 use meros_proto::ids::TaskId;
 use meros_proto::message::slave::RunTask;
+use meros_proto::resources::{Resource, ResourceName, Resources};
 use meros_proto::status::{Reason, Source, TaskExit, TaskState, TaskStatus};
+use meros_proto::task::TaskDescription;
 use meros_proto::time::Timestamp;
 use tracing::{debug, warn};
 
@@ -23,6 +25,8 @@ pub(crate) struct End {
     reason: Option<Reason>,
     message: String,
     exit: Option<TaskExit>,
+    /// What it had too little of, if a limit ended it.
+    limitation: Option<Resources>,
 }
 
 impl End {
@@ -34,6 +38,7 @@ impl End {
             reason: Some(reason),
             message,
             exit: None,
+            limitation: None,
         }
     }
 
@@ -44,6 +49,7 @@ impl End {
         status.reason = self.reason;
         status.message = self.message;
         status.exit = self.exit;
+        status.limitation = self.limitation;
         status
     }
 }
@@ -187,7 +193,7 @@ impl SlaveCore {
             // Seen running only if it was told so.
             Some(ending) if task.state == TaskState::Staging => killed_during_launch(ending.cause),
             Some(ending) => ended_by_us(ending.cause, task),
-            None => ended_by_itself(&exit),
+            None => ended_by_itself(&exit, &task.run.task),
         };
         end.exit = Some(exit.exit);
         self.end_task(&key, end, now, effects);
@@ -293,16 +299,17 @@ fn ended_by_us(cause: Cause, task: &Task) -> End {
         reason,
         message,
         exit: None,
+        limitation: None,
     }
 }
 
-fn ended_by_itself(exit: &ContainerExit) -> End {
+fn ended_by_itself(exit: &ContainerExit, task: &TaskDescription) -> End {
     if let Some(limitation) = &exit.limitation {
-        return End::by_slave(
-            TaskState::Failed,
-            limitation.reason,
-            limitation.message.clone(),
-        );
+        let message = limitation.message.clone();
+        return End {
+            limitation: limit_broken(limitation.reason, task),
+            ..End::by_slave(TaskState::Failed, limitation.reason, message)
+        };
     }
     let (state, message) = match exit.exit {
         TaskExit::Code(0) => (TaskState::Finished, String::new()),
@@ -323,5 +330,27 @@ fn ended_by_itself(exit: &ContainerExit) -> End {
         reason: None,
         message,
         exit: None,
+        limitation: None,
     }
+}
+
+/// The limit that the task was given of what it had too little of.
+fn limit_broken(reason: Reason, task: &TaskDescription) -> Option<Resources> {
+    let asked = |name: &ResourceName| task.resources.scalar(name);
+    let (name, limit) = match reason {
+        Reason::ContainerLimitationMemory => {
+            let name = ResourceName::MEM;
+            let limit = task.limits.mem.unwrap_or_else(|| asked(&name));
+            (name, limit)
+        }
+        Reason::ContainerLimitationDisk => {
+            let name = ResourceName::DISK;
+            let limit = asked(&name);
+            (name, limit)
+        }
+        _ => return None,
+    };
+    let limit = Resource::new(name, limit).ok().map(Resources::from);
+    // A task that asks for none has a limit of the slave's own making, which the message names.
+    limit.filter(|limit| !limit.is_empty())
 }

@@ -83,6 +83,27 @@ fn typos_in_texts_are_refused() {
 }
 
 #[test]
+fn attributes_that_a_terminal_would_obey_are_refused_by_name() {
+    for (text, name) in [
+        ("os:debian;rack:r\u{7}12", "rack"),
+        ("a\u{1b}[2J:b", "a\\u{1b}[2J"),
+        ("x:\u{9b}2J", "x"),
+    ] {
+        let error = refused(|raw| raw.attributes = Some(text.to_owned()));
+        assert!(
+            error.contains(&format!("attribute \"{name}\" has a control character")),
+            "{error}"
+        );
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let fine = RawConfig {
+        attributes: Some("όνομα:μέρος; rack : r 12 ".to_owned()),
+        ..raw()
+    };
+    assert!(Config::check(fine).is_ok());
+}
+
+#[test]
 fn a_flag_wins_over_the_file() {
     let flag = RawConfig {
         hostname: Some("flag".to_owned()),

@@ -22,7 +22,7 @@ use super::group::Group;
 use super::launch::{Launched, Spawned};
 use super::logs::{self, LogCounters};
 use super::main_process::MainProcess;
-use super::report::{ExitReport, OomReport, Usage};
+use super::report::{ExitReport, LogUsage, OomReport, Usage};
 use super::tree::Tree;
 
 /// How long a tree may survive SIGKILL (processes stuck in a driver) before we report without it.
@@ -155,6 +155,13 @@ impl Container {
             .await
             .expect("the supervisor reports before it ends");
         report.clone().expect("waited for it")
+    }
+
+    /// What its standard output and standard error saw so far, in this order. Costs a few loads, so
+    /// it may be asked for at any rate.
+    #[must_use]
+    pub fn log_usage(&self) -> (LogUsage, LogUsage) {
+        (self.shared.stdout.usage(), self.shared.stderr.usage())
     }
 
     /// What it uses now, or used in total once it has ended. Reads a dozen small files of the kernel.

@@ -136,8 +136,11 @@ pub(crate) async fn log_bound(world: &World) {
     let line = "yes 0123456789abcde | head -c 4194304; echo end; echo error >&2";
     let mut spec = world.spec("loud", TaskCommand::Shell(line.into()), Limits::default());
     spec.stdout_bytes_max = 64 * KIB;
-    let report = world.containers().start(spec).await.unwrap().wait().await;
+    let container = world.containers().start(spec).await.unwrap();
+    let report = container.wait().await;
     assert_eq!(report.status, ExitStatus::Exited(0));
+    let usage = (report.usage.stdout, report.usage.stderr);
+    assert_eq!(container.log_usage(), usage);
     assert_eq!(report.usage.stdout.bytes, 4 * MIB + 4);
     assert_eq!(report.usage.stdout.bytes_dropped, 0);
     assert_eq!(report.usage.stderr.bytes, 6);

@@ -70,6 +70,33 @@ pub(crate) fn whole_life(world: &mut World) {
     assert!(!world.data_dir().join("endpoint.json").exists());
 }
 
+pub(crate) fn memory_hog(world: &mut World) {
+    let slave = world.start();
+    world.runtime.block_on(async {
+        let master = &mut world.master;
+        master.accept().await;
+        let SlaveToMaster::Register { slave: description } = master.hear().await else {
+            panic!("a slave without an id registers");
+        };
+        master.welcome().await;
+        if description.attributes.value("isolation/memory") == Some("none") {
+            eprintln!("skipped: there is no memory control group for us here");
+            return;
+        }
+        // A line without an end, which tail keeps: four times what the task may use, so that it
+        // ends by itself where nobody stops it.
+        let hog = Command::shell("head -c 268435456 /dev/zero | tail > /dev/null");
+        master.say(order("t", hog)).await;
+        let running = master.acknowledged().await;
+        assert_eq!(running.status.limitation, None);
+        let failed = master.acknowledged().await.status;
+        assert_eq!(failed.state, TaskState::Failed, "{failed:?}");
+        assert_eq!(failed.reason, Some(Reason::ContainerLimitationMemory));
+        assert_eq!(failed.limitation, Some("mem:64".parse().unwrap()));
+    });
+    world.stop(&slave);
+}
+
 pub(crate) fn environment(world: &mut World) {
     let slave = world.registered();
     world.runtime.block_on(async {

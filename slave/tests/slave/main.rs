@@ -25,6 +25,10 @@ fn main() {
             "a_task_runs_writes_into_its_sandbox_and_its_updates_arrive_in_order",
             life::whole_life,
         ),
+        case(
+            "a_task_that_an_oom_kill_ended_says_which_limit_it_was",
+            life::memory_hog,
+        ),
         case("a_task_sees_its_own_environment_only", life::environment),
         case("a_killed_task_ends_and_says_so", life::kill),
         case(

@@ -1,6 +1,7 @@
 //! Tasks from their launch to their end, and what a restart makes of them.
 
 use meros_proto::refusal::Refusal;
+use meros_proto::resources::Scalar;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 
 use super::*;
@@ -116,6 +117,28 @@ fn a_broken_limit_is_the_reason_of_the_failure() {
     let status = newest(&slave);
     assert_eq!(status.reason, Some(Reason::ContainerLimitationMemory));
     assert_eq!(status.message, "memory limit exceeded: limit 64 MiB");
+    assert_eq!(status.limitation, Some("mem:64".parse().unwrap()));
+}
+
+#[test]
+fn a_broken_limit_above_what_is_reserved_is_told_as_the_limit() {
+    let mut order = run(1, "t");
+    order.task.limits.mem = Some(Scalar::whole(96));
+    let mut slave = Slave::running(order);
+    let limitation = Limitation {
+        reason: Reason::ContainerLimitationMemory,
+        message: String::new(),
+    };
+    let exit = ContainerExit {
+        limitation: Some(limitation),
+        ..exit(TaskExit::Signal(9))
+    };
+    let event = Event::ContainerEnded {
+        container: container(1),
+        exit,
+    };
+    slave.on(event, &["persist update F1/t FAILED #2"]);
+    assert_eq!(newest(&slave).limitation, Some("mem:96".parse().unwrap()));
 }
 
 #[test]
