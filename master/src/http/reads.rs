@@ -1,5 +1,6 @@
 //! GET: from the read model only. Lists are plain JSON arrays; the header `x-meros-total` tells how
-//! many rows match, which may be more than were sent.
+//! many rows match, which may be more than were sent. Then `x-meros-next` is what to give as `after`,
+//! escaped already, for those that follow.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
-use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskState;
 use meros_proto::view::MasterView;
@@ -16,13 +17,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use crate::projection::{Page, ReadModel, StateFilter, TaskFilter};
+use crate::projection::{BadCursor, Page, ReadModel, StateFilter, TaskCursor, TaskFilter};
 
 /// The most rows in one answer, and how many there are when the client does not say. A task takes
 /// about 1 KiB.
 const ROWS_MAX: usize = 10_000;
 
 const TOTAL: &str = "x-meros-total";
+const NEXT: &str = "x-meros-next";
 
 /// What `/health` answers.
 #[derive(Debug, Serialize)]
@@ -69,36 +71,42 @@ pub(super) async fn master(State(api): State<Arc<Api>>) -> Result<Json<MasterVie
 /// What a list without filters takes.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Plain {
+struct Plain<Id> {
+    after: Option<Id>,
     limit: Option<usize>,
 }
 
 pub(super) async fn slaves(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
-    let Plain { limit } = query(&uri)?;
+    let Plain { after, limit } = query(&uri)?;
     let limit = checked_limit(limit)?;
-    list(api, move |model| model.slaves(limit)).await
+    list(api, move |model| model.slaves(after, limit)).await
 }
 
 pub(super) async fn frameworks(
     State(api): State<Arc<Api>>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let Plain { limit } = query(&uri)?;
+    let Plain { after, limit } = query(&uri)?;
     let limit = checked_limit(limit)?;
-    list(api, move |model| model.frameworks(limit)).await
+    list(api, move |model| model.frameworks(after, limit)).await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OffersQuery {
     framework: Option<FrameworkId>,
+    after: Option<OfferId>,
     limit: Option<usize>,
 }
 
 pub(super) async fn offers(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
-    let OffersQuery { framework, limit } = query(&uri)?;
+    let OffersQuery {
+        framework,
+        after,
+        limit,
+    } = query(&uri)?;
     let limit = checked_limit(limit)?;
-    list(api, move |model| model.offers(framework, limit)).await
+    list(api, move |model| model.offers(framework, after, limit)).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +115,7 @@ struct TasksQuery {
     framework: Option<FrameworkId>,
     task: Option<TaskId>,
     state: Option<String>,
+    after: Option<String>,
     limit: Option<usize>,
 }
 
@@ -115,16 +124,24 @@ pub(super) async fn tasks(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respo
         framework,
         task,
         state,
+        after,
         limit,
     } = query(&uri)?;
     let limit = checked_limit(limit)?;
+    let after: Option<TaskCursor> = after
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|error: BadCursor| ApiError::invalid(error.to_string()))?;
     let state = state.as_deref().map(parse_state).transpose()?;
     let filter = TaskFilter {
         framework,
         task,
         state,
     };
-    list(api, move |model| model.tasks(&filter, limit)).await
+    list(api, move |model| {
+        model.tasks(&filter, after.as_ref(), limit)
+    })
+    .await
 }
 
 /// Picks rows under the lock and serialises them without it; both away from the threads that serve
@@ -141,9 +158,9 @@ async fn list<T: Serialize + Send + 'static>(
         .ok_or(Refusal::Recovering)?;
         let body = serde_json::to_vec(&page.rows)
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok::<_, ApiError>((page.total, body))
+        Ok::<_, ApiError>((page.total, page.next, body))
     });
-    let (total, body) = picked
+    let (total, next, body) = picked
         .await
         .map_err(|error| ApiError::internal(error.to_string()))??;
     let mut headers = HeaderMap::new();
@@ -152,7 +169,23 @@ async fn list<T: Serialize + Send + 'static>(
         HeaderValue::from_static("application/json"),
     );
     headers.insert(TOTAL, HeaderValue::from(total));
+    if let Some(cursor) = next {
+        headers.insert(NEXT, escaped(&cursor));
+    }
     Ok((headers, body).into_response())
+}
+
+/// As a query and a header can carry it: task ids are of any script.
+fn escaped(text: &str) -> HeaderValue {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    HeaderValue::try_from(out).expect("letters, digits and a few signs")
 }
 
 /// Reads the parameters of a request; unknown ones are refused, since a misspelt filter would be

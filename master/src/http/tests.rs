@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::exit::Exit;
-use crate::projection::Publisher;
+use crate::projection::{Publisher, TaskFilter};
 use crate::shell::inbox::{Input, inbox};
 
 struct Site {
@@ -120,15 +120,19 @@ impl Site {
                 labels: Default::default(),
             }));
         }
+        site.await_applied();
+        site
+    }
+
+    fn await_applied(&self) {
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while site.projection.read().sequence() < site.sequence {
+        while self.projection.read().sequence() < self.sequence {
             assert!(
                 std::time::Instant::now() < deadline,
                 "events are not applied"
             );
             std::thread::yield_now();
         }
-        site
     }
 
     fn publish(&mut self, change: ClusterChange) {
@@ -286,8 +290,51 @@ fn filters_are_applied_and_misspelt_ones_refused() {
         "slaves?state=active",
         "offers?framework=S0",
         "tasks?limit=1&limit=2",
+        "tasks?after=F0",
+        "slaves?after=live%2FF0%2Fa",
+        "frameworks?after=",
+        "offers?after=1",
     ] {
         site.refused("GET", &format!("/api/v1/{query}"), 400, "invalid");
+    }
+}
+
+#[test]
+fn lists_are_read_page_by_page() {
+    let mut site = Site::leading();
+    let all = site
+        .projection
+        .read()
+        .tasks(&TaskFilter::default(), None, 1);
+    // Of another script, and with what a query would take for its own.
+    site.publish(ClusterChange::TaskAdded(TaskView {
+        task_id: TaskId::new("ö&a=b#?%").unwrap(),
+        name: "three".to_owned(),
+        ..(*all.rows[0]).clone()
+    }));
+    site.await_applied();
+    let whole = site.get("/api/v1/tasks").1;
+    assert_eq!(whole.as_array().unwrap().len(), 3);
+    let mut rows = Vec::new();
+    let mut query = "limit=1".to_owned();
+    loop {
+        let (status, text, headers) = site.ask("GET", &format!("/api/v1/tasks?{query}"));
+        assert_eq!(status, 200, "{text}");
+        assert_eq!(headers["x-meros-total"], "3");
+        rows.extend(serde_json::from_str::<Vec<Value>>(&text).unwrap());
+        let Some(next) = headers.get("x-meros-next") else {
+            break;
+        };
+        query = format!("limit=1&after={}", next.to_str().unwrap());
+    }
+    assert_eq!(Value::Array(rows), whole);
+    for (list, last) in [("slaves", "S0"), ("frameworks", "F0")] {
+        let (_, text, headers) = site.ask("GET", &format!("/api/v1/{list}?after={last}"));
+        assert_eq!(
+            (text.as_str(), &headers["x-meros-total"]),
+            ("[]", &1.into())
+        );
+        assert!(!headers.contains_key("x-meros-next"));
     }
 }
 

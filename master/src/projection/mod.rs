@@ -9,6 +9,7 @@
 //! construction: the lock is fair, so it lasts as long as the longest picking of rows.
 
 mod model;
+mod page;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +24,9 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use crate::exit::Exit;
 
 pub use model::{
-    COMPLETED_FRAMEWORKS_MAX, COMPLETED_TASKS_MAX, Page, ReadModel, StateFilter, TaskFilter,
-    TaskTotals,
+    COMPLETED_FRAMEWORKS_MAX, COMPLETED_TASKS_MAX, ReadModel, StateFilter, TaskFilter, TaskTotals,
 };
+pub use page::{BadCursor, Page, TaskCursor};
 
 /// Batches of events on their way to the read model. One batch is what the core did in one go, so
 /// this is some seconds of work at full load.

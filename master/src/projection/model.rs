@@ -16,6 +16,8 @@ use meros_proto::view::{
 };
 use tracing::error;
 
+use super::page::{Builder, Page, TaskCursor};
+
 /// Ended tasks kept per framework (semantics F9).
 pub const COMPLETED_TASKS_MAX: usize = 1_000;
 /// Completed frameworks kept (semantics F9).
@@ -30,6 +32,14 @@ pub struct TaskFilter {
     pub task: Option<TaskId>,
     /// In this state.
     pub state: Option<StateFilter>,
+}
+
+impl TaskFilter {
+    /// Whether a task has the id and the state; its framework is a matter of where to look.
+    fn matches(&self, task: &TaskView) -> bool {
+        self.task.as_ref().is_none_or(|id| *id == task.task_id)
+            && self.state.is_none_or(|state| state.matches(task.state))
+    }
 }
 
 /// Which states are asked for.
@@ -49,25 +59,6 @@ impl StateFilter {
             Self::Active => !state.is_terminal(),
             Self::Ended => state.is_terminal(),
             Self::Is(wanted) => state == wanted,
-        }
-    }
-}
-
-/// Some of the rows that match, and how many there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
-    /// The first of them.
-    pub rows: Vec<T>,
-    /// All of them.
-    pub total: usize,
-}
-
-impl<T> Page<T> {
-    fn of(rows: impl ExactSizeIterator<Item = T>, limit: usize) -> Self {
-        let total = rows.len();
-        Self {
-            rows: rows.take(limit).collect(),
-            total,
         }
     }
 }
@@ -104,8 +95,9 @@ struct Framework {
     held: Held,
     offers: u64,
     tasks: BTreeMap<TaskId, Arc<TaskView>>,
-    /// Oldest first.
-    completed: VecDeque<Arc<TaskView>>,
+    /// Oldest first, each with its number.
+    completed: VecDeque<(u64, Arc<TaskView>)>,
+    completed_next: u64,
 }
 
 /// What tasks hold, of one slave or by one framework.
@@ -163,86 +155,94 @@ impl ReadModel {
         self.frameworks.values().map(|framework| &*framework.view)
     }
 
-    /// Slaves by id.
+    /// Slaves by id, those after a given one.
     #[must_use]
-    pub fn slaves(&self, limit: usize) -> Page<SlaveRow> {
-        let row = |slave: &Slave| SlaveRow {
+    pub fn slaves(&self, after: Option<SlaveId>, limit: usize) -> Page<SlaveRow> {
+        Page::of(&self.slaves, after, limit, |slave| SlaveRow {
             slave: (*slave.view).clone(),
             used: slave.held.used.clone(),
             offered: slave.offered.clone(),
             tasks: slave.held.tasks,
-        };
-        Page::of(self.slaves.values().map(row), limit)
+        })
     }
 
-    /// Frameworks by id, completed ones too.
+    /// Frameworks by id, completed ones too, those after a given one.
     #[must_use]
-    pub fn frameworks(&self, limit: usize) -> Page<FrameworkRow> {
-        let row = |framework: &Framework| FrameworkRow {
+    pub fn frameworks(&self, after: Option<FrameworkId>, limit: usize) -> Page<FrameworkRow> {
+        Page::of(&self.frameworks, after, limit, |framework| FrameworkRow {
             framework: (*framework.view).clone(),
             used: framework.held.used.clone(),
             tasks: framework.held.tasks,
             offers: framework.offers,
-        };
-        Page::of(self.frameworks.values().map(row), limit)
+        })
     }
 
-    /// Outstanding offers by id.
+    /// Outstanding offers by id, those after a given one.
     #[must_use]
-    pub fn offers(&self, framework: Option<FrameworkId>, limit: usize) -> Page<Arc<OfferView>> {
-        let wanted = |offer: &&Arc<OfferView>| framework.is_none_or(|id| offer.framework_id == id);
-        let mut page = Page {
-            rows: Vec::new(),
-            total: 0,
-        };
-        for offer in self.offers.values().filter(wanted) {
-            push_row(&mut page, offer, limit);
+    pub fn offers(
+        &self,
+        framework: Option<FrameworkId>,
+        after: Option<OfferId>,
+        limit: usize,
+    ) -> Page<Arc<OfferView>> {
+        let mut page = Builder::new(limit);
+        for (id, offer) in &self.offers {
+            if framework.is_some_and(|framework| offer.framework_id != framework) {
+                continue;
+            }
+            let seen = after.is_some_and(|after| *id <= after);
+            page.add(seen, || id.to_string(), || Arc::clone(offer));
         }
-        page
+        page.finish()
     }
 
-    /// Tasks: those in the master's tables by framework and id, then those that have left them,
-    /// newest first.
+    /// Tasks: those in the master's tables by framework and id, then those that have left them, by
+    /// framework, newest first; those after a given one. A task that leaves the tables meanwhile
+    /// comes after where it was.
     #[must_use]
-    pub fn tasks(&self, filter: &TaskFilter, limit: usize) -> Page<Arc<TaskView>> {
-        let mut page = Page {
-            rows: Vec::new(),
-            total: 0,
+    pub fn tasks(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&TaskCursor>,
+        limit: usize,
+    ) -> Page<Arc<TaskView>> {
+        let mut page = Builder::new(limit);
+        let (first, last) = match filter.framework {
+            Some(one) => (one, one),
+            None => (FrameworkId(0), FrameworkId(u32::MAX)),
         };
-        let wanted = |task: &TaskView| {
-            filter.task.as_ref().is_none_or(|id| *id == task.task_id)
-                && filter.state.is_none_or(|state| state.matches(task.state))
-        };
-        let frameworks = || {
-            let (first, last) = match filter.framework {
-                Some(one) => (one, one),
-                None => (FrameworkId(0), FrameworkId(u32::MAX)),
+        let frameworks = || self.frameworks.range(first..=last);
+        for (id, framework) in frameworks() {
+            let seen = |task: &TaskId| match after {
+                Some(TaskCursor::Live(last, name)) => (id, task) <= (last, name),
+                Some(TaskCursor::Left(..)) => true,
+                None => false,
             };
-            self.frameworks
-                .range(first..=last)
-                .map(|(_, framework)| framework)
-        };
-        for framework in frameworks() {
+            let mut take = |task: &Arc<TaskView>| {
+                if filter.matches(task) {
+                    let cursor = || TaskCursor::Live(*id, task.task_id.clone()).to_string();
+                    page.add(seen(&task.task_id), cursor, || Arc::clone(task));
+                }
+            };
             match &filter.task {
                 // Looked up, not searched for: `meros logs` must not cost a scan.
-                Some(id) => {
-                    if let Some(task) = framework.tasks.get(id).filter(|task| wanted(task)) {
-                        push_row(&mut page, task, limit);
-                    }
-                }
-                None => {
-                    for task in framework.tasks.values().filter(|task| wanted(task)) {
-                        push_row(&mut page, task, limit);
-                    }
+                Some(name) => framework.tasks.get(name).into_iter().for_each(&mut take),
+                None => framework.tasks.values().for_each(&mut take),
+            }
+        }
+        for (id, framework) in frameworks() {
+            let seen = |number: u64| match after {
+                Some(TaskCursor::Left(last, at)) => id < last || (id == last && number >= *at),
+                _ => false,
+            };
+            for (number, task) in framework.completed.iter().rev() {
+                if filter.matches(task) {
+                    let cursor = || TaskCursor::Left(*id, *number).to_string();
+                    page.add(seen(*number), cursor, || Arc::clone(task));
                 }
             }
         }
-        for framework in frameworks() {
-            for task in framework.completed.iter().rev().filter(|task| wanted(task)) {
-                push_row(&mut page, task, limit);
-            }
-        }
-        page
+        page.finish()
     }
 
     /// Applies the next event. Events about what is not known are ours to answer for: they are
@@ -312,6 +312,7 @@ impl ReadModel {
                 offers: 0,
                 tasks: BTreeMap::new(),
                 completed: VecDeque::new(),
+                completed_next: 0,
             });
         if self.completed.len() > COMPLETED_FRAMEWORKS_MAX
             && let Some(oldest) = self.completed.pop_front()
@@ -403,7 +404,9 @@ impl ReadModel {
             error!(%framework_id, %task_id, "a task left that was not known");
             return;
         };
-        framework.completed.push_back(Arc::clone(&task));
+        let number = framework.completed_next;
+        framework.completed_next += 1;
+        framework.completed.push_back((number, Arc::clone(&task)));
         if framework.completed.len() > COMPLETED_TASKS_MAX {
             framework.completed.pop_front();
         }
@@ -493,11 +496,4 @@ fn only_scalars(resources: &Resources) -> Resources {
             .expect("part of a sum that fits");
     }
     sum
-}
-
-fn push_row<T>(page: &mut Page<Arc<T>>, row: &Arc<T>, limit: usize) {
-    page.total += 1;
-    if page.rows.len() < limit {
-        page.rows.push(Arc::clone(row));
-    }
 }

@@ -136,7 +136,7 @@ fn apply(model: &mut ReadModel, changes: impl IntoIterator<Item = ClusterChange>
 }
 
 fn used(model: &ReadModel, at: usize) -> (String, u64) {
-    let row = &model.slaves(ALL).rows[at];
+    let row = &model.slaves(None, ALL).rows[at];
     (row.used.to_string(), row.tasks)
 }
 
@@ -151,7 +151,7 @@ fn count_of(model: &ReadModel, state: TaskState) -> u64 {
 
 fn names(model: &ReadModel, filter: &TaskFilter) -> Vec<String> {
     model
-        .tasks(filter, ALL)
+        .tasks(filter, None, ALL)
         .rows
         .iter()
         .map(|task| task.name.clone())
@@ -211,7 +211,7 @@ fn a_framework_s_use_adds_up_over_slaves_where_the_same_port_is_not_the_same() {
             task("b", S1, "cpus:2;ports:[7-7]"),
         ],
     );
-    let row = |model: &ReadModel| model.frameworks(ALL).rows[0].clone();
+    let row = |model: &ReadModel| model.frameworks(None, ALL).rows[0].clone();
     assert_eq!(row(&model).used, resources("cpus:4"));
     assert_eq!(row(&model).tasks, 2);
     apply(&mut model, [becomes("a", TaskState::Killed), leaves("a")]);
@@ -223,8 +223,11 @@ fn a_framework_s_use_adds_up_over_slaves_where_the_same_port_is_not_the_same() {
 fn offers_are_held_by_a_slave_and_a_framework_until_they_end() {
     let mut model = model();
     apply(&mut model, [offer(1, "cpus:3"), offer(2, "cpus:1;mem:5")]);
-    assert_eq!(model.slaves(ALL).rows[0].offered, resources("cpus:4;mem:5"));
-    assert_eq!(model.frameworks(ALL).rows[0].offers, 2);
+    assert_eq!(
+        model.slaves(None, ALL).rows[0].offered,
+        resources("cpus:4;mem:5")
+    );
+    assert_eq!(model.frameworks(None, ALL).rows[0].offers, 2);
     let offer_id = OfferId {
         epoch: Epoch(1),
         number: 1,
@@ -236,9 +239,12 @@ fn offers_are_held_by_a_slave_and_a_framework_until_they_end() {
             end: OfferEnd::Declined,
         }],
     );
-    assert_eq!(model.slaves(ALL).rows[0].offered, resources("cpus:1;mem:5"));
-    assert_eq!(model.offers(Some(F0), ALL).total, 1);
-    assert_eq!(model.offers(Some(FrameworkId(7)), ALL).total, 0);
+    assert_eq!(
+        model.slaves(None, ALL).rows[0].offered,
+        resources("cpus:1;mem:5")
+    );
+    assert_eq!(model.offers(Some(F0), None, ALL).total, 1);
+    assert_eq!(model.offers(Some(FrameworkId(7)), None, ALL).total, 0);
 }
 
 #[test]
@@ -281,7 +287,7 @@ fn tasks_are_found_by_framework_id_and_state_and_pages_tell_the_total() {
         "also when it has left"
     );
     assert!(names(&model, &with(|f| f.framework = Some(FrameworkId(1)))).is_empty());
-    let page = model.tasks(&TaskFilter::default(), 2);
+    let page = model.tasks(&TaskFilter::default(), None, 2);
     assert_eq!((page.rows.len(), page.total), (2, 3));
 }
 
@@ -299,7 +305,7 @@ fn completed_tasks_and_frameworks_are_bounded_f9() {
             ],
         );
     }
-    let page = model.tasks(&TaskFilter::default(), 1);
+    let page = model.tasks(&TaskFilter::default(), None, 1);
     assert_eq!(page.total, COMPLETED_TASKS_MAX);
     assert_eq!(
         page.rows[0].name,
@@ -314,7 +320,7 @@ fn completed_tasks_and_frameworks_are_bounded_f9() {
             [framework(FrameworkId(number), FrameworkState::Completed)],
         );
     }
-    let rows = model.frameworks(ALL).rows;
+    let rows = model.frameworks(None, ALL).rows;
     assert_eq!(rows.len(), COMPLETED_FRAMEWORKS_MAX);
     assert_eq!(
         rows[0].framework.framework_id,
@@ -322,7 +328,7 @@ fn completed_tasks_and_frameworks_are_bounded_f9() {
         "the oldest is forgotten"
     );
     assert_eq!(
-        model.tasks(&TaskFilter::default(), 1).total,
+        model.tasks(&TaskFilter::default(), None, 1).total,
         0,
         "and its tasks"
     );
@@ -336,7 +342,10 @@ fn an_election_makes_what_was_known_void() {
         [task("a", S0, "cpus:2"), offer(1, "cpus:1"), elected(2)],
     );
     assert_eq!(model.master().map(|master| master.epoch), Some(Epoch(2)));
-    assert_eq!((model.slaves(ALL).total, model.offers_count()), (0, 0));
+    assert_eq!(
+        (model.slaves(None, ALL).total, model.offers_count()),
+        (0, 0)
+    );
     assert_eq!(count_of(&model, TaskState::Staging), 0);
 }
 
@@ -359,8 +368,8 @@ fn events_about_the_unknown_change_nothing() {
             ClusterChange::SlaveRemoved(SlaveId(9)),
         ],
     );
-    assert_eq!(model.tasks(&TaskFilter::default(), ALL).total, 0);
-    assert_eq!(model.slaves(ALL).total, 2);
+    assert_eq!(model.tasks(&TaskFilter::default(), None, ALL).total, 0);
+    assert_eq!(model.slaves(None, ALL).total, 2);
 }
 
 #[test]
@@ -399,5 +408,105 @@ fn a_publisher_waits_for_a_slow_reader_and_nothing_is_lost() {
     sender.join().unwrap();
     thread.join().unwrap();
     assert_eq!(projection.read().sequence(), batches);
-    assert_eq!(projection.read().slaves(ALL).total as u64, batches - 1);
+    assert_eq!(
+        projection.read().slaves(None, ALL).total as u64,
+        batches - 1
+    );
+}
+
+/// Reads all tasks in pages; before each but the first `meanwhile` may change the model.
+fn paged(model: &mut ReadModel, limit: usize, meanwhile: &[ClusterChange]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut after: Option<TaskCursor> = None;
+    let mut meanwhile = meanwhile.iter().cloned();
+    loop {
+        let page = model.tasks(&TaskFilter::default(), after.as_ref(), limit);
+        assert!(page.rows.len() <= limit);
+        found.extend(page.rows.iter().map(|task| task.name.clone()));
+        let Some(next) = page.next else {
+            return found;
+        };
+        assert_eq!(page.rows.len(), limit, "only a full page has a next one");
+        after = Some(next.parse().expect("our own cursor"));
+        apply(model, meanwhile.next());
+    }
+}
+
+#[test]
+fn pages_of_any_size_make_up_the_whole_list() {
+    let mut model = model();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        apply(&mut model, [task(name, S0, "cpus:1")]);
+    }
+    for name in ["b", "d", "f"] {
+        apply(
+            &mut model,
+            [becomes(name, TaskState::Finished), leaves(name)],
+        );
+    }
+    let whole = ["a", "c", "e", "f", "d", "b"];
+    assert_eq!(names(&model, &TaskFilter::default()), whole);
+    for limit in 1..8 {
+        assert_eq!(paged(&mut model, limit, &[]), whole, "pages of {limit}");
+    }
+    let total = |after: &str| {
+        let after = after.parse().expect("a cursor");
+        model.tasks(&TaskFilter::default(), Some(&after), 1).total
+    };
+    assert_eq!((total("live/F0/c"), total("left/F0/0")), (6, 6));
+
+    let slaves = model.slaves(None, 1);
+    assert_eq!((slaves.rows.len(), slaves.total), (1, 2));
+    assert_eq!(slaves.next.as_deref(), Some("S0"));
+    let rest = model.slaves(Some(S0), 1);
+    assert_eq!(rest.rows[0].slave.slave_id, S1);
+    assert_eq!((rest.total, rest.next), (2, None));
+
+    for number in 1..=3 {
+        apply(&mut model, [offer(number, "cpus:1")]);
+    }
+    let first = model.offers(Some(F0), None, 2);
+    let after = first
+        .next
+        .expect("there is a third")
+        .parse()
+        .expect("an id");
+    let rest = model.offers(Some(F0), Some(after), 2);
+    assert_eq!((rest.rows[0].offer_id.number, rest.rows.len()), (3, 1));
+    assert_eq!((rest.total, rest.next), (3, None));
+}
+
+#[test]
+fn a_task_that_leaves_while_pages_are_read_is_in_the_list_all_the_same() {
+    let mut model = model();
+    for name in ["a", "b", "c", "d"] {
+        apply(&mut model, [task(name, S0, "cpus:1")]);
+    }
+    apply(&mut model, [leaves("d")]);
+    // After the page with a: c, not yet read, leaves; then a, read already, and a new one comes.
+    let meanwhile = [leaves("c"), leaves("a"), task("0", S0, "cpus:1")];
+    let found = paged(&mut model, 1, &meanwhile);
+    for name in ["a", "b", "c", "d"] {
+        assert!(
+            found.iter().any(|one| one == name),
+            "{name} is not in {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_text_that_is_no_cursor_is_refused() {
+    for text in [
+        "",
+        "live",
+        "live/F0",
+        "live/F0/a/b",
+        "left/F0/x",
+        "gone/F0/1",
+        "live/0/a",
+    ] {
+        assert_eq!(text.parse::<TaskCursor>(), Err(BadCursor), "{text:?}");
+    }
+    let cursor = TaskCursor::Live(F0, id("a:ü?"));
+    assert_eq!(cursor.to_string().parse(), Ok(cursor));
 }

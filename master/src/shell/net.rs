@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::inbox::{CoreGone, Inbox, Input};
-use super::outbox::{FRAMEWORK_QUEUE, SLAVE_QUEUE};
+use super::outbox::{FRAMEWORK_BOUND, SLAVE_QUEUE};
 use crate::metrics::Metrics;
 
 /// Messages handed to the core at once: the share of one peer while others wait.
@@ -96,7 +96,7 @@ impl Peers {
                 .await
             }
             Protocol::Framework => {
-                let (sender, receiver) = connection.split(FRAMEWORK_QUEUE);
+                let (sender, receiver) = connection.split_bounded(FRAMEWORK_BOUND);
                 let hello = Input::FrameworkConnected(id, name, sender);
                 self.forward("framework", id, hello, receiver, |connection, message| {
                     Event::Framework {

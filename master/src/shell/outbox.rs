@@ -8,10 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use meros_master_core::event::ConnectionId;
+use meros_proto::labels::Label;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::offer::Offer;
 use meros_proto::refusal::Refusal;
-use meros_proto::transport::{CloseCode, Sender, TrySendError};
+use meros_proto::resources::Resource;
+use meros_proto::transport::{CloseCode, QueueBound, Sender, TrySendError};
 use tracing::{debug, info, warn};
 
 use crate::metrics::Metrics;
@@ -22,7 +25,18 @@ pub(crate) const SLAVE_QUEUE: usize = 16_384;
 
 /// Messages that may wait for one framework. The largest burst is the answer to an implicit
 /// reconciliation: an update for each of its tasks.
-pub(crate) const FRAMEWORK_QUEUE: usize = 131_072;
+const FRAMEWORK_QUEUE: usize = 131_072;
+
+/// Bytes that may wait for one framework: 128 MiB. Honest updates take less than 1 KiB each, so the
+/// burst above fits; data and labels of tasks may be so large that their number alone bounds little.
+const FRAMEWORK_QUEUE_BYTES: usize = 128 << 20;
+
+/// Both together.
+pub(crate) const FRAMEWORK_BOUND: QueueBound<MasterToFramework> = QueueBound {
+    messages: FRAMEWORK_QUEUE,
+    bytes: FRAMEWORK_QUEUE_BYTES,
+    weigh,
+};
 
 /// Characters of a close reason: it must fit a packet beside the rest.
 const REASON_CHARS_MAX: usize = 256;
@@ -118,6 +132,35 @@ impl Outbox {
     }
 }
 
+/// How many bytes of memory a message for a framework takes, roughly: the parts whose size others
+/// choose are counted, the rest is the size of the type.
+fn weigh(message: &MasterToFramework) -> usize {
+    let inside = match message {
+        MasterToFramework::Offers(offers) => offers.iter().map(weigh_offer).sum(),
+        MasterToFramework::Update(status) => {
+            let labels = status.labels.iter().map(|label| {
+                size_of::<Label>() + label.key().len() + label.value().map_or(0, str::len)
+            });
+            status.message.len() + status.data.len() + labels.sum::<usize>()
+        }
+        MasterToFramework::Refused { call, .. } => call.len(),
+        MasterToFramework::Subscribed { .. }
+        | MasterToFramework::Rescind { .. }
+        | MasterToFramework::Failure { .. }
+        | MasterToFramework::Error(_) => 0,
+    };
+    size_of::<MasterToFramework>() + inside
+}
+
+fn weigh_offer(offer: &Offer) -> usize {
+    let attributes = offer.attributes.iter();
+    let attributes = attributes.map(|(name, value)| name.len() + value.len());
+    size_of::<Offer>()
+        + size_of::<Resource>() * offer.resources.iter().count()
+        + offer.hostname.len()
+        + attributes.sum::<usize>()
+}
+
 /// Whether the peer can go on; a message to one that is gone is lost with it.
 fn try_send<M>(sender: Option<&Sender<M>>, message: M, metrics: &Metrics) -> bool {
     match sender.map(|sender| sender.try_send(message)) {
@@ -127,5 +170,45 @@ fn try_send<M>(sender: Option<&Sender<M>>, message: M, metrics: &Metrics) -> boo
             metrics.undeliverable();
             true
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::TaskId;
+    use meros_proto::labels::Labels;
+    use meros_proto::status::{Source, TaskState, TaskStatus};
+    use meros_proto::time::Timestamp;
+
+    use super::*;
+
+    fn status() -> TaskStatus {
+        let id = TaskId::new("t").unwrap();
+        TaskStatus::new(id, TaskState::Running, Source::Slave, Timestamp(0))
+    }
+
+    #[test]
+    fn what_others_make_large_is_weighed() {
+        let small = weigh(&MasterToFramework::Update(status()));
+        assert!(small < 1_024, "an honest burst must fit: {small}");
+        let mut large = status();
+        large.data = vec![0; 1 << 20].into();
+        large.message = "m".repeat(1 << 10);
+        let label = Label::new("k", Some("v".repeat(1 << 16))).unwrap();
+        large.labels = Labels::from_list(vec![label; 4]).unwrap();
+        let large = weigh(&MasterToFramework::Update(large));
+        assert!(
+            large >= small + (1 << 20) + (1 << 10) + 4 * (1 << 16),
+            "{large}"
+        );
+    }
+
+    #[test]
+    fn a_full_queue_of_honest_updates_is_within_its_bytes() {
+        let one = weigh(&MasterToFramework::Update(status()));
+        assert!(
+            one * FRAMEWORK_QUEUE <= FRAMEWORK_QUEUE_BYTES,
+            "{one} bytes each"
+        );
     }
 }
