@@ -7,11 +7,20 @@ use serde::de::DeserializeOwned;
 
 use crate::dev;
 use crate::exit::CliError;
+use crate::output::table::printable;
 
 /// How long one request may take. Reads of a large cluster take tens of milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer that is read, in bytes: a page of 10,000 tasks is about 10 MiB.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// The most pages of one list, of 10,000 rows each unless the master makes them smaller.
+const PAGES_MAX: usize = 1_000;
+/// The header with the cursor of the next page.
+const NEXT: &str = "x-meros-next";
+
+/// An answer to a request.
+type Answer = ureq::http::Response<ureq::Body>;
 
 /// Where the cluster is.
 #[derive(Debug, Clone, clap::Args)]
@@ -126,12 +135,32 @@ impl Client {
         }
     }
 
-    /// Reads a JSON document from the first master that answers.
+    /// Reads a list from the first master that answers, page by page to its end. What changes
+    /// meanwhile may be in it twice, what does not is in it once.
     ///
     /// # Errors
     /// No master answers, or it refuses.
-    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        self.ask_masters(|agent, url| agent.get(url).call(), path)
+    pub(crate) fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, CliError> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut rows = Vec::new();
+        let mut page = path.to_owned();
+        for _ in 0..PAGES_MAX {
+            let answer = self.ask_masters(|agent, url| agent.get(url).call(), &page)?;
+            let next = answer.headers().get(NEXT);
+            let next = next
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            rows.append(&mut read_json(answer)?);
+            match next {
+                // It is escaped already.
+                Some(cursor) => page = format!("{path}{separator}after={cursor}"),
+                None => return Ok(rows),
+            }
+        }
+        Err(CliError::failure(format!(
+            "the list has no end: {} rows in {PAGES_MAX} pages",
+            rows.len()
+        )))
     }
 
     /// Asks the first master that answers to do something.
@@ -139,20 +168,19 @@ impl Client {
     /// # Errors
     /// No master answers, or it refuses.
     pub(crate) fn post(&self, path: &str) -> Result<(), CliError> {
-        let _: serde::de::IgnoredAny =
-            self.ask_masters(|agent, url| agent.post(url).send_empty(), path)?;
-        Ok(())
+        let answer = self.ask_masters(|agent, url| agent.post(url).send_empty(), path)?;
+        read_json(answer).map(|_: serde::de::IgnoredAny| ())
     }
 
-    fn ask_masters<T: DeserializeOwned>(
+    fn ask_masters(
         &self,
-        call: impl Fn(&ureq::Agent, &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        call: impl Fn(&ureq::Agent, &str) -> Result<Answer, ureq::Error>,
         path: &str,
-    ) -> Result<T, CliError> {
+    ) -> Result<Answer, CliError> {
         let mut failures = Vec::new();
         for master in &self.masters {
             match call(&self.agent, &format!("http://{master}{path}")) {
-                Ok(response) => return read_json(response),
+                Ok(response) => return Ok(response),
                 Err(error) => failures.push(format!("{master}: {error}")),
             }
         }
@@ -187,6 +215,11 @@ impl Client {
         let mut response = self.agent.get(&url).call().map_err(|error| {
             CliError::unreachable(format!("slave at {slave} does not answer: {error}"))
         })?;
+        if matches!(response.status().as_u16(), 503 | 504) {
+            // It is starting, stopping or busy.
+            let why = refused(response);
+            return Err(CliError::unreachable(why.to_string()));
+        }
         if !response.status().is_success() {
             return Err(refused(response));
         }
@@ -215,9 +248,7 @@ impl Client {
     }
 }
 
-fn read_json<T: DeserializeOwned>(
-    mut response: ureq::http::Response<ureq::Body>,
-) -> Result<T, CliError> {
+fn read_json<T: DeserializeOwned>(mut response: Answer) -> Result<T, CliError> {
     if !response.status().is_success() {
         return Err(refused(response));
     }
@@ -240,13 +271,14 @@ fn read_json<T: DeserializeOwned>(
     })
 }
 
-fn refused(mut response: ureq::http::Response<ureq::Body>) -> CliError {
+fn refused(mut response: Answer) -> CliError {
     let status = response.status();
     let text = response.body_mut().read_to_string().unwrap_or_default();
-    match serde_json::from_str::<Problem>(&text) {
-        Ok(problem) => CliError::failure(format!("{} ({})", problem.message, problem.code)),
-        Err(_) => CliError::failure(format!("HTTP {status}: {}", text.trim())),
-    }
+    let message = match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => format!("{} ({})", problem.message, problem.code),
+        Err(_) => format!("HTTP {status}: {}", text.trim()),
+    };
+    CliError::failure(printable(&message))
 }
 
 /// A path segment as a URL wants it.
@@ -265,12 +297,34 @@ pub(crate) fn escaped(segment: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stub::{Reply, Stub};
 
     #[test]
     fn task_ids_of_any_script_survive_a_url() {
         assert_eq!(escaped("web.3"), "web.3");
         assert_eq!(escaped("job:7?x#y%"), "job%3A7%3Fx%23y%25");
         assert_eq!(escaped("ü"), "%C3%BC");
+    }
+
+    #[test]
+    fn a_list_is_read_page_by_page_to_its_end() {
+        let stub = Stub::start(|path| {
+            Some(match path {
+                "/l?a=1" => Reply::with("x-meros-next", "F0%2Fb", "[1,2]"),
+                "/l?a=1&after=F0%2Fb" => Reply::with("x-meros-next", "c", "[3]"),
+                "/l?a=1&after=c" => Reply::ok("[4]"),
+                _ => return None,
+            })
+        });
+        let rows: Vec<u32> = stub.client().list("/l?a=1").unwrap();
+        assert_eq!(rows, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_list_without_end_is_given_up() {
+        let stub = Stub::start(|_| Some(Reply::with("x-meros-next", "a", "[1]")));
+        let error = stub.client().list::<u32>("/l").unwrap_err();
+        assert!(error.to_string().contains("has no end"), "{error}");
     }
 
     #[test]

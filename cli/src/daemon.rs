@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config;
 use crate::exit::{CliError, Exit, chain};
-use crate::signal::Stop;
+use crate::signal::{Leave, Stop};
 
 /// What both daemons take beside their own options.
 #[derive(Debug, clap::Args)]
@@ -110,11 +110,13 @@ pub(crate) fn slave(args: SlaveArgs) -> Result<Exit, CliError> {
         meros_slave::config::Config::check(raw).map_err(|error| CliError::usage(chain(&error)))?;
     runtime()?.block_on(async {
         let mut stop = Stop::listen()?;
+        let mut leave = Leave::listen()?;
         let running = meros_slave::start(config).await;
         let running = running.map_err(|error| CliError::failure(chain(&error)))?;
         let reason = tokio::select! {
             reason = running.wait() => reason,
             () = stop.next() => running.shutdown().await,
+            () = leave.next() => running.leave().await,
         };
         ended(reason.code(), &reason)
     })

@@ -2,6 +2,9 @@
 //! certificate authority made on the spot, data in one folder, and a clean end on Ctrl-C. Started
 //! again with the same folder it goes on where it was.
 
+mod identities;
+mod log;
+
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,13 +13,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use meros_proto::slave::SlaveState;
-use meros_proto::transport::PeerRole;
 use meros_proto::view::SlaveRow;
 use serde::{Deserialize, Serialize};
 use tokio::process::Child;
 
-use crate::ca;
 use crate::client::{Client, ClusterArgs, Masters};
+use crate::dev::log::Log;
 use crate::exit::{CliError, Exit, chain};
 use crate::signal::Stop;
 
@@ -95,7 +97,7 @@ struct Daemon {
     name: String,
     args: Vec<String>,
     data_dir: PathBuf,
-    log: PathBuf,
+    log: Log,
     restarts: u32,
     child: Child,
 }
@@ -131,7 +133,7 @@ async fn serve(args: &Args) -> Result<Exit, CliError> {
     }
     let dir = create_dir(&dir)?;
     let _lock = lock(&dir)?;
-    make_identities(&dir, args.slaves)?;
+    identities::make(&dir, args.slaves)?;
 
     let mut daemons = Vec::new();
     let started = start_all(args, &dir, &mut daemons, &mut stop).await;
@@ -179,31 +181,6 @@ fn lock(dir: &Path) -> Result<File, CliError> {
             dir.display()
         ))),
     }
-}
-
-fn make_identities(dir: &Path, slaves: u32) -> Result<(), CliError> {
-    let ca_dir = dir.join("ca");
-    let ca = if ca_dir.join("ca.pem").exists() {
-        ca::load(&ca_dir)?
-    } else {
-        ca::create("meros-dev", &ca_dir)?
-    };
-    let mut wanted = vec![
-        (PeerRole::Master, "master-1".to_owned()),
-        (PeerRole::Operator, "operator".to_owned()),
-    ];
-    wanted.extend((1..=slaves).map(|n| (PeerRole::Slave, format!("slave-{n}"))));
-    for (role, name) in wanted {
-        let folder = identity_dir(dir, &name);
-        if !folder.join("key.pem").exists() {
-            ca::issue(&ca, role, &name, &[], &folder)?;
-        }
-    }
-    Ok(())
-}
-
-fn identity_dir(dir: &Path, name: &str) -> PathBuf {
-    dir.join("identities").join(name)
 }
 
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
@@ -260,7 +237,7 @@ async fn start_all(
     let endpoint = Endpoint {
         pid: std::process::id(),
         master: quic.to_string(),
-        identity: identity_dir(dir, "operator"),
+        identity: identities::folder(dir, "operator"),
     };
     if !await_registered(&endpoint, args.slaves, stop).await? {
         return Ok(None);
@@ -300,9 +277,9 @@ fn resources_of_slave(args: &Args, dir: &Path, n: u32) -> Result<String, CliErro
 fn start(dir: &Path, name: &str, mut args: Vec<String>) -> Result<Daemon, CliError> {
     let data_dir = dir.join(name);
     args.push(flag("data-dir", data_dir.display()));
-    args.push(flag("identity", identity_dir(dir, name).display()));
-    let log = dir.join("logs").join(format!("{name}.log"));
-    let child = spawn(&args, &log)?;
+    args.push(flag("identity", identities::folder(dir, name).display()));
+    let mut log = Log::at(dir.join("logs").join(format!("{name}.log")));
+    let child = spawn(&args, &mut log)?;
     Ok(Daemon {
         name: name.to_owned(),
         args,
@@ -313,14 +290,13 @@ fn start(dir: &Path, name: &str, mut args: Vec<String>) -> Result<Daemon, CliErr
     })
 }
 
-fn spawn(args: &[String], log: &Path) -> Result<Child, CliError> {
+fn spawn(args: &[String], log: &mut Log) -> Result<Child, CliError> {
     let failed =
         |what: &str, error: std::io::Error| CliError::failure(format!("cannot {what}: {error}"));
-    let open = || File::options().create(true).append(true).open(log);
-    let (out, err) = (
-        open().map_err(|error| failed("open a log", error))?,
-        open().map_err(|error| failed("open a log", error))?,
-    );
+    let out = log.begin()?;
+    let err = out
+        .try_clone()
+        .map_err(|error| failed("open a log", error))?;
     // This very program, also when an upgrade has replaced its file meanwhile.
     tokio::process::Command::new("/proc/self/exe")
         .arg0("meros")
@@ -355,14 +331,14 @@ async fn await_listening(
             return Err(CliError::failure(format!(
                 "{} ended at once ({status}):\n{}",
                 daemon.name,
-                last_lines(&daemon.log)
+                daemon.log.last_lines()
             )));
         }
         if Instant::now() > deadline {
             return Err(CliError::failure(format!(
                 "{} does not come up; its log is {}",
                 daemon.name,
-                daemon.log.display()
+                daemon.log.path().display()
             )));
         }
         if pause(Duration::from_millis(10), stop).await {
@@ -383,7 +359,7 @@ async fn await_registered(
     };
     let client = Client::new(&cluster);
     loop {
-        let rows: Vec<SlaveRow> = client.get("/api/v1/slaves").unwrap_or_default();
+        let rows: Vec<SlaveRow> = client.list("/api/v1/slaves").unwrap_or_default();
         let registered = rows
             .iter()
             .filter(|row| row.slave.state == SlaveState::Registered)
@@ -456,14 +432,14 @@ async fn supervise(daemons: &mut [Daemon], stop: &mut Stop) -> Result<(), CliErr
                     "{} ended {} times, last with {status}:\n{}",
                     daemon.name,
                     daemon.restarts,
-                    last_lines(&daemon.log)
+                    daemon.log.last_lines()
                 )));
             }
             eprintln!("{} ended ({status}); starting it again", daemon.name);
             if pause(RESTART_DELAY, stop).await {
                 return Ok(());
             }
-            match spawn(&daemon.args, &daemon.log) {
+            match spawn(&daemon.args, &mut daemon.log) {
                 Ok(child) => daemon.child = child,
                 // The dead child is still there: the next round counts this as a restart, too.
                 Err(error) => eprintln!("{error}"),
@@ -507,12 +483,4 @@ fn terminate(daemon: &Daemon) {
         // It may have ended by itself; it is our child and not reaped, so the pid is still its.
         let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
     }
-}
-
-/// The end of a log, for an error message.
-fn last_lines(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(8)..].join("\n")
 }

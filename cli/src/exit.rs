@@ -72,6 +72,11 @@ impl CliError {
         }
     }
 
+    /// Whether the same may succeed a little later.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.exit == Exit::Unreachable
+    }
+
     /// The code to end with.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -1,5 +1,6 @@
 //! `meros ps|slaves|frameworks|offers`: what the leading master knows, as a table or JSON.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use meros_proto::resources::{ResourceName, Resources};
@@ -47,9 +48,21 @@ fn share(used: &Resources, total: &Resources, name: &ResourceName) -> String {
     format!("{}/{}", used.scalar(name), total.scalar(name))
 }
 
+/// A task that ends while the pages are read is in two of them: the later one is right.
+fn newest_of_each(mut rows: Vec<TaskView>) -> Vec<TaskView> {
+    let mut seen = BTreeSet::new();
+    rows.reverse();
+    rows.retain(|task| seen.insert((task.framework_id, task.task_id.clone(), task.launched_at)));
+    rows.reverse();
+    rows
+}
+
 pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
-    let mut rows: Vec<TaskView> = Client::new(&args.list.cluster).get("/api/v1/tasks")?;
-    rows.retain(|task| args.all || !task.state.is_terminal());
+    let path = match args.all {
+        true => "/api/v1/tasks",
+        false => "/api/v1/tasks?state=active",
+    };
+    let rows = newest_of_each(Client::new(&args.list.cluster).list(path)?);
     let now = now();
     print(args.list.output, &rows, |rows| {
         let line = |task: &TaskView| {
@@ -87,7 +100,7 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn slaves(args: &Args) -> Result<Exit, CliError> {
-    let rows: Vec<SlaveRow> = Client::new(&args.cluster).get("/api/v1/slaves")?;
+    let rows: Vec<SlaveRow> = Client::new(&args.cluster).list("/api/v1/slaves")?;
     let now = now();
     print(args.output, &rows, |rows| {
         let line = |row: &SlaveRow| {
@@ -122,7 +135,7 @@ pub(crate) fn slaves(args: &Args) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn frameworks(args: &Args) -> Result<Exit, CliError> {
-    let rows: Vec<FrameworkRow> = Client::new(&args.cluster).get("/api/v1/frameworks")?;
+    let rows: Vec<FrameworkRow> = Client::new(&args.cluster).list("/api/v1/frameworks")?;
     let now = now();
     print(args.output, &rows, |rows| {
         let line = |row: &FrameworkRow| {
@@ -163,7 +176,7 @@ pub(crate) fn frameworks(args: &Args) -> Result<Exit, CliError> {
 }
 
 pub(crate) fn offers(args: &Args) -> Result<Exit, CliError> {
-    let rows: Vec<OfferView> = Client::new(&args.cluster).get("/api/v1/offers")?;
+    let rows: Vec<OfferView> = Client::new(&args.cluster).list("/api/v1/offers")?;
     let now = now();
     print(args.output, &rows, |rows| {
         let line = |offer: &OfferView| {
@@ -183,4 +196,38 @@ pub(crate) fn offers(args: &Args) -> Result<Exit, CliError> {
         )
     })?;
     Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+    use meros_proto::status::TaskState;
+
+    use super::*;
+
+    fn task(id: &str, state: TaskState, launched_at: u64) -> TaskView {
+        TaskView {
+            task_id: TaskId::new(id).unwrap(),
+            name: String::new(),
+            framework_id: FrameworkId(0),
+            slave_id: SlaveId(0),
+            role: "*".parse().unwrap(),
+            resources: Resources::new(),
+            state,
+            status: None,
+            launched_at: Timestamp(launched_at),
+            labels: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_task_that_ends_between_two_pages_is_shown_once_as_ended() {
+        let running = task("a", TaskState::Running, 1);
+        let other = task("b", TaskState::Running, 1);
+        let ended = task("a", TaskState::Finished, 1);
+        // An earlier task of that id is another task.
+        let earlier = task("a", TaskState::Failed, 0);
+        let rows = newest_of_each(vec![running, other.clone(), ended.clone(), earlier.clone()]);
+        assert_eq!(rows, [other, ended, earlier]);
+    }
 }

@@ -16,6 +16,8 @@ mod output;
 mod run;
 mod signal;
 mod sim;
+#[cfg(test)]
+mod stub;
 
 use clap::{Parser, Subcommand};
 

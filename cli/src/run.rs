@@ -20,6 +20,7 @@ use meros_sdk::{
 use crate::client::{Client, ClusterArgs, IdentityArgs};
 use crate::dev;
 use crate::exit::{CliError, Exit, chain};
+use crate::output::table::printable;
 use crate::run::output::{Outputs, Place};
 use crate::signal::Stop;
 
@@ -328,6 +329,7 @@ impl Run {
             }
             for id in placed {
                 let place = Place {
+                    slave_id: offer.slave_id,
                     slave: offer.http_address.clone(),
                     framework_id: offer.framework_id,
                 };
@@ -378,16 +380,18 @@ impl Run {
                     status.state,
                     TaskState::Dropped | TaskState::Gone | TaskState::Lost
                 ) {
-                    eprintln!("meros: {} was lost: {}", status.task_id, status.message);
+                    let message = printable(&status.message);
+                    eprintln!("meros: {} was lost: {message}", status.task_id);
                 }
                 if status.source != meros_proto::status::Source::Master {
                     self.outputs.follow(&status.task_id, place);
                 }
                 let code = code_of(status);
                 if code != 0 && !self.stopping {
+                    let message = printable(&status.message);
                     eprintln!(
-                        "meros: {} ended: {} {}",
-                        status.task_id, status.state, status.message
+                        "meros: {} ended: {} {message}",
+                        status.task_id, status.state
                     );
                 }
                 *instance = Instance::Ended(code);

@@ -16,13 +16,9 @@ impl Stop {
     /// # Errors
     /// The process cannot have signal handlers.
     pub(crate) fn listen() -> Result<Self, CliError> {
-        let on = |kind| {
-            signal(kind)
-                .map_err(|error| CliError::failure(format!("cannot listen for signals: {error}")))
-        };
         Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
         })
     }
 
@@ -33,6 +29,28 @@ impl Stop {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// SIGUSR1: a slave leaves its cluster for good (semantics: K8).
+pub(crate) struct Leave(Signal);
+
+impl Leave {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// The process cannot have signal handlers.
+    pub(crate) fn listen() -> Result<Self, CliError> {
+        listen(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, CliError> {
+    signal(kind).map_err(|error| CliError::failure(format!("cannot listen for signals: {error}")))
 }
 
 /// Lets `meros ps | head` end quietly: a write to a closed pipe ends the process as it ends `ls`,
@@ -50,4 +68,30 @@ pub(crate) fn restore_broken_pipe() {
     // A kernel that refuses SIG_DFL for SIGPIPE does not exist; if one did, println would panic
     // on a closed pipe, which is what would happen without this call.
     let _ = set;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn sigusr1_means_leave_and_not_stop() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let heard = runtime.block_on(async {
+            let (mut stop, mut leave) = (Stop::listen().unwrap(), Leave::listen().unwrap());
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGUSR1).unwrap();
+            tokio::select! {
+                biased;
+                () = stop.next() => "stop",
+                () = leave.next() => "leave",
+                () = tokio::time::sleep(Duration::from_secs(10)) => "nothing",
+            }
+        });
+        assert_eq!(heard, "leave");
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) fn layout(headings: &[&str], rows: Vec<Vec<String>>, nothing: &str) -
         .load_style(presets::NOTHING)
         .set_header(headings.iter().map(ToString::to_string));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| printable(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -42,9 +42,15 @@ fn short(duration: Duration) -> String {
     }
 }
 
+/// The text with a blank for each control character: a terminal would obey those that a task, a
+/// framework or a slave has put into it.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// The text, or its beginning and an ellipsis.
 pub(crate) fn shortened(text: &str, chars: usize) -> String {
-    let text = text.replace(char::is_control, " ");
+    let text = printable(text);
     if text.chars().count() <= chars {
         return text;
     }
@@ -83,6 +89,12 @@ mod tests {
         for (seconds, text) in ages {
             assert_eq!(short(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn no_cell_reaches_the_terminal_with_control_characters() {
+        let rows = vec![vec!["ho\x07st".to_owned(), "a\u{9b}31mb\n".to_owned()]];
+        assert_eq!(layout(&["HOST", "B"], rows, ""), "HOST   B\nho st  a 31mb");
     }
 
     #[test]

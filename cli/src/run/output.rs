@@ -5,12 +5,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::client::Client;
-use crate::logs::{LogSource, Stream};
+use crate::logs::{LogSource, Patience, Stream};
 
 /// Beyond so many instances nobody reads along, and each takes two threads.
 const FOLLOWED_MAX: u32 = 32;
@@ -20,6 +20,8 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a task runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
+    /// Its slave.
+    pub(crate) slave_id: SlaveId,
     /// The HTTP address of its slave; may be empty.
     pub(crate) slave: String,
     /// Its framework.
@@ -66,6 +68,7 @@ impl Outputs {
             self.running.spawn_blocking(move || {
                 let source = LogSource {
                     client: &client,
+                    slave_id: place.slave_id,
                     slave: &place.slave,
                     framework: place.framework_id,
                     task: task.as_str(),
@@ -75,7 +78,7 @@ impl Outputs {
                     prefix,
                     rest: Vec::new(),
                 };
-                let copied = source.copy(true, |bytes| {
+                let copied = source.copy(Some(Patience::FOLLOWER), |bytes| {
                     lines.write(stream, bytes).inspect_err(|error| {
                         if error.kind() == std::io::ErrorKind::BrokenPipe {
                             reader_left.notify_one();
