@@ -1,7 +1,7 @@
 //! A framework of a scenario: tasks come, wait for offers, run and end. How it treats offers is its
 //! decline policy; how long it takes to decide is its decision time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::amounts::{Amounts, GPUS};
 use super::arrivals::{Arrivals, Arrived, Listed, Runs, Source};
 use super::record::Record;
 use super::trace::MODEL;
+use super::waiting::{Pending, Waiting};
 use crate::behaviour::script::Script;
 use crate::behaviour::{App, Believed};
 use crate::clock::START;
@@ -29,10 +30,6 @@ use crate::prng::Rng;
 
 /// Tasks that wait in one framework; more are refused and counted.
 pub(crate) const PENDING_MAX: usize = 1_000_000;
-/// So many of those that wait are tried on an offer: one that needs a rare machine does not hold up
-/// the others, and an offer is looked at in bounded time.
-const LOOKED_AT_MAX: usize = 16;
-
 /// What a framework does with offers.
 #[derive(Debug, Clone)]
 pub(crate) struct OfferPolicy {
@@ -94,28 +91,6 @@ impl JobsPlan {
     }
 }
 
-/// A task that waits.
-#[derive(Debug, Clone)]
-struct Pending {
-    resources: Arc<Resources>,
-    models: Option<Arc<[String]>>,
-    runs: Option<Duration>,
-    fails: bool,
-    start: Duration,
-    ready: Timestamp,
-    /// Its source, and its place in the list if it is one.
-    source: usize,
-    place: Option<u32>,
-}
-
-impl Pending {
-    /// Whether it can run where there are GPUs of this model.
-    fn suits(&self, model: Option<&str>) -> bool {
-        let suits = |models: &Arc<[String]>| models.iter().any(|it| Some(it.as_str()) == model);
-        self.models.as_ref().is_none_or(suits)
-    }
-}
-
 /// A task that was launched.
 #[derive(Debug)]
 struct Live {
@@ -142,7 +117,7 @@ pub(crate) struct Jobs {
     sources: Vec<Source>,
     /// Of each source that is a list.
     groups: Vec<Vec<Group>>,
-    pending: VecDeque<Pending>,
+    pending: Waiting,
     /// The oldest first, by their numbers; until when they are kept.
     held: BTreeMap<OfferId, (Option<Timestamp>, Offer)>,
     live: BTreeMap<TaskId, Live>,
@@ -179,7 +154,7 @@ impl Jobs {
             groups: groups.collect(),
             sources,
             rng,
-            pending: VecDeque::new(),
+            pending: Waiting::default(),
             held: BTreeMap::new(),
             live: BTreeMap::new(),
             decides_at: None,
@@ -231,7 +206,7 @@ impl Jobs {
             return;
         }
         self.record.submitted += 1;
-        self.pending.push_back(task);
+        self.pending.push(task);
     }
 
     /// A group of a list has come, or one that it waits for has ended: ready when both are true.
@@ -346,16 +321,15 @@ impl Jobs {
         let reserved = free.iter().any(|resource| !resource.is_unreserved());
         let most = self.policy.tasks_per_offer.min(CALL_ITEMS_MAX);
         let mut tasks = Vec::new();
-        let mut at = 0;
-        while at < self.pending.len().min(LOOKED_AT_MAX) && tasks.len() < most {
-            let task = &self.pending[at];
-            let suits = task.suits(model);
-            let taken = suits.then(|| take(&mut free, &task.resources, reserved));
-            let Some(resources) = taken.flatten() else {
-                at += 1;
-                continue;
+        let mut passed_over = BTreeSet::new();
+        while tasks.len() < most {
+            let fits = |task: &Pending| {
+                let suits = task.suits(model);
+                suits.then(|| take(&mut free, &task.resources, reserved))?
             };
-            let task = self.pending.remove(at).expect("it is within the length");
+            let Some((task, resources)) = self.pending.take_first(fits, &mut passed_over) else {
+                break;
+            };
             self.launched += 1;
             self.record.launched += 1;
             let task_id = TaskId::new(format!("{}-{}", self.name, self.launched))

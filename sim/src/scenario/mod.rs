@@ -25,6 +25,7 @@ mod run;
 mod trace;
 mod value;
 mod variant;
+mod waiting;
 
 pub use command::RunArgs;
 pub use file::{Scenario, ScenarioError};
