@@ -82,14 +82,23 @@ pub(crate) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Opens a file, compressed or not.
+    /// Opens a file, compressed or not. Where there is no `x.xz`, an unpacked `x` does as well.
     pub(crate) fn open(path: &'a Path) -> Result<Self, TraceError> {
         let failed = |source| TraceError::Read {
             path: path.to_owned(),
             source,
         };
-        let file = BufReader::new(File::open(path).map_err(failed)?);
-        let reader: Box<dyn BufRead> = match path.extension().is_some_and(|it| it == "xz") {
+        let mut is_compressed = path.extension().is_some_and(|it| it == "xz");
+        let file = File::open(path).or_else(|error| {
+            if !is_compressed || error.kind() != std::io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            is_compressed = false;
+            // What was asked for is what is missing, if this is not there either.
+            File::open(path.with_extension("")).map_err(|_| error)
+        });
+        let file = BufReader::new(file.map_err(failed)?);
+        let reader: Box<dyn BufRead> = match is_compressed {
             true => {
                 let reader = XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB);
                 Box::new(BufReader::new(reader))

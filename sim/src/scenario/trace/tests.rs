@@ -164,19 +164,32 @@ fn broken_lines_are_refused_by_their_number() {
 
 #[test]
 fn a_file_compressed_with_xz_is_read_like_any_other() {
-    // `printf 'runtime\n0.0\n90.5\n' | xz`
-    let compressed = include_bytes!("samples/runtime.csv.xz");
-    let sample = Sample::new("r.csv.xz", compressed);
-    let part = PhillyPart {
-        file: "r.csv.xz".to_owned(),
-        speed: None,
-    };
-    let traces = Traces::new(Some(sample.folder.path()));
-    let runs = traces.runs(&part).expect("fine");
-    assert_eq!(
-        runs.to_vec(),
-        [Duration::ZERO, Duration::from_millis(90_500)]
-    );
+    // `printf 'runtime\n0.0\n90.5\n' | xz | xxd -i`
+    let compressed = [
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00, 0x21,
+        0x01, 0x16, 0x00, 0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0x01, 0x00, 0x10, 0x72, 0x75, 0x6e,
+        0x74, 0x69, 0x6d, 0x65, 0x0a, 0x30, 0x2e, 0x30, 0x0a, 0x39, 0x30, 0x2e, 0x35, 0x0a, 0x00,
+        0x00, 0x00, 0x00, 0x04, 0xdc, 0x06, 0xea, 0xda, 0x76, 0xae, 0xea, 0x00, 0x01, 0x29, 0x11,
+        0x32, 0x0a, 0x70, 0x0e, 0x1f, 0xb6, 0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59,
+        0x5a,
+    ];
+    for (name, bytes) in [
+        ("r.csv.xz", &compressed[..]),
+        // Unpacked, and asked for by the name that it had.
+        ("r.csv", &b"runtime\n0.0\n90.5\n"[..]),
+    ] {
+        let sample = Sample::new(name, bytes);
+        let part = PhillyPart {
+            file: "r.csv.xz".to_owned(),
+            speed: None,
+        };
+        let traces = Traces::new(Some(sample.folder.path()));
+        let runs = traces.runs(&part).expect("fine");
+        assert_eq!(
+            runs.to_vec(),
+            [Duration::ZERO, Duration::from_millis(90_500)]
+        );
+    }
 }
 
 #[test]
