@@ -306,6 +306,7 @@ fn core_config(config: &Config) -> meros_master_core::Config {
         ping_misses_max: config.ping_misses_max,
         slave_reregister_timeout: config.slave_reregister_timeout,
         allocation_delay: config.allocation_delay,
+        ..Default::default()
     }
 }
 

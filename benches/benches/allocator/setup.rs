@@ -1,12 +1,14 @@
 //! Clusters to measure: slaves, frameworks and what they hold.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use meros_master_core::allocator::{Allocator, Grant};
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Longer than anything here takes.
 pub(crate) const FOR_EVER: Timestamp = Timestamp(365 * 24 * 60 * 60 * 1_000_000);
@@ -25,6 +27,22 @@ impl Chance {
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         u32::try_from((x ^ (x >> 31)) % u64::from(bound)).expect("below a u32")
+    }
+}
+
+/// The processor time of this thread so far.
+pub(crate) struct CpuTime(Timespec);
+
+impl CpuTime {
+    pub(crate) fn now() -> Self {
+        Self(clock_gettime(ClockId::ThreadCPUTime))
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        let nanos = |at: &Timespec| at.tv_sec * 1_000_000_000 + at.tv_nsec;
+        let elapsed = u64::try_from(nanos(&now) - nanos(&self.0));
+        Duration::from_nanos(elapsed.expect("time goes forward"))
     }
 }
 
@@ -50,7 +68,6 @@ impl Digest {
 pub(crate) struct Cluster {
     pub(crate) allocator: Allocator,
     pub(crate) grants: Vec<Grant>,
-    pub(crate) slaves: u32,
     pub(crate) frameworks: u32,
     pub(crate) role: RoleName,
 }
@@ -60,7 +77,6 @@ impl Cluster {
         Self {
             allocator: Allocator::default(),
             grants: Vec::new(),
-            slaves,
             frameworks,
             role: RoleName::any(),
         }

@@ -25,6 +25,9 @@ pub struct Config {
     /// How long free resources are gathered before they are offered, so that many small changes
     /// make one round. Default 2 ms; zero offers within the event that freed them.
     pub allocation_delay: Duration,
+    /// A framework that keeps offers longer than this on average, and does not use most of them, gets
+    /// fewer at a time while others want some. Default 1 min; zero never.
+    pub hoarding_after: Duration,
 }
 
 impl Default for Config {
@@ -36,6 +39,7 @@ impl Default for Config {
             ping_misses_max: 5,
             slave_reregister_timeout: Duration::from_secs(10 * 60),
             allocation_delay: Duration::from_millis(2),
+            hoarding_after: Duration::from_secs(60),
         }
     }
 }

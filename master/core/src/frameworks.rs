@@ -10,6 +10,7 @@ use meros_proto::time::Timestamp;
 use meros_proto::view::FrameworkState;
 
 use crate::event::{ConnectionId, ProposalId, RequestId};
+use crate::holding::Holding;
 use crate::numbered::Numbered;
 
 /// The most frameworks that are not removed; one more is refused with `OverLimit`.
@@ -40,6 +41,8 @@ pub(crate) struct Framework {
     pub(crate) answered: Option<TaskId>,
     /// The roles that the allocator makes offers for.
     pub(crate) offered_roles: BTreeSet<RoleName>,
+    /// How it treats its offers.
+    pub(crate) holding: Holding,
 }
 
 impl Framework {
@@ -55,6 +58,7 @@ impl Framework {
             suppressed: BTreeSet::new(),
             answered: None,
             offered_roles: BTreeSet::new(),
+            holding: Holding::default(),
         }
     }
 }

@@ -82,6 +82,7 @@ impl MasterCore {
             slave,
             role,
             resources,
+            made_at: turn.now,
         };
         let number = self.offers.insert(outstanding.clone());
         debug!(number, framework_id = %framework, slave_id = %slave, "offer made");
@@ -118,6 +119,7 @@ impl MasterCore {
         let offer = self.offers.take(number)?;
         self.timers.cancel(&Timer::OfferExpiry(number));
         self.allocator.offer_ended(offer.framework);
+        self.note_holding(&offer, end, turn);
         *match end {
             OfferEnd::Accepted => &mut self.counters.offers_accepted,
             OfferEnd::Declined => &mut self.counters.offers_declined,
@@ -130,6 +132,18 @@ impl MasterCore {
                 .publish(ClusterChange::OfferEnded { offer_id, end }, turn);
         }
         Some(offer)
+    }
+
+    /// Measures how a framework treats its offers, and lets it have fewer at a time if it hoards.
+    fn note_holding(&mut self, offer: &Outstanding, end: OfferEnd, turn: &Turn<'_>) {
+        let Some(row) = self.frameworks.get_mut(offer.framework) else {
+            return;
+        };
+        let held = turn.now.since(offer.made_at);
+        row.holding.ended(held, end == OfferEnd::Accepted);
+        let (after, slaves) = (self.config.hoarding_after, self.slaves.len());
+        let most = row.holding.outstanding_max(after, slaves);
+        self.allocator.set_outstanding_max(offer.framework, most);
     }
 
     /// Takes an offer out and gives its resources back.

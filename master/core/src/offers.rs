@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
+use meros_proto::time::Timestamp;
 
 /// One outstanding offer; its id is the leader's epoch and its number here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(crate) struct Outstanding {
     pub(crate) slave: SlaveId,
     pub(crate) role: RoleName,
     pub(crate) resources: Resources,
+    pub(crate) made_at: Timestamp,
 }
 
 /// All outstanding offers of this leader.

@@ -144,8 +144,11 @@ impl Allocator {
             return Ok(portion);
         }
         let mut caps = self.caps(slot, stage);
-        let mut first = None;
         let offered = portion.of(&row.free);
+        if self.fits(offered, &caps) {
+            return Ok(portion);
+        }
+        let mut first = None;
         let mut part = Resources::new();
         for resource in offered {
             let Some((number, amount, depth)) = self.counted(resource) else {
@@ -192,6 +195,17 @@ impl Allocator {
             return Err(first);
         }
         Ok(Portion::Part(part))
+    }
+
+    /// Whether no cap cuts anything off.
+    fn fits(&self, offered: &Resources, caps: &[Cap]) -> bool {
+        let wanted = |cap: &Cap| -> i64 {
+            let counted = offered.iter().filter_map(|it| self.counted(it));
+            let counted =
+                counted.filter(|(number, _, depth)| *number == cap.number && *depth < cap.depth);
+            counted.map(|(_, amount, _)| amount).sum()
+        };
+        caps.iter().all(|cap| wanted(cap) <= cap.left)
     }
 
     /// Number, amount and depth of reservation of what counts against quota.

@@ -29,7 +29,7 @@ mod tree;
 use std::collections::BTreeMap;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
-use meros_proto::resources::{ResourceName, Resources, Value};
+use meros_proto::resources::{Insufficient, ResourceName, Resources, SumTooLarge, Value};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
@@ -180,7 +180,7 @@ impl Allocator {
         }
         self.tree.order.measure(&self.totals);
         self.touch(slave);
-        self.touch_held_back();
+        self.touch_held_back(false);
     }
 
     /// What constraints see of a slave that takes part.
@@ -203,6 +203,9 @@ impl Allocator {
     fn take_slave(&mut self, slave: SlaveId) {
         if let Some(row) = self.slaves.remove(slave.0) {
             self.count_total(&row.total, false);
+            // Its reservations counted against limits.
+            let has_reservations = row.total.iter().any(|it| !it.is_unreserved());
+            self.touch_held_back(has_reservations);
             if row.exclusion().is_none() {
                 self.count_available(&row.free, false);
             }
@@ -249,7 +252,7 @@ impl Allocator {
             }
         }
         self.touch(slave);
-        self.touch_held_back();
+        self.touch_held_back(false);
     }
 
     /// A framework wants offers for a role, or does not (semantics B7, B8).
@@ -307,7 +310,9 @@ impl Allocator {
         resources: Resources,
     ) {
         let charge = Charge::of(&resources, &mut self.names);
+        let mut has_more_room = false;
         if let Some(leaf) = self.tree.find_leaf(framework, role) {
+            has_more_room = self.tree.has_quota_above(leaf);
             self.tree.discharge(leaf, &charge);
             self.forget_leaf(leaf);
         }
@@ -326,7 +331,63 @@ impl Allocator {
             }
             self.touch(slave);
         }
-        self.touch_held_back();
+        self.touch_held_back(has_more_room);
+    }
+
+    /// A slave that takes part has more than before, such as revocable resources that nobody uses.
+    ///
+    /// # Errors
+    /// The sum is too large; nothing has changed.
+    pub fn grow_slave(&mut self, slave: SlaveId, more: &Resources) -> Result<(), SumTooLarge> {
+        let Some(row) = self.slaves.get_mut(slave.0) else {
+            return Ok(());
+        };
+        row.total.checked_add_assign(more)?;
+        row.free
+            .checked_add_assign(more)
+            .expect("free is a part of the total");
+        let is_offered = row.exclusion().is_none();
+        self.count_total(more, true);
+        if is_offered {
+            self.count_available(more, true);
+        }
+        self.tree.order.measure(&self.totals);
+        self.touch(slave);
+        self.touch_held_back(false);
+        Ok(())
+    }
+
+    /// What a framework holds on a slave becomes something else of the same amount: reserved, not
+    /// reserved any more, a volume (semantics D6, D7).
+    ///
+    /// # Errors
+    /// The slave has no `from`; nothing has changed.
+    pub fn convert(
+        &mut self,
+        framework: FrameworkId,
+        role: &RoleName,
+        slave: SlaveId,
+        from: &Resources,
+        to: &Resources,
+    ) -> Result<(), Insufficient> {
+        let Some(row) = self.slaves.get_mut(slave.0) else {
+            return Ok(());
+        };
+        row.total.checked_sub_assign(from)?;
+        row.total
+            .checked_add_assign(to)
+            .expect("as much as was there before");
+        self.count_reserved(from, false);
+        self.count_reserved(to, true);
+        let (before, after) = (
+            Charge::of(from, &mut self.names),
+            Charge::of(to, &mut self.names),
+        );
+        let leaf = self.tree.make_leaf(framework, role);
+        self.tree.discharge(leaf, &before);
+        self.tree.charge(leaf, &after, false);
+        self.touch_held_back(true);
+        Ok(())
     }
 
     /// A framework does not want these or less of them until then (semantics E3); false if it has
@@ -411,7 +472,7 @@ impl Allocator {
             if grants.len() == before || self.held_back.is_empty() {
                 return;
             }
-            self.touch_held_back();
+            self.touch_held_back(true);
         }
     }
 
@@ -497,7 +558,10 @@ impl Allocator {
             .free
             .iter()
             .all(|it| it.is_unreserved() && !it.is_revocable());
-        let wanted = self.active.count_without(hidden);
+        let wanted = match hidden.is_empty() {
+            true => self.active.len(),
+            false => self.active.count_without(hidden),
+        };
         if wanted == 0 {
             return None;
         }
@@ -569,8 +633,12 @@ impl Allocator {
     }
 
     /// There may be room under a limit, or more than guarantees need.
-    fn touch_held_back(&mut self) {
-        if !self.held_back.is_empty() {
+    fn touch_held_back(&mut self, has_more_room: bool) {
+        if self.held_back.is_empty() {
+            return;
+        }
+        // More that is free is of no use under a limit, only where it is kept for guarantees.
+        if has_more_room || !self.tree.required().is_zero() {
             self.dirty.insert_all(&self.held_back);
             self.held_back.clear();
         }
@@ -589,7 +657,11 @@ impl Allocator {
     fn count_total(&mut self, total: &Resources, is_more: bool) {
         let amounts = self.names.amounts(total);
         self.totals.change(&amounts, is_more);
-        let reserved = total
+        self.count_reserved(total, is_more);
+    }
+
+    fn count_reserved(&mut self, all: &Resources, is_more: bool) {
+        let reserved = all
             .iter()
             .filter(|it| !it.is_revocable() && !it.is_shared());
         for resource in reserved {

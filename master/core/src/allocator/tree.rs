@@ -273,6 +273,12 @@ impl Tree {
         self.quotas > 0
     }
 
+    /// Whether the role of a leaf or one above it has a quota.
+    pub(super) fn has_quota_above(&self, leaf: LeafSlot) -> bool {
+        let node = self.leaf(leaf).node;
+        self.has_quota() && self.path(node).any(|node| node.quota.is_some())
+    }
+
     /// What is still due to guarantees, all roles together.
     pub(super) fn required(&self) -> &Amounts {
         &self.node(ROOT).required_below

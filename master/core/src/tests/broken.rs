@@ -5,6 +5,8 @@ use meros_proto::slave::SlaveState;
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::view::FrameworkState;
 
+use meros_proto::time::Timestamp;
+
 use super::world::{World, resources, role, secs, task_id};
 use crate::offers::Outstanding;
 use crate::timers::Timer;
@@ -25,6 +27,7 @@ fn rogue_offer() -> Outstanding {
         slave: SlaveId(0),
         role: role("*"),
         resources: resources("cpus:1"),
+        made_at: Timestamp(0),
     }
 }
 

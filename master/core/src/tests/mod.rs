@@ -5,6 +5,7 @@ mod frameworks;
 mod launches;
 mod life;
 mod offers;
+mod quota;
 mod random;
 mod reconcile;
 mod slaves;

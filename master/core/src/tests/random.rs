@@ -7,6 +7,9 @@ use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate};
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::quota::Quota;
+use meros_proto::resources::{ResourceName, Scalar};
+use meros_proto::role::RoleName;
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
@@ -185,6 +188,24 @@ fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
     ]
 }
 
+fn quotas() -> impl Strategy<Value = Vec<(RoleName, Quota)>> {
+    let amounts = || {
+        let names = [ResourceName::CPUS, ResourceName::MEM];
+        let amount = prop::sample::select(&[0, 1, 2, 3, 100][..]).prop_map(Scalar::whole);
+        prop::collection::btree_map(prop::sample::select(names.to_vec()), amount, 0..2)
+    };
+    let quota =
+        (amounts(), amounts()).prop_map(|(guarantees, limits)| Quota { guarantees, limits });
+    let role = prop::sample::select(&ROLES[..]).prop_map(role);
+    prop::collection::vec((role, quota), 0..3)
+}
+
+fn weights() -> impl Strategy<Value = Vec<(RoleName, Scalar)>> {
+    let role = prop::sample::select(&ROLES[..]).prop_map(role);
+    let weight = prop::sample::select(&[0, 1, 3][..]).prop_map(Scalar::whole);
+    prop::collection::vec((role, weight), 0..3)
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let at = Timestamp(9);
     prop_oneof![
@@ -221,6 +242,8 @@ fn command() -> impl Strategy<Value = Command> {
             }
         }),
         framework_id().prop_map(move |framework_id| Command::RemoveFramework { framework_id, at }),
+        quotas().prop_map(|quotas| Command::SetQuotas { quotas }),
+        weights().prop_map(|weights| Command::SetWeights { weights }),
     ]
 }
 
@@ -232,13 +255,16 @@ fn action() -> impl Strategy<Value = Action> {
             task_id: task_id(name),
             grace: None,
         }),
+        (quotas(), any::<bool>())
+            .prop_map(|(quotas, force)| OperatorCall::SetQuotas { quotas, force }),
+        weights().prop_map(|weights| OperatorCall::SetWeights { weights }),
     ];
     prop_oneof![
         6 => any::<bool>().prop_map(Action::Connect),
         2 => (0..20u64).prop_map(Action::Disconnect),
         16 => (0..20u64, from_slave()).prop_map(|(at, message)| Action::Slave(at, message)),
         20 => (0..20u64, from_framework()).prop_map(|(at, message)| Action::Framework(at, message)),
-        1 => call.prop_map(Action::Operator),
+        2 => call.prop_map(Action::Operator),
         8 => (0..9usize, name(), text()).prop_map(|(at, name, text)| Action::AcceptOffer(at, name, text)),
         8 => (0..9usize, state(), state()).prop_map(|(at, now, latest)| Action::UpdateTask(at, now, latest)),
         6 => (0..9usize).prop_map(Action::AcknowledgeTask),

@@ -597,3 +597,61 @@ fn a_picky_framework_near_its_limit_gets_the_one_slave_that_will_do() {
     assert_eq!(picky[0].slave, SlaveId(13));
     assert_eq!(counts(&grants)[&1], 19);
 }
+
+#[test]
+fn a_reservation_of_what_is_held_moves_between_accounts_and_back() {
+    // semantics: D6, E8
+    let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "a/x")]);
+    assert_eq!(plan(&mut allocator).len(), 1);
+    let (from, to) = (resources("cpus:3"), resources("cpus(a):3"));
+    let leaf = role("a/x");
+    let convert = |allocator: &mut Allocator, from: &Resources, to: &Resources| {
+        allocator.convert(FrameworkId(0), &leaf, SlaveId(0), from, to)
+    };
+    convert(&mut allocator, &from, &to).unwrap();
+    assert!(allocator.is_consistent());
+    assert!(allocator.total(SlaveId(0)).unwrap().contains(&to));
+    // Held and reserved is counted once.
+    assert_eq!(
+        allocator.consumed(&role("a"), &ResourceName::CPUS),
+        Scalar::whole(4)
+    );
+    assert!(convert(&mut allocator, &from, &to).is_err());
+    // Given back, it stays the role's, and counts for the role above whose it is.
+    let all = resources("cpus(a):3;cpus:1;mem:400");
+    allocator.release(FrameworkId(0), &leaf, SlaveId(0), all);
+    assert_eq!(
+        allocator.consumed(&role("a"), &ResourceName::CPUS),
+        Scalar::whole(3)
+    );
+    assert_eq!(allocator.consumed(&leaf, &ResourceName::CPUS), Scalar::ZERO);
+    assert_eq!(plan(&mut allocator).len(), 1);
+    convert(&mut allocator, &to, &from).unwrap();
+    assert!(allocator.is_consistent());
+    assert_eq!(
+        allocator.consumed(&role("a"), &ResourceName::CPUS),
+        Scalar::whole(4)
+    );
+}
+
+#[test]
+fn revocable_resources_go_to_those_who_can_do_with_them_and_count_against_no_quota() {
+    // semantics: D8, E2, E8
+    let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "a"), (1, "b")]);
+    allocator.set_quota(&role("b"), &quota("", "cpus:0;mem:0"));
+    let revocable = meros_proto::resources::Resource::new(ResourceName::CPUS, Scalar::whole(10));
+    let revocable = Resources::from(revocable.unwrap().into_revocable().unwrap());
+    allocator.grow_slave(SlaveId(0), &revocable).unwrap();
+    let able = Abilities {
+        revocable: true,
+        ..Abilities::default()
+    };
+    allocator.set_abilities(FrameworkId(1), able);
+    let grants = plan(&mut allocator);
+    assert_eq!(grants.len(), 2, "{grants:?}");
+    assert_eq!(grants[0].resources, resources("cpus:4;mem:400"));
+    assert_eq!(
+        (grants[1].framework.0, &grants[1].resources),
+        (1, &revocable)
+    );
+}
