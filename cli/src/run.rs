@@ -182,7 +182,11 @@ impl Run {
         config.framework.roles = vec![self.args.role.clone()];
         config.framework.user.clone_from(&self.args.user);
         config.framework.failover_timeout = FAILOVER_TIMEOUT;
-        config.framework.capabilities = vec![FrameworkCapability::PartitionAware];
+        // A task that is run by hand may run on any slave, those with gpus too.
+        config.framework.capabilities = vec![
+            FrameworkCapability::PartitionAware,
+            FrameworkCapability::GpuResources,
+        ];
         Session::connect(config).map_err(|error| CliError::usage(chain(&error)))
     }
 
