@@ -180,7 +180,7 @@ impl Allocator {
         }
         self.tree.order.measure(&self.totals);
         self.touch(slave);
-        self.touch_held_back(false);
+        self.touch_held_back(has_reservations(total));
     }
 
     /// What constraints see of a slave that takes part.
@@ -204,8 +204,7 @@ impl Allocator {
         if let Some(row) = self.slaves.remove(slave.0) {
             self.count_total(&row.total, false);
             // Its reservations counted against limits.
-            let has_reservations = row.total.iter().any(|it| !it.is_unreserved());
-            self.touch_held_back(has_reservations);
+            self.touch_held_back(has_reservations(&row.total));
             if row.exclusion().is_none() {
                 self.count_available(&row.free, false);
             }
@@ -298,6 +297,8 @@ impl Allocator {
         let leaf = self.tree.make_leaf(framework, role);
         self.tree.charge(leaf, &charge, false);
         self.note_free(slave);
+        // It may be what a guarantee was waiting for, so that no more is kept for it.
+        self.touch_held_back(self.tree.has_quota_above(leaf));
         true
     }
 
@@ -353,7 +354,7 @@ impl Allocator {
         }
         self.tree.order.measure(&self.totals);
         self.touch(slave);
-        self.touch_held_back(false);
+        self.touch_held_back(has_reservations(more));
         Ok(())
     }
 
@@ -786,4 +787,10 @@ fn row_is_done(slaves: &Numbered<Slave>, slave: SlaveId) -> bool {
     slaves
         .get(slave.0)
         .is_none_or(|row| row.free.iter().all(|it| it.is_shared()))
+}
+
+/// Whether a part of it counts against somebody's quota whoever holds it, so that guarantees and
+/// limits change with it.
+fn has_reservations(resources: &Resources) -> bool {
+    resources.iter().any(|it| !it.is_unreserved())
 }
