@@ -21,7 +21,7 @@ mod stub;
 
 use clap::{Parser, Subcommand};
 
-// Known bugs are for the simulator's tests (docs/decisions/0007-mutants.md). Clippy looks at all
+// Known bugs are for the simulator's tests (docs/decisions/0009-mutants.md). Clippy looks at all
 // features at once, and makes no program.
 #[cfg(not(clippy))]
 const _: () = assert!(

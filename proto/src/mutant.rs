@@ -1,5 +1,5 @@
 //! Known bugs that can be put back, to show that the simulator finds them (see
-//! `docs/decisions/0007-mutants.md`).
+//! `docs/decisions/0009-mutants.md`).
 //!
 //! Without the cargo feature `mutants`, which no product has, [`Mutant::is_on`] is a constant
 //! `false` and nothing of this is left in the program. With it, a bug lives for the time of one call

@@ -1,7 +1,7 @@
 //! Known bugs are put back one at a time, and each must be found within so many seeds. A bug that is
 //! not found says that the simulator looks at less than we think.
 //!
-//! Needs the feature `mutants` (docs/decisions/0007-mutants.md):
+//! Needs the feature `mutants` (docs/decisions/0009-mutants.md):
 //! `cargo nextest run -p meros-sim --features mutants --test mutants`.
 
 use meros_proto::mutant::Mutant;

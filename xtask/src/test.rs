@@ -40,8 +40,8 @@ impl Runner {
 /// Dependencies are compiled once for all of them: each command selects the whole workspace, so
 /// that features unify alike, and stays in the dev profile. `build` names the examples because
 /// without a target of that kind cargo leaves the features of dev-dependencies out and compiles
-/// several crates again. Only the benchmarks have a profile of their own, and they depend on
-/// cores alone, so rocksdb is not in it.
+/// several crates again. The benchmarks run once to see that they work; how fast they are is for
+/// their own profile, in a run of their own.
 pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
     let clippy = "cargo clippy --locked --workspace --all-targets --all-features -- -D warnings";
     let tests = match runner {
@@ -76,7 +76,7 @@ pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
                 .with("RUSTDOCFLAGS", "-D warnings"),
             Step::new(
                 "benchmarks",
-                "cargo bench --locked -p meros-benches -- --test",
+                "cargo bench --locked --workspace --profile dev --bench * -- --test",
             ),
             Step::new("tidy", "cargo xtask tidy"),
         ]);
