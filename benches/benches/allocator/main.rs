@@ -140,7 +140,7 @@ fn add_slaves(c: &mut Criterion) {
         b.iter_custom(|count| {
             (0..count)
                 .map(|_| {
-                    let mut cluster = Cluster::empty(slaves, frameworks);
+                    let mut cluster = Cluster::empty(frameworks);
                     cluster.activate_all();
                     for framework in 0..frameworks {
                         let abilities = Abilities {
@@ -175,7 +175,7 @@ fn add_slaves(c: &mut Criterion) {
         b.iter_custom(|count| {
             (0..count)
                 .map(|_| {
-                    let mut cluster = Cluster::empty(slaves, frameworks);
+                    let mut cluster = Cluster::empty(frameworks);
                     cluster.activate_all();
                     let begin = CpuTime::now();
                     for number in 0..slaves {
@@ -201,7 +201,7 @@ fn backlog(c: &mut Criterion) {
     let size = format!("{slaves}x{frameworks}");
     let total = parsed("cpus:24;mem:4096;disk:4096;ports:[31000-32000]");
     let run = || {
-        let mut cluster = Cluster::empty(slaves, frameworks);
+        let mut cluster = Cluster::empty(frameworks);
         let begin = CpuTime::now();
         for framework in 0..frameworks {
             cluster.set_active(framework, true);
@@ -260,7 +260,7 @@ fn quota_roles(c: &mut Criterion) {
     let (slaves, roles) = sized(10_000, 1_000);
     let total = parsed("cpus:2;mem:1024;disk:4096;ports:[31000-32000]");
     let run = || {
-        let mut cluster = Cluster::empty(slaves, roles);
+        let mut cluster = Cluster::empty(roles);
         for number in 0..roles {
             let role = role_number(number);
             // What eight slaves have: in the end some have nobody left to go to.
@@ -296,7 +296,7 @@ fn quota(c: &mut Criterion) {
     let total = parsed("cpus:2;mem:2048;disk:2048");
     let mut digest = Digest::default();
     let mut run = || {
-        let mut cluster = Cluster::empty(slaves, small + large);
+        let mut cluster = Cluster::empty(small + large);
         for number in 0..small + large {
             let role = role_number(number);
             let quota = match number < small {
@@ -351,7 +351,7 @@ fn reservations(c: &mut Criterion) {
             .expect("plain resources")
     };
     let (framework, slave) = (FrameworkId(0), SlaveId(0));
-    let mut cluster = Cluster::empty(1, 1);
+    let mut cluster = Cluster::empty(1);
     cluster.allocator.set_active(framework, &role, true);
     let mut total = parsed("cpus:1;mem:32");
     for number in 0..RESERVATIONS {
@@ -398,7 +398,7 @@ fn multi_framework(c: &mut Criterion) {
                 tasks.push((parsed(text), per_offer));
             }
         }
-        let mut cluster = Cluster::empty(80, u32::try_from(left.len()).expect("hundreds"));
+        let mut cluster = Cluster::empty(u32::try_from(left.len()).expect("hundreds"));
         for number in 0..80 {
             let total = parsed("cpus:64;mem:488000");
             cluster.allocator.add_slave(SlaveId(number), &total);

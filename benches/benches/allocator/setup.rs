@@ -73,7 +73,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn empty(slaves: u32, frameworks: u32) -> Self {
+    pub(crate) fn empty(frameworks: u32) -> Self {
         Self {
             allocator: Allocator::default(),
             grants: Vec::new(),
@@ -85,7 +85,7 @@ impl Cluster {
     /// The set-up that the benchmarks of Apache Mesos share: all frameworks in one role, and on
     /// each slave a part in use by one of them, with 16 port ranges.
     pub(crate) fn fragmented(slaves: u32, frameworks: u32, mem_in_use: u32) -> Self {
-        let mut cluster = Self::empty(slaves, frameworks);
+        let mut cluster = Self::empty(frameworks);
         let mut ports = String::new();
         for at in 0..16u32 {
             let begin = 31_000 + at * 60;

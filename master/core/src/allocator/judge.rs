@@ -15,6 +15,10 @@ use super::{Allocator, Exclusion, Minimum};
 
 /// What may be offered.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one decision, and a box would allocate in each"
+)]
 pub(super) enum Portion {
     /// All that is free on the slave, so that it can be moved.
     All,
@@ -262,7 +266,7 @@ impl Allocator {
                 });
             }
         }
-        for (number, required) in self.tree.required().iter() {
+        for (number, required) in self.tree.required_below().iter() {
             if required > 0 && !guaranteed.contains(&number) {
                 caps.push(Cap {
                     number,

@@ -639,7 +639,7 @@ impl Allocator {
             return;
         }
         // More that is free is of no use under a limit, only where it is kept for guarantees.
-        if has_more_room || !self.tree.required().is_zero() {
+        if has_more_room || !self.tree.required_below().is_zero() {
             self.dirty.insert_all(&self.held_back);
             self.held_back.clear();
         }

@@ -65,7 +65,7 @@ impl Allocator {
     /// Whether less is free than is still due to guarantees.
     #[must_use]
     pub fn is_short_of_guarantees(&self) -> bool {
-        let mut required = self.tree.required().iter();
+        let mut required = self.tree.required_below().iter();
         required.any(|(number, required)| required > self.available.get(number).max(0))
     }
 

@@ -280,7 +280,7 @@ impl Tree {
     }
 
     /// What is still due to guarantees, all roles together.
-    pub(super) fn required(&self) -> &Amounts {
+    pub(super) fn required_below(&self) -> &Amounts {
         &self.node(ROOT).required_below
     }
 

@@ -361,9 +361,10 @@ fn constraints(groups: Vec<Vec<(Subject, Predicate)>>, least: &str) -> OfferCons
 #[test]
 fn constraints_admit_slaves_by_attribute_hostname_and_zone() {
     // semantics: B1, E2
+    type Groups = Vec<Vec<(Subject, Predicate)>>;
     let rack = || Subject::Attribute("rack".to_owned());
     let text = |text: &str| text.to_owned();
-    let cases: [(Vec<Vec<(Subject, Predicate)>>, [bool; 3]); 8] = [
+    let cases: [(Groups, [bool; 3]); 8] = [
         (vec![], [true, true, true]),
         (vec![vec![(rack(), Predicate::Exists)]], [true, true, false]),
         (
