@@ -3,7 +3,7 @@
 //!
 //! Without the cargo feature `mutants`, which no product has, [`Mutant::is_on`] is a constant
 //! `false` and nothing of this is left in the program. With it, a bug lives for the time of one call
-//! of [`Mutant::during`] and on its thread alone.
+//! of `Mutant::during` and on its thread alone.
 
 /// A bug that some system of this kind has had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
