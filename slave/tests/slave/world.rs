@@ -155,11 +155,16 @@ impl Master {
     }
 
     pub(crate) async fn hear(&mut self) -> SlaveToMaster {
+        self.try_hear().await.expect("it is there")
+    }
+
+    /// None if the slave has closed the connection.
+    pub(crate) async fn try_hear(&mut self) -> Option<SlaveToMaster> {
         let receiver = &mut self.link.as_mut().unwrap().1;
         timeout(PATIENCE, receiver.recv())
             .await
             .expect("the slave speaks")
-            .expect("it is there")
+            .ok()
     }
 
     pub(crate) async fn welcome(&self) {
