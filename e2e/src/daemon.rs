@@ -136,14 +136,22 @@ impl Daemon {
         drop(child.wait());
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid().expect("it runs");
+        let pid = Pid::from_raw(i32::try_from(pid).expect("pids are small"));
+        kill(pid, signal).expect("it is our child and not reaped yet");
+    }
+
     /// SIGTERM, and waits for its clean end.
     ///
     /// # Panics
     /// It does not end in time.
     pub fn stop(&mut self) -> ExitStatus {
-        let pid = self.pid().expect("it runs");
-        let pid = Pid::from_raw(i32::try_from(pid).expect("pids are small"));
-        kill(pid, Signal::SIGTERM).expect("it is our child and not reaped yet");
+        self.signal(Signal::SIGTERM);
         self.wait()
     }
 
