@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::dev;
@@ -170,6 +171,25 @@ impl Client {
     pub(crate) fn post(&self, path: &str) -> Result<(), CliError> {
         let answer = self.ask_masters(|agent, url| agent.post(url).send_empty(), path)?;
         read_json(answer).map(|_: serde::de::IgnoredAny| ())
+    }
+
+    /// Asks the first master that answers to do something that takes a body, and reads what it
+    /// says about it.
+    ///
+    /// # Errors
+    /// No master answers, or it refuses.
+    pub(crate) fn order<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let body = serde_json::to_vec(body)
+            .map_err(|error| CliError::failure(format!("cannot write JSON: {error}")))?;
+        let call = |agent: &ureq::Agent, url: &str| {
+            let request = agent.post(url).content_type("application/json");
+            request.send(&body[..])
+        };
+        read_json(self.ask_masters(call, path)?)
     }
 
     fn ask_masters(

@@ -16,10 +16,10 @@ use crate::output::{Output, print};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    cluster: ClusterArgs,
+    pub(crate) cluster: ClusterArgs,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    pub(crate) output: Output,
 }
 
 /// What `meros ps` takes.

@@ -13,6 +13,7 @@ mod kill;
 mod list;
 mod logs;
 mod output;
+mod roles;
 mod run;
 mod signal;
 mod sim;
@@ -59,6 +60,14 @@ enum Command {
     Frameworks(list::Args),
     /// List outstanding offers
     Offers(list::Args),
+    /// List roles: what they are due and what they have
+    Roles(list::Args),
+    /// What roles are guaranteed and limited to
+    #[command(subcommand)]
+    Quota(roles::QuotaCommand),
+    /// How much of what they compete for is due to roles
+    #[command(subcommand)]
+    Weights(roles::WeightsCommand),
     /// Show what a task wrote
     Logs(logs::Args),
     /// Kill a task
@@ -73,7 +82,12 @@ impl Command {
     fn only_prints(&self) -> bool {
         matches!(
             self,
-            Self::Ps(_) | Self::Slaves(_) | Self::Frameworks(_) | Self::Offers(_) | Self::Logs(_)
+            Self::Ps(_)
+                | Self::Slaves(_)
+                | Self::Frameworks(_)
+                | Self::Offers(_)
+                | Self::Roles(_)
+                | Self::Logs(_)
         )
     }
 }
@@ -100,6 +114,9 @@ fn main() -> std::process::ExitCode {
         Command::Slaves(args) => list::slaves(&args),
         Command::Frameworks(args) => list::frameworks(&args),
         Command::Offers(args) => list::offers(&args),
+        Command::Roles(args) => roles::roles(&args),
+        Command::Quota(command) => roles::quota(&command),
+        Command::Weights(command) => roles::weights(&command),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),
         Command::Sim(command) => sim::run(&command),

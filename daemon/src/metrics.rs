@@ -77,6 +77,24 @@ impl<'a, 'e> Out<'a, 'e> {
         )
     }
 
+    /// One gauge for each label, of amounts that are not whole.
+    ///
+    /// # Errors
+    /// See [`Out::counter`].
+    pub fn amounts<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, f64)>,
+    ) -> fmt::Result {
+        let values = values.into_iter();
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstGauge::new(value))),
+        )
+    }
+
     fn family<L: EncodeLabelSet, M: EncodeMetric>(
         &mut self,
         name: &str,

@@ -4,6 +4,8 @@
 //! Counts are kept where things happen; what is a state (offers, tasks, memory) is looked up when
 //! somebody asks.
 
+mod roles;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +24,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::projection::Projection;
+use crate::projection::{Projection, RoleFilter};
 use crate::shell::inbox::Inbox;
 
 const PREFIX: &str = "meros_master";
+
+/// Roles beyond so many have no metrics of their own: each makes a dozen time series.
+const ROLES_SHOWN_MAX: usize = 1_000;
 
 /// The upper ends of the proposal latency's buckets, in seconds: an `fdatasync` takes milliseconds.
 const PROPOSAL_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
@@ -267,8 +272,10 @@ impl Collector for Lookup {
             read.framework_views()
                 .map(|framework| framework.state.name()),
         );
+        let roles = read.roles(RoleFilter::Any, None, ROLES_SHOWN_MAX);
         drop(read);
 
+        roles::encode(&mut out, &roles)?;
         out.gauge("leading", "1 if this master leads", leading)?;
         out.gauge("epoch", "The term of the leading master", epoch)?;
         out.gauge("offers_outstanding", "Offers that frameworks hold", offers)?;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, FrameworkId, OfferId, SlaveId, TaskId};
+use crate::role::RoleName;
 
 /// Why a request was refused. New reasons are appended: the wire is positional.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -106,6 +107,12 @@ pub enum Refusal {
     /// The process is stopping.
     #[error("the master is stopping: connect to another or try again")]
     Stopping,
+    /// The role has nothing configured and no framework is in it.
+    #[error("role {role} is not known: `meros roles` lists those that are")]
+    RoleUnknown {
+        /// The role.
+        role: RoleName,
+    },
 }
 
 impl Refusal {
@@ -129,6 +136,7 @@ impl Refusal {
             Self::OverLimit { .. } => "over_limit",
             Self::TooSlow => "too_slow",
             Self::Stopping => "stopping",
+            Self::RoleUnknown { .. } => "role_unknown",
         }
     }
 

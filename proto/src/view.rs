@@ -1,6 +1,7 @@
 //! What can be read of a cluster: the rows of `meros slaves|frameworks|offers|ps`, the JSON of
 //! `GET /api/v1/…`, and the changes from which a projection keeps them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::attribute::Attributes;
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::labels::Labels;
-use crate::resources::Resources;
+use crate::quota::Quota;
+use crate::resources::{ResourceName, Resources, Scalar};
 use crate::role::RoleName;
 use crate::slave::SlaveState;
 use crate::status::{TaskState, TaskStatus};
@@ -140,6 +142,47 @@ pub struct TaskView {
     pub labels: Labels,
 }
 
+/// What operators have configured for a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleView {
+    /// The role.
+    pub role: RoleName,
+    /// Its weight; 1 unless set.
+    pub weight: Scalar,
+    /// Its quota; empty unless set.
+    pub quota: Quota,
+}
+
+/// A role as `GET /api/v1/roles` lists it.
+///
+/// Amounts are of the role and of all roles below it together: that is what its quota is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleRow {
+    /// The role.
+    pub role: RoleName,
+    /// Its weight among its siblings.
+    pub weight: Scalar,
+    /// So much is kept for it.
+    pub guarantees: BTreeMap<ResourceName, Scalar>,
+    /// More than this is not offered to it.
+    pub limits: BTreeMap<ResourceName, Scalar>,
+    /// Frameworks in this very role that are not completed.
+    pub frameworks: u64,
+    /// Tasks that have not ended.
+    pub tasks: u64,
+    /// Outstanding offers.
+    pub offers: u64,
+    /// What tasks take.
+    pub used: BTreeMap<ResourceName, Scalar>,
+    /// What outstanding offers hold.
+    pub offered: BTreeMap<ResourceName, Scalar>,
+    /// What slaves have reserved for it.
+    pub reserved: BTreeMap<ResourceName, Scalar>,
+    /// What counts against its quota: all that is reserved for it, and what else tasks and offers
+    /// hold.
+    pub counted: BTreeMap<ResourceName, Scalar>,
+}
+
 /// A slave as `GET /api/v1/slaves` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlaveRow {
@@ -227,6 +270,8 @@ pub enum ClusterChange {
         /// Which.
         task_id: TaskId,
     },
+    /// Operators have configured a role, or taken that back.
+    Role(RoleView),
 }
 
 /// A change with its place in the order.

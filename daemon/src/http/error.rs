@@ -79,7 +79,7 @@ impl ApiError {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "body_too_large",
-            format!("a body of more than {limit} bytes: no request here needs one"),
+            format!("a body of more than {limit} bytes: no request here needs as much"),
         )
     }
 
@@ -126,6 +126,7 @@ impl From<Refusal> for ApiError {
             Refusal::FrameworkUnknown { .. }
             | Refusal::SlaveUnknown { .. }
             | Refusal::TaskUnknown { .. }
+            | Refusal::RoleUnknown { .. }
             | Refusal::OfferInvalid { .. } => StatusCode::NOT_FOUND,
             Refusal::FrameworkRemoved { .. } => StatusCode::GONE,
             Refusal::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,

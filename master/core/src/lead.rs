@@ -189,7 +189,7 @@ impl MasterCore {
                 self.advance_framework(*framework_id, turn);
             }
             Command::SetQuotas { quotas } => self.on_quotas_set(quotas, turn),
-            Command::SetWeights { weights } => self.on_weights_set(weights),
+            Command::SetWeights { weights } => self.on_weights_set(weights, turn),
         }
     }
 

@@ -8,7 +8,7 @@ use meros_proto::quota::{QUOTA_NAMES_MAX, Quota};
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::{Kind, ResourceName, Scalar};
 use meros_proto::role::RoleName;
-use meros_proto::view::OfferEnd;
+use meros_proto::view::{ClusterChange, OfferEnd, RoleView};
 use tracing::info;
 
 use crate::MasterCore;
@@ -180,12 +180,15 @@ impl MasterCore {
         Ok(())
     }
 
-    /// The first that applies: a role twice, a bad quota, too many, one that does not fit the roles
+    /// The first that applies: a role twice, a bad quota or none to take away, too many, one that does not fit the roles
     /// above, guarantees above what there is, limits below what is in use.
     fn check_quotas(&self, quotas: &[(RoleName, Quota)], force: bool) -> Result<(), Refusal> {
         check_roles_once("quotas", quotas.iter().map(|(role, _)| role))?;
         for (role, quota) in quotas {
             check_quota(role, quota)?;
+            if quota.is_empty() && !self.registry.quotas().contains_key(role) {
+                return Err(Refusal::RoleUnknown { role: role.clone() });
+            }
         }
         let mut all = self.registry.quotas().clone();
         for (role, quota) in quotas {
@@ -272,12 +275,31 @@ impl MasterCore {
             |core| core.allocator.is_short_of_guarantees(),
             |core, of_offer| !core.allocator.is_owed(of_offer),
         );
+        for (role, _) in quotas {
+            self.publish_role(role, turn);
+        }
     }
 
-    pub(crate) fn on_weights_set(&mut self, weights: &[(RoleName, Scalar)]) {
+    pub(crate) fn on_weights_set(
+        &mut self,
+        weights: &[(RoleName, Scalar)],
+        turn: &mut Turn<'_>,
+    ) {
         for (role, weight) in weights {
+            info!(%role, %weight, "weight set");
             self.allocator.set_weight(role, *weight);
+            self.publish_role(role, turn);
         }
+    }
+
+    fn publish_role(&mut self, role: &RoleName, turn: &mut Turn<'_>) {
+        let (quotas, weights) = (self.registry.quotas(), self.registry.weights());
+        let view = RoleView {
+            role: role.clone(),
+            weight: weights.get(role).copied().unwrap_or(Scalar::ONE),
+            quota: quotas.get(role).cloned().unwrap_or_default(),
+        };
+        self.publisher.publish(ClusterChange::Role(view), turn);
     }
 
     /// Takes offers back, the newest first, while it is needed (semantics E5).
@@ -303,12 +325,18 @@ impl MasterCore {
     }
 
     /// What is configured for roles, for a leader that has just been elected.
-    pub(crate) fn take_over_roles(&mut self, turn: &Turn<'_>) {
+    pub(crate) fn take_over_roles(&mut self, turn: &mut Turn<'_>) {
+        let mut configured = BTreeSet::new();
         for (role, weight) in self.registry.weights() {
             self.allocator.set_weight(role, *weight);
+            configured.insert(role.clone());
         }
         for (role, quota) in self.registry.quotas() {
             self.allocator.set_quota(role, quota);
+            configured.insert(role.clone());
+        }
+        for role in &configured {
+            self.publish_role(role, turn);
         }
         // What is free cannot be told from what is guaranteed before most slaves are back with
         // their tasks (semantics E9).

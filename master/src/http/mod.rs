@@ -8,6 +8,7 @@
 mod error;
 mod orders;
 mod reads;
+mod roles;
 #[cfg(test)]
 mod tests;
 
@@ -27,8 +28,8 @@ use crate::metrics::{Exposition, Metrics};
 use crate::projection::Projection;
 use crate::shell::inbox::Inbox;
 
-/// No request needs a body.
-const BODY_BYTES_MAX: usize = 16 << 10;
+/// The largest body: the quotas of some thousand roles in one order.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -72,6 +73,15 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/frameworks", get(reads::frameworks))
         .route("/api/v1/offers", get(reads::offers))
         .route("/api/v1/tasks", get(reads::tasks))
+        .route("/api/v1/roles", get(reads::roles))
+        .route(
+            "/api/v1/quotas",
+            get(reads::quotas).post(roles::set_quotas),
+        )
+        .route(
+            "/api/v1/weights",
+            get(reads::weights).post(roles::set_weights),
+        )
         .route("/api/v1/tasks/{framework}/{task}/kill", post(orders::kill))
         .route(
             "/api/v1/frameworks/{framework}/teardown",

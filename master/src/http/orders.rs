@@ -13,6 +13,7 @@ use meros_master_core::event::OperatorCall;
 use meros_proto::ids::{FrameworkId, ParseIdError, TaskId};
 use meros_proto::refusal::Refusal;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -66,12 +67,25 @@ pub(super) async fn teardown(
     order(&api, OperatorCall::Teardown { framework_id }).await
 }
 
+/// An order without anything to say about it afterwards.
 async fn order(api: &Api, call: OperatorCall) -> Result<Response, ApiError> {
+    ordered(api, call).await?;
+    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response())
+}
+
+/// Gives an order and waits until it is carried out or refused.
+pub(super) async fn ordered(api: &Api, call: OperatorCall) -> Result<(), ApiError> {
     let (reply, answer) = oneshot::channel();
     let sent = api.inbox.send([Input::Operator(call, reply)], 0).await;
     sent.map_err(|_| Refusal::Stopping)?;
     answer.await.map_err(|_| Refusal::Stopping)??;
-    Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response())
+    Ok(())
+}
+
+/// Reads a body. Its media type does not matter: nothing else than JSON would be understood.
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
 }
 
 fn parse<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, ApiError> {

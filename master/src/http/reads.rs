@@ -11,13 +11,16 @@ use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
 use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::refusal::Refusal;
+use meros_proto::role::RoleName;
 use meros_proto::status::TaskState;
 use meros_proto::view::MasterView;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use crate::projection::{BadCursor, Page, ReadModel, StateFilter, TaskCursor, TaskFilter};
+use crate::projection::{
+    BadCursor, Page, ReadModel, RoleFilter, StateFilter, TaskCursor, TaskFilter,
+};
 
 /// The most rows in one answer, and how many there are when the client does not say. A task takes
 /// about 1 KiB.
@@ -142,6 +145,24 @@ pub(super) async fn tasks(State(api): State<Arc<Api>>, uri: Uri) -> Result<Respo
         model.tasks(&filter, after.as_ref(), limit)
     })
     .await
+}
+
+pub(super) async fn roles(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
+    list_roles(api, &uri, RoleFilter::Any).await
+}
+
+pub(super) async fn quotas(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
+    list_roles(api, &uri, RoleFilter::WithQuota).await
+}
+
+pub(super) async fn weights(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
+    list_roles(api, &uri, RoleFilter::WithWeight).await
+}
+
+async fn list_roles(api: Arc<Api>, uri: &Uri, filter: RoleFilter) -> Result<Response, ApiError> {
+    let Plain::<RoleName> { after, limit } = query(uri)?;
+    let limit = checked_limit(limit)?;
+    list(api, move |model| model.roles(filter, after.as_ref(), limit)).await
 }
 
 /// Picks rows under the lock and serialises them without it; both away from the threads that serve

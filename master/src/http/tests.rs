@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use meros_master_core::OperatorCall;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
+use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
-    ClusterChange, ClusterEvent, FrameworkState, FrameworkView, MasterView, SlaveRow, SlaveView,
-    TaskView,
+    ClusterChange, ClusterEvent, FrameworkState, FrameworkView, MasterView, RoleRow, RoleView,
+    SlaveRow, SlaveView, TaskView,
 };
 use serde_json::Value;
 
@@ -150,24 +151,35 @@ impl Site {
     }
 
     fn ask(&self, method: &str, path: &str) -> (u16, String, ureq::http::HeaderMap) {
+        self.send(path, |agent, url| match method {
+            "GET" => agent.get(url).call(),
+            "POST" => agent.post(url).send_empty(),
+            "POST from a web page" => agent
+                .post(url)
+                .header("origin", "http://evil.example")
+                .send_empty(),
+            body => agent.post(url).send(body),
+        })
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        call: impl FnOnce(&ureq::Agent, &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> (u16, String, ureq::http::HeaderMap) {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(20)))
             .build();
         let agent: ureq::Agent = config.into();
-        let url = format!("http://{}{path}", self.address);
-        let response = match method {
-            "GET" => agent.get(&url).call(),
-            "POST" => agent.post(&url).send_empty(),
-            "POST from a web page" => agent
-                .post(&url)
-                .header("origin", "http://evil.example")
-                .send_empty(),
-            body => agent.post(&url).send(body),
-        };
-        let mut response = response.unwrap();
+        let mut response = call(&agent, &format!("http://{}{path}", self.address)).unwrap();
         let text = response.body_mut().read_to_string().unwrap();
         (response.status().as_u16(), text, response.headers().clone())
+    }
+
+    /// Posts a body.
+    fn ask_with(&self, path: &str, body: &str) -> (u16, String, ureq::http::HeaderMap) {
+        self.send(path, |agent, url| agent.post(url).send(body))
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
@@ -223,8 +235,109 @@ fn answer(call: &OperatorCall) -> Result<(), Refusal> {
         OperatorCall::Teardown { framework_id } => Err(Refusal::FrameworkRemoved {
             framework_id: *framework_id,
         }),
-        OperatorCall::SetQuotas { .. } | OperatorCall::SetWeights { .. } => Ok(()),
+        OperatorCall::SetQuotas { quotas, .. } => match quotas.iter().find(|it| it.1.is_empty()) {
+            Some((role, _)) => Err(Refusal::RoleUnknown { role: role.clone() }),
+            None => Ok(()),
+        },
+        OperatorCall::SetWeights { .. } => Ok(()),
     }
+}
+
+#[test]
+fn quotas_and_weights_are_set_together_and_read_back() {
+    let mut site = Site::leading();
+    let body = r#"{"force":true,"quotas":[
+        {"role":"web","guarantees":{"cpus":1.5},"limits":{"cpus":4}},
+        {"role":"*","limits":{"gpus":0}}]}"#;
+    let (status, text, _) = site.ask_with("/api/v1/quotas", body);
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(
+        text, r#"{"roles_without_frameworks":["web"]}"#,
+        "somebody is in *"
+    );
+    let body = r#"{"weights":[{"role":"web","weight":2.5}]}"#;
+    assert_eq!(site.ask_with("/api/v1/weights", body).0, 200);
+    site.publish(ClusterChange::Role(RoleView {
+        role: "web".parse().unwrap(),
+        weight: "2.5".parse().unwrap(),
+        quota: Quota {
+            guarantees: [("cpus".parse().unwrap(), "1.5".parse().unwrap())].into(),
+            limits: Default::default(),
+        },
+    }));
+    site.await_applied();
+    let names = |path: &str| -> Vec<String> {
+        let rows: Vec<RoleRow> = serde_json::from_value(site.get(path).1).unwrap();
+        rows.iter().map(|row| row.role.to_string()).collect()
+    };
+    assert_eq!(names("/api/v1/roles"), ["*", "web"]);
+    assert_eq!(names("/api/v1/roles?after=*&limit=1"), ["web"]);
+    assert_eq!(names("/api/v1/quotas"), ["web"]);
+    assert_eq!(names("/api/v1/weights"), ["web"]);
+    let (_, metrics, _) = site.ask("GET", "/metrics");
+    for line in [
+        "meros_master_roles 2",
+        "meros_master_role_weight{role=\"web\"} 2.5",
+        "meros_master_role_guarantee{role=\"web\",resource=\"cpus\"} 1.5",
+        "meros_master_role_used{role=\"*\",resource=\"mem\"} 32",
+        "meros_master_role_frameworks{role=\"*\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    let calls = site.calls();
+    let quota = |guarantees: &[(&str, &str)], limits: &[(&str, &str)]| {
+        let amounts = |all: &[(&str, &str)]| {
+            let one = |(name, amount): &(&str, &str)| {
+                (name.parse().unwrap(), amount.parse().unwrap())
+            };
+            all.iter().map(one).collect()
+        };
+        Quota {
+            guarantees: amounts(guarantees),
+            limits: amounts(limits),
+        }
+    };
+    let expected = OperatorCall::SetQuotas {
+        quotas: vec![
+            (
+                "web".parse().unwrap(),
+                quota(&[("cpus", "1.5")], &[("cpus", "4")]),
+            ),
+            ("*".parse().unwrap(), quota(&[], &[("gpus", "0")])),
+        ],
+        force: true,
+    };
+    assert_eq!(calls[0], expected);
+}
+
+#[test]
+fn what_is_no_quota_or_weight_never_reaches_the_core() {
+    let site = Site::leading();
+    for (path, body) in [
+        ("quotas", ""),
+        ("quotas", "{}"),
+        ("quotas", "[]"),
+        ("quotas", r#"{"quotas":[{"role":"a b","limits":{}}]}"#),
+        ("quotas", r#"{"quotas":[{"role":"a","limit":{"cpus":1}}]}"#),
+        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":-1}}]}"#),
+        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":"4"}}]}"#),
+        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":1e300}}]}"#),
+        ("weights", r#"{"weights":[{"role":"a","weight":NaN}]}"#),
+        ("weights", r#"{"weights":[{"role":"a","weight":"NaN"}]}"#),
+        ("weights", r#"{"weights":[{"role":"a"}]}"#),
+        ("weights", r#"{"weights":[{"role":"a","weight":1}],"force":true}"#),
+    ] {
+        let (status, text, _) = site.ask_with(&format!("/api/v1/{path}"), body);
+        assert_eq!(status, 400, "{body}: {text}");
+        assert!(text.contains(r#""code":"invalid""#), "{text}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(site.ask_with("/api/v1/quotas", &deep).0, 400);
+    // The core's own refusals have a code as well.
+    let (status, text, _) = site.ask_with("/api/v1/quotas", r#"{"quotas":[{"role":"x"}]}"#);
+    assert_eq!(status, 404, "{text}");
+    assert!(text.contains("role_unknown"), "{text}");
+    assert_eq!(site.calls().len(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod model;
 mod page;
+mod roles;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use model::{
     COMPLETED_FRAMEWORKS_MAX, COMPLETED_TASKS_MAX, ReadModel, StateFilter, TaskFilter, TaskTotals,
 };
 pub use page::{BadCursor, Page, TaskCursor};
+pub use roles::RoleFilter;
 
 /// Batches of events on their way to the read model. One batch is what the core did in one go, so
 /// this is some seconds of work at full load.

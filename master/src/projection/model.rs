@@ -5,18 +5,21 @@
 //! F8): not once it has ended, not while its slave is unreachable.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::resources::{Resources, Value};
+use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveState;
 use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::view::{
     ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView,
-    OfferView, SlaveRow, SlaveView, TaskView,
+    OfferView, RoleRow, SlaveRow, SlaveView, TaskView,
 };
 use tracing::error;
 
 use super::page::{Builder, Page, TaskCursor};
+use super::roles::{Holder, RoleFilter, Roles};
 
 /// Ended tasks kept per framework (semantics F9).
 pub const COMPLETED_TASKS_MAX: usize = 1_000;
@@ -117,6 +120,7 @@ pub struct ReadModel {
     /// Ids of completed frameworks, oldest first.
     completed: VecDeque<FrameworkId>,
     offers: BTreeMap<OfferId, Arc<OfferView>>,
+    roles: Roles,
     totals: TaskTotals,
 }
 
@@ -196,6 +200,23 @@ impl ReadModel {
         page.finish()
     }
 
+    /// Roles by name, those after a given one.
+    #[must_use]
+    pub fn roles(
+        &self,
+        filter: RoleFilter,
+        after: Option<&RoleName>,
+        limit: usize,
+    ) -> Page<RoleRow> {
+        self.roles.page(filter, after, limit)
+    }
+
+    /// Whether a framework is in a role or in one below it.
+    #[must_use]
+    pub fn has_framework_in(&self, role: &RoleName) -> bool {
+        self.roles.has_framework(role)
+    }
+
     /// Tasks: those in the master's tables by framework and id, then those that have left them, by
     /// framework, newest first; those after a given one. A task that leaves the tables meanwhile
     /// comes after where it was.
@@ -262,7 +283,9 @@ impl ReadModel {
             ClusterChange::Elected(master) => self.master = Some(master),
             ClusterChange::Slave(view) => self.put_slave(view),
             ClusterChange::SlaveRemoved(id) => {
-                self.slaves.remove(&id);
+                if let Some(slave) = self.slaves.remove(&id) {
+                    self.roles.reserve(takes_part(&slave.view), false);
+                }
             }
             ClusterChange::Framework(view) => self.put_framework(view),
             ClusterChange::OfferMade(offer) => self.add_offer(offer),
@@ -282,11 +305,16 @@ impl ReadModel {
             } => {
                 self.remove_task(framework_id, &task_id);
             }
+            ClusterChange::Role(view) => self.roles.configure(view),
         }
     }
 
     fn put_slave(&mut self, view: SlaveView) {
         let view = Arc::new(view);
+        if let Some(before) = self.slaves.get(&view.slave_id) {
+            self.roles.reserve(takes_part(&before.view), false);
+        }
+        self.roles.reserve(takes_part(&view), true);
         self.slaves
             .entry(view.slave_id)
             .and_modify(|slave| slave.view = Arc::clone(&view))
@@ -303,6 +331,10 @@ impl ReadModel {
             self.completed.push_back(id);
         }
         let view = Arc::new(view);
+        if let Some(before) = self.frameworks.get(&id) {
+            self.roles.count_framework(live_roles(&before.view), false);
+        }
+        self.roles.count_framework(live_roles(&view), true);
         self.frameworks
             .entry(id)
             .and_modify(|framework| framework.view = Arc::clone(&view))
@@ -341,6 +373,8 @@ impl ReadModel {
         if let Some(framework) = self.frameworks.get_mut(&offer.framework_id) {
             framework.offers += 1;
         }
+        self.roles
+            .hold(&offer.role, Holder::Offer, &offer.resources, true);
         self.offers.insert(offer.offer_id, Arc::new(offer));
     }
 
@@ -357,6 +391,8 @@ impl ReadModel {
         if let Some(framework) = self.frameworks.get_mut(&offer.framework_id) {
             framework.offers = framework.offers.saturating_sub(1);
         }
+        self.roles
+            .hold(&offer.role, Holder::Offer, &offer.resources, false);
     }
 
     fn add_task(&mut self, task: TaskView) {
@@ -436,10 +472,22 @@ impl ReadModel {
         }
         if let Some(task) = before.filter(|task| !task.state.is_terminal()) {
             self.each_held(task, |held, resources| held.release(task, resources));
+            self.hold_in_role(task, false);
         }
         if let Some(task) = after.filter(|task| !task.state.is_terminal()) {
             self.each_held(task, |held, resources| held.charge(task, resources));
+            self.hold_in_role(task, true);
         }
+    }
+
+    fn hold_in_role(&mut self, task: &TaskView, is_more: bool) {
+        let nothing = Resources::new();
+        let resources = match holds_resources(task.state) {
+            true => &task.resources,
+            false => &nothing,
+        };
+        self.roles
+            .hold(&task.role, Holder::Task, resources, is_more);
     }
 
     fn each_held(&mut self, task: &TaskView, mut change: impl FnMut(&mut Held, &Resources)) {
@@ -477,6 +525,23 @@ impl Held {
         if let Err(error) = self.used.checked_sub_assign(resources) {
             error!(task_id = %task.task_id, %error, "resources of tasks do not add up");
         }
+    }
+}
+
+/// What of a slave is shared out: all it has once it is back, nothing before or when it is given up.
+fn takes_part(slave: &SlaveView) -> &Resources {
+    static NOTHING: LazyLock<Resources> = LazyLock::new(Resources::new);
+    match slave.state {
+        SlaveState::Registered | SlaveState::Disconnected => &slave.resources,
+        SlaveState::Recovered | SlaveState::Unreachable => &NOTHING,
+    }
+}
+
+/// The roles that a framework is in, as long as it is not completed.
+fn live_roles(framework: &FrameworkView) -> &[RoleName] {
+    match framework.state {
+        FrameworkState::Completed => &[],
+        _ => &framework.roles,
     }
 }
 

@@ -7,6 +7,7 @@ use meros_proto::message::master::SlaveToMaster;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::status::TaskState;
+use meros_proto::view::{ClusterChange, RoleView};
 
 use super::world::{World, check, framework, resources, role, secs, task};
 use crate::allocator::{Exclusion, Reason};
@@ -95,6 +96,42 @@ fn an_empty_quota_takes_it_away() {
         &["reply 2 done", "f2 offers O1-2 S0 a cpus:3"],
     );
     assert!(world.core.registry().quotas().is_empty());
+}
+
+#[test]
+fn readers_hear_what_is_configured_for_a_role_now_and_after_an_election() {
+    let mut world = World::new();
+    let published = |world: &mut World| -> Vec<String> {
+        let changes = std::mem::take(&mut world.changes);
+        let roles = changes.iter().filter_map(|change| match change {
+            ClusterChange::Role(view) => Some(view),
+            _ => None,
+        });
+        let text = |view: &RoleView| {
+            let limits = view.quota.limits.values();
+            let limits: Vec<_> = limits.map(ToString::to_string).collect();
+            format!("{} {} {limits:?}", view.role, view.weight)
+        };
+        roles.map(text).collect()
+    };
+    world.operator(1, set(&[("a", quota("", "cpus:1"))], false));
+    world.operator(
+        2,
+        OperatorCall::SetWeights {
+            weights: vec![(role("a"), Scalar::whole(2)), (role("b"), Scalar::whole(3))],
+        },
+    );
+    let expected = [r#"a 1 ["1"]"#, r#"a 2 ["1"]"#, "b 3 []"];
+    assert_eq!(published(&mut world), expected);
+    let mut next = world.after_failover();
+    assert_eq!(published(&mut next), expected[1..]);
+    // To take away what nobody has is a mistake.
+    check(
+        next.operator(3, set(&[("b", Quota::default())], false)),
+        &["reply 3 role_unknown"],
+    );
+    next.operator(4, set(&[("a", Quota::default())], false));
+    assert_eq!(published(&mut next), ["a 2 []"]);
 }
 
 #[test]
