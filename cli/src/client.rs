@@ -164,6 +164,14 @@ impl Client {
         )))
     }
 
+    /// Reads one thing from the first master that answers.
+    ///
+    /// # Errors
+    /// No master answers, or it refuses.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        read_json(self.ask_masters(|agent, url| agent.get(url).call(), path)?)
+    }
+
     /// Asks the first master that answers to do something.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ pub(crate) struct PsArgs {
     all: bool,
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

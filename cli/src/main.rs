@@ -19,6 +19,7 @@ mod signal;
 mod sim;
 #[cfg(test)]
 mod stub;
+mod why;
 
 use clap::{Parser, Subcommand};
 
@@ -68,6 +69,9 @@ enum Command {
     /// How much of what they compete for is due to roles
     #[command(subcommand)]
     Weights(roles::WeightsCommand),
+    /// Why nothing is offered to a framework, or what a task waits for
+    #[command(subcommand)]
+    Why(why::Command),
     /// Show what a task wrote
     Logs(logs::Args),
     /// Kill a task
@@ -87,6 +91,7 @@ impl Command {
                 | Self::Frameworks(_)
                 | Self::Offers(_)
                 | Self::Roles(_)
+                | Self::Why(_)
                 | Self::Logs(_)
         )
     }
@@ -117,6 +122,7 @@ fn main() -> std::process::ExitCode {
         Command::Roles(args) => roles::roles(&args),
         Command::Quota(command) => roles::quota(&command),
         Command::Weights(command) => roles::weights(&command),
+        Command::Why(command) => why::run(&command),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),
         Command::Sim(command) => sim::run(&command),

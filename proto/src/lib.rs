@@ -28,3 +28,4 @@ pub mod time;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod view;
+pub mod why;

@@ -113,6 +113,12 @@ pub enum Refusal {
         /// The role.
         role: RoleName,
     },
+    /// An operator names a slave that is no member.
+    #[error("slave {slave_id} is no member: `meros slaves` lists those that are")]
+    NoSuchSlave {
+        /// The id.
+        slave_id: SlaveId,
+    },
 }
 
 impl Refusal {
@@ -137,6 +143,7 @@ impl Refusal {
             Self::TooSlow => "too_slow",
             Self::Stopping => "stopping",
             Self::RoleUnknown { .. } => "role_unknown",
+            Self::NoSuchSlave { .. } => "no_such_slave",
         }
     }
 

@@ -26,12 +26,24 @@ pub(crate) fn print<T: Serialize>(
     rows: &[T],
     table: impl FnOnce(&[T]) -> String,
 ) -> Result<(), CliError> {
+    print_one(output, rows, table)
+}
+
+/// Prints one thing in the wanted form.
+///
+/// # Errors
+/// As of [`print`].
+pub(crate) fn print_one<T: Serialize + ?Sized>(
+    output: Output,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
     match output {
-        Output::Table => println!("{}", table(rows)),
+        Output::Table => println!("{}", text(value)),
         Output::Json => {
-            let text = serde_json::to_string_pretty(rows)
+            let json = serde_json::to_string_pretty(value)
                 .map_err(|error| CliError::failure(format!("cannot write JSON: {error}")))?;
-            println!("{text}");
+            println!("{json}");
         }
     }
     Ok(())

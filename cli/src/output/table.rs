@@ -32,7 +32,8 @@ pub(crate) fn age(since: Timestamp, now: Timestamp) -> String {
     short(now.since(since))
 }
 
-fn short(duration: Duration) -> String {
+/// A duration in the largest unit that says enough.
+pub(crate) fn short(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..=119 => format!("{seconds}s"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use meros_proto::refusal::Refusal;
 use serde::Serialize;
@@ -31,6 +31,12 @@ impl ApiError {
             code,
             message: message.into(),
         }
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
     }
 
     /// 400: the request itself is wrong.
@@ -127,6 +133,7 @@ impl From<Refusal> for ApiError {
             | Refusal::SlaveUnknown { .. }
             | Refusal::TaskUnknown { .. }
             | Refusal::RoleUnknown { .. }
+            | Refusal::NoSuchSlave { .. }
             | Refusal::OfferInvalid { .. } => StatusCode::NOT_FOUND,
             Refusal::FrameworkRemoved { .. } => StatusCode::GONE,
             Refusal::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -141,6 +148,12 @@ impl From<Refusal> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body())).into_response()
+        let mut response = (self.status, Json(self.body())).into_response();
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            // Limits in time are mended within a second, the others by somebody.
+            let second = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, second);
+        }
+        response
     }
 }

@@ -8,6 +8,7 @@ use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
 use meros_proto::view::ClusterEvent;
+use meros_proto::why::Why;
 
 use crate::command::Command;
 use crate::event::{ConnectionId, ProposalId, RequestId};
@@ -56,6 +57,15 @@ impl Drop for Effects {
     }
 }
 
+/// What an operator is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// What was ordered is done, or on its way.
+    Done,
+    /// What was asked for.
+    Why(Box<Why>),
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
@@ -97,7 +107,7 @@ pub enum Effect {
         /// The request.
         request: RequestId,
         /// Done, or why not.
-        reply: Result<(), Refusal>,
+        reply: Result<Answer, Refusal>,
     },
     /// Something that can be read has changed.
     Publish(ClusterEvent),

@@ -5,6 +5,7 @@ use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
+use meros_proto::why::WhyQuestion;
 use std::time::Duration;
 
 use crate::command::Command;
@@ -50,6 +51,12 @@ pub enum OperatorCall {
         /// Each role once, from 0.001 to 1,000,000; 1 is what a role has otherwise.
         weights: Vec<(RoleName, Scalar)>,
     },
+    /// Tell why. Costs a time in proportion to the slaves, so it is limited: [`WHY_JUDGEMENTS_MAX`]
+    /// a question, [`WHY_JUDGEMENTS_PER_SECOND`] altogether.
+    ///
+    /// [`WHY_JUDGEMENTS_MAX`]: crate::WHY_JUDGEMENTS_MAX
+    /// [`WHY_JUDGEMENTS_PER_SECOND`]: crate::WHY_JUDGEMENTS_PER_SECOND
+    Why(WhyQuestion),
 }
 
 /// Something that has happened.

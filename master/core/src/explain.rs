@@ -1,59 +1,250 @@
-//! Why somebody is offered nothing, for operators. Asked of the core by the thread that owns it:
-//! the answers come from the decision path itself, so a projection cannot give them.
+//! Why somebody is offered nothing, and what has become of a task. The answers come from the decision
+//! path and the tables themselves, so a projection cannot give them.
+//!
+//! Bounds: a question is answered for so many frameworks and roles that it takes
+//! [`WHY_JUDGEMENTS_MAX`], the others are counted as left out; and questions wait until those before
+//! have been paid for, at [`WHY_JUDGEMENTS_PER_SECOND`]. While nobody asks it costs nothing.
 
-use meros_proto::ids::{FrameworkId, SlaveId};
+use std::time::Duration;
+
+use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveState;
+use meros_proto::status::TaskState;
+use meros_proto::time::Timestamp;
+use meros_proto::view::FrameworkState;
+use meros_proto::why::{Why, WhyOffers, WhyQuestion, WhyReason, WhyRow, WhyTask};
 
 use crate::MasterCore;
 use crate::allocator::{Explanation, Reason};
-use crate::holding::Holding;
+use crate::tasks::Task;
+
+/// Looks at one slave for one framework and role that one answer may take: some 0.1 s.
+pub const WHY_JUDGEMENTS_MAX: usize = 200_000;
+/// Looks that all answers together may take a second, so that the core has most of its time for its
+/// work.
+pub const WHY_JUDGEMENTS_PER_SECOND: usize = 400_000;
+/// A question counts for at least so many looks: what it costs to take and to answer it.
+const JUDGEMENTS_MIN: usize = 1_000;
 
 impl MasterCore {
-    /// For each role of a framework what keeps it from offers, over all slaves. Empty if it is not
-    /// known. Takes a time in proportion to the number of slaves.
-    #[must_use]
-    pub fn explain_framework(&self, framework: FrameworkId) -> Vec<(RoleName, Explanation)> {
-        let roles = self.description(framework).map(|it| it.roles.as_slice());
-        let explain = |role: &RoleName| {
-            let explanation = self.allocator.explain_all(framework, role);
-            (role.clone(), explanation)
+    /// Answers, or refuses: nothing of that name, or too soon after other questions.
+    pub(crate) fn on_why(
+        &mut self,
+        question: &WhyQuestion,
+        now: Timestamp,
+    ) -> Result<Why, Refusal> {
+        if let WhyQuestion::Task(framework_id, task_id) = question {
+            return self.why_task(*framework_id, task_id).map(Why::Task);
+        }
+        let asked = self.asked_about(question)?;
+        let slaves = match question {
+            WhyQuestion::Slave(_) => 1,
+            _ => self.slaves.len().max(1),
         };
-        roles.unwrap_or_default().iter().map(explain).collect()
+        let most = (WHY_JUDGEMENTS_MAX / slaves).max(1);
+        let looked_at = asked.len().min(most);
+        self.pay_for(looked_at * slaves, now)?;
+        let row = |(framework, role): &(FrameworkId, RoleName)| {
+            let explanation = match question {
+                WhyQuestion::Slave(slave) => self.explain_one(*framework, role, *slave),
+                _ => self.allocator.explain_all(*framework, role),
+            };
+            self.row(*framework, role, &explanation)
+        };
+        Ok(Why::Offers(WhyOffers {
+            rows: asked[..looked_at].iter().map(row).collect(),
+            left_out: (asked.len() - looked_at) as u64,
+        }))
     }
 
-    /// The same for all frameworks in a role, those in roles below it not among them.
-    #[must_use]
-    pub fn explain_role(&self, role: &RoleName) -> Vec<(FrameworkId, Explanation)> {
-        let in_role = self
-            .registry
-            .frameworks()
-            .filter(|(_, record)| record.framework.roles.contains(role));
-        in_role
-            .map(|(framework, _)| (framework, self.allocator.explain_all(framework, role)))
-            .collect()
-    }
-
-    /// For each framework and role whether something of a slave can be offered to it at its turn,
-    /// or the first reason why not.
-    #[must_use]
-    pub fn explain_slave(
+    /// The frameworks and roles that a question is about.
+    fn asked_about(
         &self,
+        question: &WhyQuestion,
+    ) -> Result<Vec<(FrameworkId, RoleName)>, Refusal> {
+        let all = || {
+            let frameworks = self.registry.frameworks();
+            frameworks.flat_map(|(id, record)| {
+                let roles = record.framework.roles.iter();
+                roles.map(move |role| (id, role.clone()))
+            })
+        };
+        match question {
+            WhyQuestion::Framework(framework_id) => {
+                let framework_id = *framework_id;
+                match self.registry.framework(framework_id) {
+                    Some(record) => {
+                        let roles = record.framework.roles.iter().cloned();
+                        Ok(roles.map(|role| (framework_id, role)).collect())
+                    }
+                    None if self.registry.is_removed_framework(framework_id) => {
+                        Err(Refusal::FrameworkRemoved { framework_id })
+                    }
+                    None => Err(Refusal::FrameworkUnknown { framework_id }),
+                }
+            }
+            WhyQuestion::Role(asked) => {
+                let found: Vec<_> = all().filter(|(_, role)| role == asked).collect();
+                let is_configured = self.registry.quotas().contains_key(asked)
+                    || self.registry.weights().contains_key(asked);
+                if found.is_empty() && !is_configured {
+                    return Err(Refusal::RoleUnknown {
+                        role: asked.clone(),
+                    });
+                }
+                Ok(found)
+            }
+            WhyQuestion::Slave(slave_id) if self.slaves.get(*slave_id).is_none() => {
+                Err(Refusal::NoSuchSlave {
+                    slave_id: *slave_id,
+                })
+            }
+            WhyQuestion::Slave(_) | WhyQuestion::Task(..) => Ok(all().collect()),
+        }
+    }
+
+    /// Takes the time that an answer costs from what questions may take.
+    fn pay_for(&mut self, judgements: usize, now: Timestamp) -> Result<(), Refusal> {
+        if now < self.why_from {
+            return Err(Refusal::OverLimit {
+                what: "what questions may cost the master in a second".to_owned(),
+                limit: WHY_JUDGEMENTS_PER_SECOND as u64,
+                advice: "ask again in a second".to_owned(),
+            });
+        }
+        let judgements = judgements.max(JUDGEMENTS_MIN) as u64;
+        let micros = judgements * 1_000_000 / WHY_JUDGEMENTS_PER_SECOND as u64;
+        self.why_from = now.after(Duration::from_micros(micros));
+        Ok(())
+    }
+
+    /// The same as [`Allocator::explain_all`](crate::allocator::Allocator::explain_all), of one
+    /// slave.
+    fn explain_one(
+        &self,
+        framework: FrameworkId,
+        role: &RoleName,
         slave: SlaveId,
-    ) -> Vec<(FrameworkId, RoleName, Result<(), Reason>)> {
-        let mut answers = Vec::new();
-        for (framework, record) in self.registry.frameworks() {
-            for role in &record.framework.roles {
-                let answer = self.allocator.explain(framework, role, slave);
-                let answer = answer.map_err(|(reason, _)| reason);
-                answers.push((framework, role.clone(), answer));
+    ) -> Explanation {
+        let mut explanation = Explanation::default();
+        match self.allocator.explain(framework, role, slave) {
+            Ok(()) => explanation.offerable = 1,
+            Err((reason, until)) => {
+                explanation.refused.insert(reason, 1);
+                explanation.filter_ends = until;
             }
         }
-        answers
+        explanation
     }
 
-    /// How a framework treats its offers; none if it is not known.
-    #[must_use]
-    pub fn holding(&self, framework: FrameworkId) -> Option<Holding> {
-        self.frameworks.get(framework).map(|row| row.holding)
+    fn row(&self, framework: FrameworkId, role: &RoleName, found: &Explanation) -> WhyRow {
+        let reason = |(reason, slaves): (&Reason, &u32)| WhyReason {
+            code: reason.code().to_owned(),
+            text: reason.to_string(),
+            advice: reason.advice(),
+            slaves: u64::from(*slaves),
+        };
+        let mut reasons: Vec<WhyReason> = found.refused.iter().map(reason).collect();
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.slaves));
+        let name = self.description(framework).map(|it| it.name.clone());
+        WhyRow {
+            framework_id: framework,
+            name: name.unwrap_or_default(),
+            role: role.clone(),
+            holds: self.offers.of_framework(framework).len() as u64,
+            offerable: u64::from(found.offerable),
+            reasons,
+            declined_until: found.filter_ends,
+            smallest_change: found.smallest_change().map(Reason::advice),
+        }
+    }
+
+    fn why_task(&self, framework_id: FrameworkId, task_id: &TaskId) -> Result<WhyTask, Refusal> {
+        let slot = self.tasks.find(framework_id, task_id);
+        let task = slot.and_then(|slot| self.tasks.get(slot));
+        let task = task.ok_or_else(|| Refusal::TaskUnknown {
+            task_id: task_id.clone(),
+        })?;
+        let mut because = Vec::new();
+        let status = task.status.as_deref();
+        if let Some(status) = status.filter(|status| !status.message.is_empty()) {
+            because.push(status.message.clone());
+        }
+        because.extend(self.place_of(task));
+        because.extend(self.waits_of(task));
+        Ok(WhyTask {
+            framework_id,
+            task_id: task_id.clone(),
+            slave_id: task.slave(),
+            state: task.state,
+            reason: status.and_then(|status| status.reason),
+            because,
+            advice: self.advice_for(task).to_owned(),
+        })
+    }
+
+    /// How its slave stands, where that matters.
+    fn place_of(&self, task: &Task) -> Option<String> {
+        let slave_id = task.slave();
+        let Some(slave) = self.slaves.get(slave_id) else {
+            return Some(format!("its slave {slave_id} has left the cluster"));
+        };
+        if task.state.is_terminal() {
+            return None;
+        }
+        let text = match slave.state() {
+            SlaveState::Registered if task.status.is_none() => {
+                format!("it was sent to slave {slave_id}, which has not said anything of it yet")
+            }
+            SlaveState::Registered => return None,
+            SlaveState::Disconnected => {
+                format!("the connection of its slave {slave_id} is broken; it may come back")
+            }
+            SlaveState::Recovered => {
+                format!("its slave {slave_id} has not come back to this master yet")
+            }
+            SlaveState::Unreachable => format!("its slave {slave_id} does not answer"),
+        };
+        Some(text)
+    }
+
+    /// What has been asked of it or of its framework and is not answered.
+    fn waits_of(&self, task: &Task) -> Vec<String> {
+        let mut waits = Vec::new();
+        if task.kill.is_some() && !task.state.is_terminal() {
+            waits.push("a kill of it has been ordered".to_owned());
+        }
+        let is_told = self.updates.contains(task.framework(), task.id());
+        if task.awaiting.is_some() || is_told {
+            let state = self.frameworks.get(task.framework()).map(|it| it.state);
+            let who = match state {
+                Some(FrameworkState::Subscribed) => "its framework",
+                _ => "its framework, which is away,",
+            };
+            waits.push(format!("{who} has not acknowledged its last update"));
+        }
+        waits
+    }
+
+    fn advice_for(&self, task: &Task) -> &'static str {
+        let slave = self.slaves.get(task.slave()).map(|slave| slave.state());
+        match (task.state, slave) {
+            (state, _) if state.is_terminal() => {
+                "nothing: it stays here until its framework acknowledges its end"
+            }
+            (TaskState::Unreachable, _) => {
+                "bring the slave back, or declare it gone if it never will be"
+            }
+            (_, Some(SlaveState::Registered)) if task.kill.is_some() => {
+                "wait for the grace of the kill to pass"
+            }
+            (TaskState::Staging | TaskState::Starting, Some(SlaveState::Registered)) => {
+                "wait; the log of the slave tells how far it is"
+            }
+            (_, Some(SlaveState::Registered)) => "nothing: it runs",
+            _ => "wait for the slave: it comes back, or is given up when its time is over",
+        }
     }
 }

@@ -62,8 +62,9 @@ pub use command::Command;
 pub use config::{Config, INTERVAL_MIN};
 pub use connections::CONNECTIONS_MAX;
 pub use counters::Counters;
-pub use effect::{Effect, Effects};
+pub use effect::{Answer, Effect, Effects};
 pub use event::{ConnectionId, Event, OperatorCall, ProposalId, RequestId};
+pub use explain::{WHY_JUDGEMENTS_MAX, WHY_JUDGEMENTS_PER_SECOND};
 pub use frameworks::FRAMEWORKS_MAX;
 pub use holding::Holding;
 pub use invariants::Violation;
@@ -115,6 +116,8 @@ pub struct MasterCore {
     admissions: BTreeMap<ProposalId, ConnectionId>,
     /// Operators who wait for the commit of what they ordered about roles.
     role_orders: BTreeMap<ProposalId, RequestId>,
+    /// Until then no question that takes long is answered.
+    why_from: Timestamp,
     /// So many slaves were expected back when it began to lead; no offers before most are.
     waits_for_slaves: Option<usize>,
     /// Ids for the next admissions, ahead of the registry by those that are being committed.
@@ -146,6 +149,7 @@ impl MasterCore {
             proposal_last: 0,
             admissions: BTreeMap::new(),
             role_orders: BTreeMap::new(),
+            why_from: Timestamp::default(),
             waits_for_slaves: None,
             slave_next: 0,
             framework_next: 0,

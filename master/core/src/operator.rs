@@ -3,6 +3,7 @@
 use meros_proto::refusal::Refusal;
 
 use crate::MasterCore;
+use crate::effect::Answer;
 use crate::event::{OperatorCall, RequestId};
 use crate::frameworks::TEARDOWN_REQUESTS_MAX;
 use crate::turn::Turn;
@@ -27,7 +28,7 @@ impl MasterCore {
                     Err(Refusal::FrameworkUnknown { framework_id })
                 } else if is_known {
                     self.on_kill(framework_id, &task_id, None, grace, turn);
-                    Ok(())
+                    Ok(Answer::Done)
                 } else {
                     Err(Refusal::TaskUnknown { task_id })
                 })
@@ -58,6 +59,10 @@ impl MasterCore {
                 .map(Err),
             OperatorCall::SetWeights { weights } => {
                 self.on_set_weights(request, weights, turn).err().map(Err)
+            }
+            OperatorCall::Why(question) => {
+                let why = self.on_why(&question, turn.now);
+                Some(why.map(|why| Answer::Why(Box::new(why))))
             }
         };
         if let Some(reply) = now {

@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::MasterCore;
 use crate::command::Command;
+use crate::effect::Answer;
 use crate::event::RequestId;
 use crate::timers::Timer;
 use crate::turn::Turn;
@@ -254,7 +255,7 @@ impl MasterCore {
     /// Answers the operator whose order has been committed.
     pub(crate) fn answer_role_order(&mut self, request: Option<RequestId>, turn: &mut Turn<'_>) {
         if let Some(request) = request {
-            turn.reply(request, Ok(()));
+            turn.reply(request, Ok(Answer::Done));
         }
     }
 

@@ -18,6 +18,7 @@ use crate::MasterCore;
 use crate::allocator::Abilities;
 use crate::command::Command;
 use crate::connections::{Connection, Stage};
+use crate::effect::Answer;
 use crate::event::ConnectionId;
 use crate::frameworks::{FRAMEWORKS_MAX, Framework};
 use crate::membership::superseded;
@@ -378,7 +379,7 @@ impl MasterCore {
             self.refuse_framework(connection, Refusal::FrameworkRemoved { framework_id }, turn);
         }
         for request in row.teardown_requests {
-            turn.reply(request, Ok(()));
+            turn.reply(request, Ok(Answer::Done));
         }
     }
 

@@ -5,7 +5,7 @@ use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
 use meros_proto::time::Timestamp;
 
-use crate::effect::{Effect, Effects};
+use crate::effect::{Answer, Effect, Effects};
 use crate::event::{ConnectionId, RequestId};
 
 /// One event being handled.
@@ -33,7 +33,7 @@ impl Turn<'_> {
         self.effects.push(Effect::Close { connection, why });
     }
 
-    pub(crate) fn reply(&mut self, request: RequestId, reply: Result<(), Refusal>) {
+    pub(crate) fn reply(&mut self, request: RequestId, reply: Result<Answer, Refusal>) {
         self.effects.push(Effect::Reply { request, reply });
     }
 }

@@ -11,6 +11,7 @@ mod reads;
 mod roles;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/offers", get(reads::offers))
         .route("/api/v1/tasks", get(reads::tasks))
         .route("/api/v1/roles", get(reads::roles))
+        .route("/api/v1/why", get(why::why))
         .route(
             "/api/v1/quotas",
             get(reads::quotas).post(roles::set_quotas),

@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
+use meros_master_core::effect::Answer;
 use meros_master_core::event::OperatorCall;
 use meros_proto::ids::{FrameworkId, ParseIdError, TaskId};
 use meros_proto::refusal::Refusal;
@@ -74,12 +75,11 @@ async fn order(api: &Api, call: OperatorCall) -> Result<Response, ApiError> {
 }
 
 /// Gives an order and waits until it is carried out or refused.
-pub(super) async fn ordered(api: &Api, call: OperatorCall) -> Result<(), ApiError> {
+pub(super) async fn ordered(api: &Api, call: OperatorCall) -> Result<Answer, ApiError> {
     let (reply, answer) = oneshot::channel();
     let sent = api.inbox.send([Input::Operator(call, reply)], 0).await;
     sent.map_err(|_| Refusal::Stopping)?;
-    answer.await.map_err(|_| Refusal::Stopping)??;
-    Ok(())
+    Ok(answer.await.map_err(|_| Refusal::Stopping)??)
 }
 
 /// Reads a body. Its media type does not matter: nothing else than JSON would be understood.

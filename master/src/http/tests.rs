@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use meros_master_core::OperatorCall;
+use meros_master_core::{Answer, OperatorCall};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
@@ -16,6 +16,7 @@ use meros_proto::view::{
     ClusterChange, ClusterEvent, FrameworkState, FrameworkView, MasterView, RoleRow, RoleView,
     SlaveRow, SlaveView, TaskView,
 };
+use meros_proto::why::{Why, WhyOffers, WhyQuestion, WhyReason, WhyRow, WhyTask};
 use serde_json::Value;
 
 use super::*;
@@ -220,27 +221,95 @@ impl Drop for Site {
     }
 }
 
-fn answer(call: &OperatorCall) -> Result<(), Refusal> {
+fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
     match call {
+        OperatorCall::Why(question) => answer_why(question),
         OperatorCall::KillTask {
             framework_id: FrameworkId(0),
             ..
-        } => Ok(()),
+        } => Ok(Answer::Done),
         OperatorCall::KillTask { framework_id, .. } => Err(Refusal::FrameworkUnknown {
             framework_id: *framework_id,
         }),
         OperatorCall::Teardown {
             framework_id: FrameworkId(0),
-        } => Ok(()),
+        } => Ok(Answer::Done),
         OperatorCall::Teardown { framework_id } => Err(Refusal::FrameworkRemoved {
             framework_id: *framework_id,
         }),
         OperatorCall::SetQuotas { quotas, .. } => match quotas.iter().find(|it| it.1.is_empty()) {
             Some((role, _)) => Err(Refusal::RoleUnknown { role: role.clone() }),
-            None => Ok(()),
+            None => Ok(Answer::Done),
         },
-        OperatorCall::SetWeights { .. } => Ok(()),
+        OperatorCall::SetWeights { .. } => Ok(Answer::Done),
     }
+}
+
+fn answer_why(question: &WhyQuestion) -> Result<Answer, Refusal> {
+    let why = match question {
+        WhyQuestion::Framework(framework_id) => Why::Offers(WhyOffers {
+            rows: vec![WhyRow {
+                framework_id: *framework_id,
+                name: "test".to_owned(),
+                role: "*".parse().unwrap(),
+                holds: 0,
+                offerable: 0,
+                reasons: vec![WhyReason {
+                    code: "declined".to_owned(),
+                    text: "it has declined it".to_owned(),
+                    advice: "revive".to_owned(),
+                    slaves: 1,
+                }],
+                declined_until: Some(Timestamp(7)),
+                smallest_change: Some("revive".to_owned()),
+            }],
+            left_out: 0,
+        }),
+        WhyQuestion::Task(framework_id, task_id) if task_id.as_str() == "one" => {
+            Why::Task(WhyTask {
+                framework_id: *framework_id,
+                task_id: task_id.clone(),
+                slave_id: SlaveId(0),
+                state: TaskState::Running,
+                reason: None,
+                because: Vec::new(),
+                advice: "nothing: it runs".to_owned(),
+            })
+        }
+        WhyQuestion::Task(_, task_id) => {
+            return Err(Refusal::TaskUnknown {
+                task_id: task_id.clone(),
+            });
+        }
+        WhyQuestion::Role(_) | WhyQuestion::Slave(_) => {
+            return Err(Refusal::OverLimit {
+                what: "questions".to_owned(),
+                limit: 1,
+                advice: "ask again in a second".to_owned(),
+            });
+        }
+    };
+    Ok(Answer::Why(Box::new(why)))
+}
+
+#[test]
+fn why_asks_the_core_about_one_thing_at_a_time() {
+    let site = Site::leading();
+    let (status, body) = site.get("/api/v1/why?framework=F0");
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["rows"][0]["reasons"][0]["code"], "declined");
+    let (status, body) = site.get("/api/v1/why?task=one");
+    assert_eq!((status, &body["state"]), (200, &"TASK_RUNNING".into()));
+    let (status, body) = site.get("/api/v1/why?task=two-words%3F&framework=F0");
+    assert_eq!((status, &body["state"]), (200, &"TASK_FINISHED".into()));
+    assert!(body["advice"].as_str().unwrap().contains("has ended"));
+    let (status, text, headers) = site.ask("GET", "/api/v1/why?role=a%2Fb");
+    assert_eq!((status, &headers["retry-after"]), (429, &"1".into()), "{text}");
+    site.refused("GET", "/api/v1/why?task=three", 404, "task_unknown");
+    for query in ["", "framework=F0&role=a", "slave=F0", "role=a+b", "why=x"] {
+        site.refused("GET", &format!("/api/v1/why?{query}"), 400, "invalid");
+    }
+    assert_eq!(site.calls().len(), 4);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
+use meros_master_core::effect::Answer;
 use meros_master_core::event::{ConnectionId, Event, OperatorCall};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
@@ -39,7 +40,7 @@ pub(crate) enum Input {
     /// Anything else that the core is told as it is. Boxed: the queue's slots are allocated ahead.
     Event(Box<Event>),
     /// An operator waits for the answer.
-    Operator(OperatorCall, oneshot::Sender<Result<(), Refusal>>),
+    Operator(OperatorCall, oneshot::Sender<Result<Answer, Refusal>>),
     /// End the thread.
     Stop,
 }

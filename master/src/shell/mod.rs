@@ -17,7 +17,7 @@ use std::time::Instant;
 use crossbeam::channel::Sender;
 use meros_daemon::clock::Clock;
 use meros_master_core::MasterCore;
-use meros_master_core::effect::{Effect, Effects};
+use meros_master_core::effect::{Answer, Effect, Effects};
 use meros_master_core::event::{Event, RequestId};
 use meros_proto::ids::Epoch;
 use meros_proto::refusal::Refusal;
@@ -82,7 +82,7 @@ struct Loop {
     effects: Effects,
     published: Vec<ClusterEvent>,
     /// Operators that wait, each for exactly one `Effect::Reply`.
-    requests: BTreeMap<RequestId, oneshot::Sender<Result<(), Refusal>>>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<Answer, Refusal>>>,
     request_next: u64,
 }
 

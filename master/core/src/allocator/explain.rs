@@ -58,6 +58,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The stable word for it, for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Excluded(Exclusion::Away) => "slave_away",
+            Self::Excluded(Exclusion::ByOperator) => "slave_excluded",
+            Self::NothingFree => "nothing_free",
+            Self::Inactive => "inactive",
+            Self::Holding { .. } => "holding",
+            Self::Constraint { .. } => "constraint",
+            Self::Gpus => "gpus",
+            Self::Revocable => "revocable",
+            Self::Refined => "refined",
+            Self::ReservedForOthers => "reserved",
+            Self::Limit { .. } => "limit",
+            Self::Guarantees { .. } => "guarantees",
+            Self::BelowMinimum => "below_minimum",
+            Self::Filtered => "declined",
+        }
+    }
+
     /// The least that would have to change, for people.
     #[must_use]
     pub fn advice(&self) -> String {
@@ -86,6 +107,42 @@ impl Reason {
             }
             Self::BelowMinimum => "wait for more to become free, or ask for less".to_owned(),
             Self::Filtered => "revive the role, or wait until the decline ends".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Excluded(Exclusion::Away) => f.write_str("the slave is away"),
+            Self::Excluded(Exclusion::ByOperator) => {
+                f.write_str("the slave is draining or deactivated")
+            }
+            Self::NothingFree => f.write_str("all is offered or in use"),
+            Self::Inactive => f.write_str("the framework is away or has suppressed the role"),
+            Self::Holding { most } => write!(
+                f,
+                "the framework keeps offers long without using them, and holds the {most} that it may"
+            ),
+            Self::Constraint { group, place } => {
+                write!(f, "its constraint {place} of group {group} does not hold")
+            }
+            Self::Gpus => f.write_str("the slave has gpus, which the framework does not use"),
+            Self::Revocable => {
+                f.write_str("what is free is revocable or shared, which it cannot do with")
+            }
+            Self::Refined => {
+                f.write_str("what is free has refined reservations, which it does not know")
+            }
+            Self::ReservedForOthers => f.write_str("what is free is reserved for other roles"),
+            Self::Limit { role, resource } => {
+                write!(f, "role {role} is at its limit of {resource}")
+            }
+            Self::Guarantees { resource } => {
+                write!(f, "the {resource} that are free are kept for guarantees of other roles")
+            }
+            Self::BelowMinimum => f.write_str("what is free is too little to be worth an offer"),
+            Self::Filtered => f.write_str("the framework has declined it, or more"),
         }
     }
 }

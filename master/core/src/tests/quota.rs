@@ -1,16 +1,15 @@
-//! Quotas and weights as operators set them (semantics E5, E8, E9, E10), hoarding, and why nothing is
-//! offered.
+//! Quotas and weights as operators set them (semantics E5, E8, E9, E10), and
+//! hoarding.
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
-use meros_proto::status::TaskState;
 use meros_proto::view::{ClusterChange, RoleView};
+use meros_proto::why::WhyQuestion;
 
 use super::world::{World, check, framework, resources, role, secs, task};
-use crate::allocator::{Exclusion, Reason};
 use crate::{Config, OperatorCall};
 
 fn in_role(name: &str) -> FrameworkDescription {
@@ -176,9 +175,10 @@ fn what_cannot_be_a_quota_is_refused_and_nothing_changes() {
         !lines.iter().any(|line| line.contains("offers")),
         "{lines:?}"
     );
-    let explained = world.core.explain_framework(FrameworkId(0));
-    let limited = |reason: &Reason| matches!(reason, Reason::Limit { .. });
-    assert!(explained[0].1.refused.keys().all(limited), "{explained:?}");
+    check(
+        world.operator(6, OperatorCall::Why(WhyQuestion::Framework(FrameworkId(0)))),
+        &["reply 6 F0 a can=0 cannot=limit:1 left_out=0"],
+    );
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_framework_that_hoards_leaves_offers_to_others() {
             world.slave_says(*slave, SlaveToMaster::Pong);
         }
     }
-    let holding = world.core.holding(FrameworkId(0)).expect("known");
+    let holding = &world.core.frameworks.get(FrameworkId(0)).expect("known").holding;
     assert!(holding.is_hoarding(secs(60)), "{holding:?}");
     let of = |world: &World, id| world.core.offers.of_framework(FrameworkId(id)).len();
     assert_eq!(of(&world, 0), 40, "alone it may have them");
@@ -279,20 +279,3 @@ fn a_framework_that_hoards_leaves_offers_to_others() {
     let _ = other;
 }
 
-#[test]
-fn the_core_explains_why_nothing_is_offered() {
-    let (mut world, s, _) = World::with_a_running_task();
-    let (f0, any) = (FrameworkId(0), role("*"));
-    let explained = world.core.explain_framework(f0);
-    assert_eq!(explained[0].1.smallest_change(), Some(&Reason::Filtered));
-    let by_slave = world.core.explain_slave(SlaveId(0));
-    assert_eq!(by_slave, [(f0, any.clone(), Err(Reason::Filtered))]);
-    world.update(s, "t", TaskState::Finished);
-    let explained = world.core.explain_role(&any);
-    assert_eq!(explained[0].1.smallest_change(), Some(&Reason::NothingFree));
-    world.disconnect(s);
-    let explained = world.core.explain_role(&any);
-    let away = Reason::Excluded(Exclusion::Away);
-    assert_eq!(explained[0].1.smallest_change(), Some(&away));
-    assert!(world.core.explain_framework(FrameworkId(9)).is_empty());
-}

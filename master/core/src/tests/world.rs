@@ -20,9 +20,10 @@ use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
+use meros_proto::why::{Why, WhyRow};
 
 use crate::{
-    Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, ProposalId,
+    Answer, Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, ProposalId,
     Registry, RequestId,
 };
 
@@ -460,8 +461,12 @@ fn line(effect: &Effect) -> String {
         Effect::Close { connection, why } => format!("close {} {}", connection.0, why.code()),
         Effect::Reply {
             request,
-            reply: Ok(()),
+            reply: Ok(Answer::Done),
         } => format!("reply {} done", request.0),
+        Effect::Reply {
+            request,
+            reply: Ok(Answer::Why(why)),
+        } => format!("reply {} {}", request.0, why_line(why)),
         Effect::Reply {
             request,
             reply: Err(why),
@@ -558,6 +563,29 @@ fn short(id: UpdateId) -> String {
         format!("m{number}")
     } else {
         number.to_string()
+    }
+}
+
+/// `F0 * can=1 cannot=declined:2,limit:1`, or `t TASK_RUNNING`.
+fn why_line(why: &Why) -> String {
+    match why {
+        Why::Task(task) => format!("{} {}", task.task_id, task.state),
+        Why::Offers(offers) => {
+            let row = |row: &WhyRow| {
+                let reasons = row.reasons.iter();
+                let reasons: Vec<_> = reasons
+                    .map(|it| format!("{}:{}", it.code, it.slaves))
+                    .collect();
+                let (framework, role) = (row.framework_id, &row.role);
+                format!(
+                    "{framework} {role} can={} cannot={}",
+                    row.offerable,
+                    reasons.join(",")
+                )
+            };
+            let rows: Vec<_> = offers.rows.iter().map(row).collect();
+            format!("{} left_out={}", rows.join("; "), offers.left_out)
+        }
     }
 }
 
