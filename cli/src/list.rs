@@ -9,7 +9,7 @@ use meros_proto::view::{FrameworkRow, OfferView, SlaveRow, TaskView};
 
 use crate::client::{Client, ClusterArgs};
 use crate::exit::{CliError, Exit};
-use crate::output::table::{age, layout, shortened};
+use crate::output::table::{age, layout, short, shortened};
 use crate::output::{Output, print};
 
 /// What every list takes.
@@ -46,6 +46,14 @@ fn scalar(resources: &Resources, name: &ResourceName) -> String {
 /// `3.5/8`: what is taken of what there is.
 fn share(used: &Resources, total: &Resources, name: &ResourceName) -> String {
     format!("{}/{}", used.scalar(name), total.scalar(name))
+}
+
+/// `25%`, or a dash while there is nothing to count.
+fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "-".to_owned(),
+        _ => format!("{}%", part.saturating_mul(100) / whole),
+    }
 }
 
 /// A task that ends while the pages are read is in two of them: the later one is right.
@@ -150,6 +158,11 @@ pub(crate) fn frameworks(args: &Args) -> Result<Exit, CliError> {
                 age(framework.state_since, now),
                 row.tasks.to_string(),
                 row.offers.to_string(),
+                short(row.offers_held_mean),
+                percent(row.offers_unused, row.offers_ended),
+                framework
+                    .offers_max
+                    .map_or_else(|| "-".to_owned(), |most| most.to_string()),
                 scalar(&row.used, &ResourceName::CPUS),
                 scalar(&row.used, &ResourceName::MEM),
             ]
@@ -163,6 +176,9 @@ pub(crate) fn frameworks(args: &Args) -> Result<Exit, CliError> {
             "SINCE",
             "TASKS",
             "OFFERS",
+            "HELD",
+            "UNUSED",
+            "AT MOST",
             "CPUS",
             "MEM",
         ];

@@ -336,7 +336,14 @@ mod tests {
         let read = parse_amounts("cpus:1.5;mem:1024;gpus:0").unwrap();
         assert_eq!(amounts(&read), "cpus:1.5;mem:1024;gpus:0");
         assert_eq!(amounts(&Amounts::new()), "-");
-        for text in ["cpus", "ports:[1-2]", "cpus(web):2", "cpus:-1", "cpus:NaN", "cpus:1;cpus:2"] {
+        for text in [
+            "cpus",
+            "ports:[1-2]",
+            "cpus(web):2",
+            "cpus:-1",
+            "cpus:NaN",
+            "cpus:1;cpus:2",
+        ] {
             assert!(parse_amounts(text).is_err(), "{text}");
         }
     }
@@ -344,7 +351,10 @@ mod tests {
     #[test]
     fn weights_name_a_role_and_a_number() {
         let web = parse_weight("eng/web=2.5").unwrap();
-        assert_eq!((web.role.as_str(), web.weight.to_string()), ("eng/web", "2.5".to_owned()));
+        assert_eq!(
+            (web.role.as_str(), web.weight.to_string()),
+            ("eng/web", "2.5".to_owned())
+        );
         for text in ["web", "web=", "=2", "web=NaN", "web=-1", "a b=1"] {
             assert!(parse_weight(text).is_err(), "{text}");
         }

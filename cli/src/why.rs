@@ -140,7 +140,11 @@ fn task_text(task: &WhyTask) -> String {
     let (id, framework, slave, state) =
         (&task.task_id, task.framework_id, task.slave_id, task.state);
     let mut lines = vec![format!("{id} of {framework} on {slave}: {state}")];
-    lines.extend(task.because.iter().map(|text| format!("  {}", printable(text))));
+    lines.extend(
+        task.because
+            .iter()
+            .map(|text| format!("  {}", printable(text))),
+    );
     lines.push(format!("  what helps: {}", task.advice));
     lines.join("\n")
 }

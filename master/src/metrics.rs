@@ -4,6 +4,7 @@
 //! Counts are kept where things happen; what is a state (offers, tasks, memory) is looked up when
 //! somebody asks.
 
+mod frameworks;
 mod roles;
 
 use std::fmt;
@@ -29,8 +30,8 @@ use crate::shell::inbox::Inbox;
 
 const PREFIX: &str = "meros_master";
 
-/// Roles beyond so many have no metrics of their own: each makes a dozen time series.
-const ROLES_SHOWN_MAX: usize = 1_000;
+/// Roles and frameworks beyond so many have no metrics of their own: each makes a dozen time series.
+const SHOWN_MAX: usize = 1_000;
 
 /// The upper ends of the proposal latency's buckets, in seconds: an `fdatasync` takes milliseconds.
 const PROPOSAL_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
@@ -272,10 +273,12 @@ impl Collector for Lookup {
             read.framework_views()
                 .map(|framework| framework.state.name()),
         );
-        let roles = read.roles(RoleFilter::Any, None, ROLES_SHOWN_MAX);
+        let roles = read.roles(RoleFilter::Any, None, SHOWN_MAX);
+        let of_frameworks = read.frameworks(None, SHOWN_MAX);
         drop(read);
 
         roles::encode(&mut out, &roles)?;
+        frameworks::encode(&mut out, &of_frameworks)?;
         out.gauge("leading", "1 if this master leads", leading)?;
         out.gauge("epoch", "The term of the leading master", epoch)?;
         out.gauge("offers_outstanding", "Offers that frameworks hold", offers)?;

@@ -98,6 +98,9 @@ pub struct FrameworkView {
     pub failover_timeout: Duration,
     /// Where its user interface is; may be empty.
     pub webui_url: String,
+    /// The most offers that it may hold unanswered while others want some, because it hoards; none
+    /// for the others.
+    pub offers_max: Option<u32>,
 }
 
 /// An outstanding offer.
@@ -209,6 +212,12 @@ pub struct FrameworkRow {
     pub tasks: u64,
     /// Its outstanding offers.
     pub offers: u64,
+    /// Its offers that have ended, in whatever way, since this master leads.
+    pub offers_ended: u64,
+    /// Those of them that it did not accept: declined, timed out, or taken back.
+    pub offers_unused: u64,
+    /// How long it keeps offers: a mean in which the latest counts for an eighth.
+    pub offers_held_mean: Duration,
 }
 
 /// Why an offer is no longer outstanding.

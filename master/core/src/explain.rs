@@ -60,10 +60,7 @@ impl MasterCore {
     }
 
     /// The frameworks and roles that a question is about.
-    fn asked_about(
-        &self,
-        question: &WhyQuestion,
-    ) -> Result<Vec<(FrameworkId, RoleName)>, Refusal> {
+    fn asked_about(&self, question: &WhyQuestion) -> Result<Vec<(FrameworkId, RoleName)>, Refusal> {
         let all = || {
             let frameworks = self.registry.frameworks();
             frameworks.flat_map(|(id, record)| {
@@ -122,12 +119,7 @@ impl MasterCore {
 
     /// The same as [`Allocator::explain_all`](crate::allocator::Allocator::explain_all), of one
     /// slave.
-    fn explain_one(
-        &self,
-        framework: FrameworkId,
-        role: &RoleName,
-        slave: SlaveId,
-    ) -> Explanation {
+    fn explain_one(&self, framework: FrameworkId, role: &RoleName, slave: SlaveId) -> Explanation {
         let mut explanation = Explanation::default();
         match self.allocator.explain(framework, role, slave) {
             Ok(()) => explanation.offerable = 1,

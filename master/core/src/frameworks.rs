@@ -43,6 +43,8 @@ pub(crate) struct Framework {
     pub(crate) offered_roles: BTreeSet<RoleName>,
     /// How it treats its offers.
     pub(crate) holding: Holding,
+    /// The most that it may hold unanswered, while it hoards.
+    pub(crate) offers_max: Option<u32>,
 }
 
 impl Framework {
@@ -59,6 +61,7 @@ impl Framework {
             answered: None,
             offered_roles: BTreeSet::new(),
             holding: Holding::default(),
+            offers_max: None,
         }
     }
 }

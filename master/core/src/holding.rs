@@ -23,7 +23,7 @@ pub struct Holding {
 
 impl Holding {
     /// An offer has ended after this long.
-    pub(crate) fn ended(&mut self, held: Duration, was_accepted: bool) {
+    pub fn ended(&mut self, held: Duration, was_accepted: bool) {
         self.mean = match self.ended {
             0 => held,
             _ => (self.mean * 7 + held) / 8,

@@ -12,7 +12,7 @@ use meros_proto::refusal::Refusal;
 use meros_proto::resources::{Resources, Value};
 use meros_proto::role::RoleName;
 use meros_proto::view::{ClusterChange, OfferEnd};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::MasterCore;
 use crate::allocator::Grant;
@@ -135,7 +135,7 @@ impl MasterCore {
     }
 
     /// Measures how a framework treats its offers, and lets it have fewer at a time if it hoards.
-    fn note_holding(&mut self, offer: &Outstanding, end: OfferEnd, turn: &Turn<'_>) {
+    fn note_holding(&mut self, offer: &Outstanding, end: OfferEnd, turn: &mut Turn<'_>) {
         let Some(row) = self.frameworks.get_mut(offer.framework) else {
             return;
         };
@@ -143,7 +143,14 @@ impl MasterCore {
         row.holding.ended(held, end == OfferEnd::Accepted);
         let (after, slaves) = (self.config.hoarding_after, self.slaves.len());
         let most = row.holding.outstanding_max(after, slaves);
+        let before = row.offers_max;
+        row.offers_max = Some(most).filter(|most| *most < u32::MAX);
+        let has_changed = row.offers_max.is_some() != before.is_some();
         self.allocator.set_outstanding_max(offer.framework, most);
+        if has_changed {
+            info!(framework_id = %offer.framework, offers_max = most, "hoarding noticed, or over");
+            self.publish_framework(offer.framework, turn);
+        }
     }
 
     /// Takes an offer out and gives its resources back.

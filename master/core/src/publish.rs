@@ -64,6 +64,7 @@ pub(crate) fn framework_view(
         state_since: framework.since,
         failover_timeout: record.framework.failover_timeout,
         webui_url: record.framework.webui_url.clone(),
+        offers_max: framework.offers_max,
     }
 }
 

@@ -281,11 +281,7 @@ impl MasterCore {
         }
     }
 
-    pub(crate) fn on_weights_set(
-        &mut self,
-        weights: &[(RoleName, Scalar)],
-        turn: &mut Turn<'_>,
-    ) {
+    pub(crate) fn on_weights_set(&mut self, weights: &[(RoleName, Scalar)], turn: &mut Turn<'_>) {
         for (role, weight) in weights {
             info!(%role, %weight, "weight set");
             self.allocator.set_weight(role, *weight);

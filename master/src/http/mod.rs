@@ -76,10 +76,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/tasks", get(reads::tasks))
         .route("/api/v1/roles", get(reads::roles))
         .route("/api/v1/why", get(why::why))
-        .route(
-            "/api/v1/quotas",
-            get(reads::quotas).post(roles::set_quotas),
-        )
+        .route("/api/v1/quotas", get(reads::quotas).post(roles::set_quotas))
         .route(
             "/api/v1/weights",
             get(reads::weights).post(roles::set_weights),

@@ -104,6 +104,7 @@ impl Site {
             state_since: Timestamp(1),
             failover_timeout: Duration::from_secs(60),
             webui_url: String::new(),
+            offers_max: None,
         }));
         for (name, state) in [
             ("one", TaskState::Running),
@@ -304,7 +305,11 @@ fn why_asks_the_core_about_one_thing_at_a_time() {
     assert_eq!((status, &body["state"]), (200, &"TASK_FINISHED".into()));
     assert!(body["advice"].as_str().unwrap().contains("has ended"));
     let (status, text, headers) = site.ask("GET", "/api/v1/why?role=a%2Fb");
-    assert_eq!((status, &headers["retry-after"]), (429, &"1".into()), "{text}");
+    assert_eq!(
+        (status, &headers["retry-after"]),
+        (429, &"1".into()),
+        "{text}"
+    );
     site.refused("GET", "/api/v1/why?task=three", 404, "task_unknown");
     for query in ["", "framework=F0&role=a", "slave=F0", "role=a+b", "why=x"] {
         site.refused("GET", &format!("/api/v1/why?{query}"), 400, "invalid");
@@ -356,9 +361,8 @@ fn quotas_and_weights_are_set_together_and_read_back() {
     let calls = site.calls();
     let quota = |guarantees: &[(&str, &str)], limits: &[(&str, &str)]| {
         let amounts = |all: &[(&str, &str)]| {
-            let one = |(name, amount): &(&str, &str)| {
-                (name.parse().unwrap(), amount.parse().unwrap())
-            };
+            let one =
+                |(name, amount): &(&str, &str)| (name.parse().unwrap(), amount.parse().unwrap());
             all.iter().map(one).collect()
         };
         Quota {
@@ -388,13 +392,25 @@ fn what_is_no_quota_or_weight_never_reaches_the_core() {
         ("quotas", "[]"),
         ("quotas", r#"{"quotas":[{"role":"a b","limits":{}}]}"#),
         ("quotas", r#"{"quotas":[{"role":"a","limit":{"cpus":1}}]}"#),
-        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":-1}}]}"#),
-        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":"4"}}]}"#),
-        ("quotas", r#"{"quotas":[{"role":"a","limits":{"cpus":1e300}}]}"#),
+        (
+            "quotas",
+            r#"{"quotas":[{"role":"a","limits":{"cpus":-1}}]}"#,
+        ),
+        (
+            "quotas",
+            r#"{"quotas":[{"role":"a","limits":{"cpus":"4"}}]}"#,
+        ),
+        (
+            "quotas",
+            r#"{"quotas":[{"role":"a","limits":{"cpus":1e300}}]}"#,
+        ),
         ("weights", r#"{"weights":[{"role":"a","weight":NaN}]}"#),
         ("weights", r#"{"weights":[{"role":"a","weight":"NaN"}]}"#),
         ("weights", r#"{"weights":[{"role":"a"}]}"#),
-        ("weights", r#"{"weights":[{"role":"a","weight":1}],"force":true}"#),
+        (
+            "weights",
+            r#"{"weights":[{"role":"a","weight":1}],"force":true}"#,
+        ),
     ] {
         let (status, text, _) = site.ask_with(&format!("/api/v1/{path}"), body);
         assert_eq!(status, 400, "{body}: {text}");

@@ -136,7 +136,10 @@ fn ended(task: &TaskView) -> WhyTask {
         slave_id: task.slave_id,
         state: task.state,
         reason: status.and_then(|status| status.reason),
-        because: message.into_iter().filter(|text| !text.is_empty()).collect(),
+        because: message
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect(),
         advice: "nothing: it has ended, and its framework has acknowledged that".to_owned(),
     }
 }

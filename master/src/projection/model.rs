@@ -7,13 +7,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
+use meros_master_core::Holding;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::resources::{Resources, Value};
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{TaskState, TaskStatus};
+use meros_proto::time::Timestamp;
 use meros_proto::view::{
-    ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView,
+    ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView, OfferEnd,
     OfferView, RoleRow, SlaveRow, SlaveView, TaskView,
 };
 use tracing::error;
@@ -97,6 +99,7 @@ struct Framework {
     view: Arc<FrameworkView>,
     held: Held,
     offers: u64,
+    holding: Holding,
     tasks: BTreeMap<TaskId, Arc<TaskView>>,
     /// Oldest first, each with its number.
     completed: VecDeque<(u64, Arc<TaskView>)>,
@@ -178,6 +181,9 @@ impl ReadModel {
             used: framework.held.used.clone(),
             tasks: framework.held.tasks,
             offers: framework.offers,
+            offers_ended: framework.holding.ended,
+            offers_unused: framework.holding.unused,
+            offers_held_mean: framework.holding.mean,
         })
     }
 
@@ -289,7 +295,9 @@ impl ReadModel {
             }
             ClusterChange::Framework(view) => self.put_framework(view),
             ClusterChange::OfferMade(offer) => self.add_offer(offer),
-            ClusterChange::OfferEnded { offer_id, .. } => self.end_offer(offer_id),
+            ClusterChange::OfferEnded { offer_id, end } => {
+                self.end_offer(offer_id, end, event.at);
+            }
             ClusterChange::TaskAdded(task) => self.add_task(task),
             ClusterChange::TaskChanged {
                 framework_id,
@@ -342,6 +350,7 @@ impl ReadModel {
                 view,
                 held: Held::default(),
                 offers: 0,
+                holding: Holding::default(),
                 tasks: BTreeMap::new(),
                 completed: VecDeque::new(),
                 completed_next: 0,
@@ -378,7 +387,7 @@ impl ReadModel {
         self.offers.insert(offer.offer_id, Arc::new(offer));
     }
 
-    fn end_offer(&mut self, id: OfferId) {
+    fn end_offer(&mut self, id: OfferId, end: OfferEnd, at: Timestamp) {
         let Some(offer) = self.offers.remove(&id) else {
             error!(offer_id = %id, "an offer ended that was not known");
             return;
@@ -390,6 +399,8 @@ impl ReadModel {
         }
         if let Some(framework) = self.frameworks.get_mut(&offer.framework_id) {
             framework.offers = framework.offers.saturating_sub(1);
+            let held = at.since(offer.made_at);
+            framework.holding.ended(held, end == OfferEnd::Accepted);
         }
         self.roles
             .hold(&offer.role, Holder::Offer, &offer.resources, false);

@@ -287,7 +287,9 @@ mod tests {
 
     fn amounts(text: &str) -> Amounts {
         let all = resources(text);
-        let amounts = all.iter().map(|it| (it.name().clone(), all.scalar(it.name())));
+        let amounts = all
+            .iter()
+            .map(|it| (it.name().clone(), all.scalar(it.name())));
         amounts.collect()
     }
 
@@ -299,12 +301,20 @@ mod tests {
             weight: Scalar::whole(2),
             quota: Quota::default(),
         });
-        roles.hold(&role("a/b"), Holder::Task, &resources("cpus:1;mem:64;ports:[1-9]"), true);
+        roles.hold(
+            &role("a/b"),
+            Holder::Task,
+            &resources("cpus:1;mem:64;ports:[1-9]"),
+            true,
+        );
         roles.hold(&role("a/b/c"), Holder::Offer, &resources("cpus:2"), true);
         roles.hold(&role("ab"), Holder::Task, &resources("cpus:5"), true);
         let a = row(&roles, "a");
         assert_eq!((a.tasks, a.offers, a.weight), (1, 1, Scalar::whole(2)));
-        assert_eq!((a.used, a.offered), (amounts("cpus:1;mem:64"), amounts("cpus:2")));
+        assert_eq!(
+            (a.used, a.offered),
+            (amounts("cpus:1;mem:64"), amounts("cpus:2"))
+        );
         assert_eq!(a.counted, amounts("cpus:3;mem:64"));
         assert_eq!(row(&roles, "a/b").offered, amounts("cpus:2"));
         roles.hold(&role("a/b/c"), Holder::Offer, &resources("cpus:2"), false);
@@ -319,7 +329,12 @@ mod tests {
         let mut roles = Roles::default();
         roles.reserve(&resources("cpus:4;cpus(a):4"), true);
         assert_eq!(row(&roles, "a").counted, amounts("cpus:4"));
-        roles.hold(&role("a"), Holder::Task, &resources("cpus(a):3;cpus:1"), true);
+        roles.hold(
+            &role("a"),
+            Holder::Task,
+            &resources("cpus(a):3;cpus:1"),
+            true,
+        );
         roles.hold(&role("a/b"), Holder::Task, &resources("cpus(a):1"), true);
         let a = row(&roles, "a");
         assert_eq!((a.used, a.counted), (amounts("cpus:5"), amounts("cpus:5")));
@@ -344,7 +359,11 @@ mod tests {
         roles.configure(config("b", 1, "cpus:4"));
         roles.count_framework(&[role("c"), role("d")], true);
         let of = |filter| roles.page(filter, None, 10).rows.len();
-        let filters = [RoleFilter::Any, RoleFilter::WithQuota, RoleFilter::WithWeight];
+        let filters = [
+            RoleFilter::Any,
+            RoleFilter::WithQuota,
+            RoleFilter::WithWeight,
+        ];
         assert_eq!(filters.map(of), [4, 1, 1]);
         let page = roles.page(RoleFilter::Any, Some(&role("a")), 2);
         assert_eq!((page.rows.len(), page.total), (2, 4));

@@ -56,6 +56,7 @@ fn framework(id: FrameworkId, state: FrameworkState) -> ClusterChange {
         state_since: Timestamp(1),
         failover_timeout: std::time::Duration::ZERO,
         webui_url: String::new(),
+        offers_max: None,
     })
 }
 

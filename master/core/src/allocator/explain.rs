@@ -139,7 +139,10 @@ impl std::fmt::Display for Reason {
                 write!(f, "role {role} is at its limit of {resource}")
             }
             Self::Guarantees { resource } => {
-                write!(f, "the {resource} that are free are kept for guarantees of other roles")
+                write!(
+                    f,
+                    "the {resource} that are free are kept for guarantees of other roles"
+                )
             }
             Self::BelowMinimum => f.write_str("what is free is too little to be worth an offer"),
             Self::Filtered => f.write_str("the framework has declined it, or more"),

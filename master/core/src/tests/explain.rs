@@ -92,7 +92,10 @@ fn questions_cost_the_core_a_bounded_part_of_its_time() {
         }
         world.now = world.now.after(secs(1) / 1_000);
     }
-    assert_eq!(answered, 334, "2.5 ms each, at least; asked each millisecond");
+    assert_eq!(
+        answered, 334,
+        "2.5 ms each, at least; asked each millisecond"
+    );
     // Many frameworks at once: as many as the time is for, and the rest is counted.
     for _ in 0..9 {
         world.framework(framework());

@@ -101,10 +101,12 @@ fn an_empty_quota_takes_it_away() {
 fn readers_hear_what_is_configured_for_a_role_now_and_after_an_election() {
     let mut world = World::new();
     let published = |world: &World, from: usize| -> Vec<String> {
-        let roles = world.changes[from..].iter().filter_map(|change| match change {
-            ClusterChange::Role(view) => Some(view),
-            _ => None,
-        });
+        let roles = world.changes[from..]
+            .iter()
+            .filter_map(|change| match change {
+                ClusterChange::Role(view) => Some(view),
+                _ => None,
+            });
         let text = |view: &RoleView| {
             let limits = view.quota.limits.values();
             let limits: Vec<_> = limits.map(ToString::to_string).collect();
@@ -263,7 +265,12 @@ fn a_framework_that_hoards_leaves_offers_to_others() {
             world.slave_says(*slave, SlaveToMaster::Pong);
         }
     }
-    let holding = &world.core.frameworks.get(FrameworkId(0)).expect("known").holding;
+    let holding = &world
+        .core
+        .frameworks
+        .get(FrameworkId(0))
+        .expect("known")
+        .holding;
     assert!(holding.is_hoarding(secs(60)), "{holding:?}");
     let of = |world: &World, id| world.core.offers.of_framework(FrameworkId(id)).len();
     assert_eq!(of(&world, 0), 40, "alone it may have them");
@@ -278,4 +285,3 @@ fn a_framework_that_hoards_leaves_offers_to_others() {
     assert_eq!((of(&world, 0), of(&world, 1)), (16, 24));
     let _ = other;
 }
-

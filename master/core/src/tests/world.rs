@@ -23,8 +23,8 @@ use meros_proto::view::ClusterChange;
 use meros_proto::why::{Why, WhyRow};
 
 use crate::{
-    Answer, Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, ProposalId,
-    Registry, RequestId,
+    Answer, Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall,
+    ProposalId, Registry, RequestId,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(7);
