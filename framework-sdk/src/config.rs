@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::role::RoleName;
 
@@ -42,6 +43,10 @@ pub struct SessionConfig {
     pub framework: FrameworkDescription,
     /// Roles it wants no offers for at first. Default: none.
     pub suppressed_roles: Vec<RoleName>,
+    /// What it wishes of its offers at first: which slaves, and how much at least, for each of its
+    /// roles at most once. What is not offered anyway need not be declined. Default: nothing in
+    /// particular. See [`OfferWishes`].
+    pub wishes: Vec<OfferWishes>,
     /// Where the framework's id is kept, so that the next start of the program takes up where
     /// this one left off: its tasks go on meanwhile, for at most the failover timeout. The file
     /// is replaced as a whole, and removed with the framework. Default: none, each start is a new
@@ -95,6 +100,7 @@ impl SessionConfig {
             identity: identity.into(),
             framework: FrameworkDescription::new(name, RoleName::any()),
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
             state_file: None,
             acknowledge: Acknowledge::default(),
             idle_refuse: IDLE_REFUSE_DEFAULT,

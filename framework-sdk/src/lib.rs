@@ -47,6 +47,28 @@
 //! `cargo run -p meros-sdk --example hello` is a complete one; `wordcount` runs hundreds of tasks
 //! and checks their work.
 //!
+//! # Offers worth having
+//!
+//! A scheduler that can use certain slaves only, or needs much of one slave, says so, and is not
+//! offered the rest: nothing to decline, and the others get it at once. `meros why framework` shows
+//! which constraint keeps it from which slaves.
+//!
+//! ```no_run
+//! use meros_sdk::{OfferWishes, SessionConfig, Subject};
+//!
+//! # fn program() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = SessionConfig::from_env("training")?;
+//! config.framework.roles = vec!["eng/ml".parse()?];
+//! config.wishes = vec![
+//!     // Four cpus and a gpu on one slave, in a rack r1 or r2 outside the zone b.
+//!     OfferWishes::for_role("eng/ml".parse()?)
+//!         .least("cpus:4;gpus:1".parse()?)
+//!         .group([Subject::attribute("rack").matches("r[12]"), Subject::Zone.not_equals("b")]),
+//! ];
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is promised
 //!
 //! - **Each launched task has exactly one update with a [terminal](TaskState::is_terminal) state**,
@@ -97,6 +119,7 @@ pub use config::{
 };
 pub use error::{SessionError, SetupError};
 pub use meros_proto::attribute::Attributes;
+pub use meros_proto::constraint::{Constraint, OfferConstraints, OfferWishes, Predicate, Subject};
 pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 pub use meros_proto::ids::{
     ClusterId, FrameworkId, OfferId, ParseIdError, SlaveId, TaskId, UpdateId,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
@@ -148,6 +149,11 @@ impl Actions {
     /// Wants no offers for now. Empty: all roles.
     pub fn suppress(&mut self, roles: Vec<RoleName>) {
         self.calls.push(Call::Suppress { roles });
+    }
+
+    /// Wishes something else of the offers to come; see [`Handle::wish`](crate::Handle::wish).
+    pub fn wish(&mut self, wishes: Vec<OfferWishes>) {
+        self.calls.push(Call::Wish { wishes });
     }
 
     /// Acknowledges an update, with or without an update id; only with [`Acknowledge::Manual`].

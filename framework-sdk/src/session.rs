@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::ids::{OfferId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Operation};
@@ -179,6 +180,16 @@ impl Handle {
     /// [`CallError`].
     pub fn suppress(&self, roles: Vec<RoleName>) -> Result<(), CallError> {
         self.call(Call::Suppress { roles })
+    }
+
+    /// Wishes something else of the offers to come, in all roles: those that are not named wish
+    /// nothing in particular. Offers that it holds stay. Wishes that break a rule (another's role, a
+    /// pattern that is none, too many) are refused and change nothing.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn wish(&self, wishes: Vec<OfferWishes>) -> Result<(), CallError> {
+        self.call(Call::Wish { wishes })
     }
 
     /// Acknowledges an update, with or without an update id. Only with [`Acknowledge::Manual`].

@@ -110,6 +110,7 @@ impl Shell {
         let driver_config = DriverConfig {
             framework,
             suppressed_roles: config.suppressed_roles.clone(),
+            wishes: config.wishes.clone(),
             cluster_id: saved.map(|state| state.cluster_id),
             // Keys of the standard library's hash maps: random for each process.
             seed: std::hash::RandomState::new().build_hasher().finish(),

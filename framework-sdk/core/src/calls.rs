@@ -34,6 +34,12 @@ impl Driver {
             Call::Decline { .. } => self.counters.refused_calls += 1,
             Call::Revive { roles } => self.on_revive(roles, subscribed, effects),
             Call::Suppress { roles } => self.on_suppress(roles, subscribed, effects),
+            Call::Wish { wishes } => {
+                self.wishes.clone_from(&wishes);
+                if subscribed {
+                    effects.push(Effect::Send(FrameworkToMaster::Wish { wishes }));
+                }
+            }
             Call::Kill { task_id, grace } => self.on_kill(task_id, grace, effects),
             Call::Acknowledge {
                 slave_id,

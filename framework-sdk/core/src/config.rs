@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::ClusterId;
 use meros_proto::role::RoleName;
@@ -51,6 +52,8 @@ pub struct DriverConfig {
     pub framework: FrameworkDescription,
     /// Roles it wants no offers for at first.
     pub suppressed_roles: Vec<RoleName>,
+    /// What it wishes of its offers at first, for each of its roles at most once.
+    pub wishes: Vec<OfferWishes>,
     /// The cluster that gave the framework its id, if it has one: a subscription to another
     /// cluster ends the session, because the id means somebody else there.
     pub cluster_id: Option<ClusterId>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::ids::{OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::ReconcileTask;
@@ -38,6 +39,13 @@ pub enum Call {
     Suppress {
         /// Empty: all roles.
         roles: Vec<RoleName>,
+    },
+    /// Wish something else of the offers to come (semantics B17). Remembered over re-subscriptions.
+    /// Wishes that the master cannot fulfil are refused there: while subscribed as this call, else as
+    /// the subscription, which ends the session.
+    Wish {
+        /// For each of its roles at most once; for the others nothing in particular.
+        wishes: Vec<OfferWishes>,
     },
     /// Kill a task (semantics B9). Remembered and sent again after a re-subscription until the
     /// task has ended.

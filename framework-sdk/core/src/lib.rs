@@ -22,6 +22,7 @@ mod tasks;
 
 use std::collections::BTreeSet;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
@@ -83,6 +84,9 @@ pub struct Counters {
 pub struct Driver {
     framework: FrameworkDescription,
     suppressed: BTreeSet<RoleName>,
+    wishes: Vec<OfferWishes>,
+    /// What the last subscription stated: wishes that the master has taken.
+    wishes_held: Vec<OfferWishes>,
     cluster_id: Option<ClusterId>,
     /// The highest term heard of: an older leader is not followed (D8).
     epoch: Epoch,
@@ -106,6 +110,8 @@ impl Driver {
             resumes: config.framework.framework_id.is_some(),
             framework: config.framework,
             suppressed: config.suppressed_roles.into_iter().collect(),
+            wishes: config.wishes,
+            wishes_held: Vec::new(),
             cluster_id: config.cluster_id,
             epoch: Epoch::default(),
             link: Link::Waiting {
@@ -206,9 +212,11 @@ impl Driver {
         self.link = Link::Subscribing {
             deadline: now.after(SUBSCRIBE_TIMEOUT),
         };
+        self.wishes_held.clone_from(&self.wishes);
         effects.push(Effect::Send(FrameworkToMaster::Subscribe {
             framework: self.framework.clone(),
             suppressed_roles: self.suppressed.iter().cloned().collect(),
+            wishes: self.wishes.clone(),
         }));
     }
 
@@ -350,9 +358,23 @@ impl Driver {
                 if call == "Accept" {
                     self.reconciler.begin(self.tasks.live_ids(), now);
                 }
+                if call == "Wish" {
+                    self.take_wishes_back(effects);
+                }
                 effects.push(Effect::Deliver(News::Refused { call, refusal }));
             }
             _ => self.counters.out_of_place += 1,
+        }
+    }
+
+    /// Goes back to wishes that a master has taken: with others the next subscription would be
+    /// refused, and that ends the session.
+    fn take_wishes_back(&mut self, effects: &mut Vec<Effect>) {
+        if self.wishes != self.wishes_held {
+            self.wishes.clone_from(&self.wishes_held);
+            effects.push(Effect::Send(FrameworkToMaster::Wish {
+                wishes: self.wishes.clone(),
+            }));
         }
     }
 
@@ -400,6 +422,12 @@ impl Driver {
             cluster_id,
             again,
         }));
+        if self.wishes != self.wishes_held {
+            // Said between the subscription and its answer.
+            effects.push(Effect::Send(FrameworkToMaster::Wish {
+                wishes: self.wishes.clone(),
+            }));
+        }
         let kills = self.tasks.kills();
         for (task_id, kill) in kills.filter(|_| !Mutant::ForgetKills.is_on()) {
             effects.push(Effect::Send(FrameworkToMaster::Kill {

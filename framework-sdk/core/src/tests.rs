@@ -28,6 +28,7 @@ impl Script {
         let mut config = DriverConfig {
             framework: FrameworkDescription::new("test", role),
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
             cluster_id: None,
             seed: 1,
         };

@@ -109,6 +109,7 @@ impl World {
         let config = DriverConfig {
             framework: FrameworkDescription::new("model", role),
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
             cluster_id: None,
             seed: 42,
         };

@@ -12,6 +12,7 @@ use meros_proto::slave::SlaveDescription;
 
 use crate::event::ConnectionId;
 use crate::tasks::ReportedTask;
+use crate::wishes::CheckedWishes;
 
 /// The most connections at a time; one more is closed with `OverLimit`. Twice the slaves and
 /// frameworks there can be, since a peer may come back before its old connection has ended.
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) principal: String,
     /// How far it has come.
     pub(crate) stage: Stage,
+    /// What a framework has wished of its offers, until it is subscribed.
+    pub(crate) wishes: CheckedWishes,
 }
 
 /// All open connections.
@@ -71,11 +74,20 @@ impl Connections {
     }
 
     pub(crate) fn insert(&mut self, id: ConnectionId, principal: String, stage: Stage) {
-        self.0.insert(id, Connection { principal, stage });
+        let connection = Connection {
+            principal,
+            stage,
+            wishes: CheckedWishes::default(),
+        };
+        self.0.insert(id, connection);
     }
 
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.0.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.0.get_mut(&id)
     }
 
     pub(crate) fn stage_mut(&mut self, id: ConnectionId) -> Option<&mut Stage> {

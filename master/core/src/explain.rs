@@ -132,9 +132,16 @@ impl MasterCore {
     }
 
     fn row(&self, framework: FrameworkId, role: &RoleName, found: &Explanation) -> WhyRow {
+        let text = |reason: &Reason| match reason {
+            Reason::Constraint { group, place } => {
+                let text = self.constraint_text(framework, role, (*group, *place));
+                text.map(|text| format!("its constraint does not hold: {text}"))
+            }
+            _ => None,
+        };
         let reason = |(reason, slaves): (&Reason, &u32)| WhyReason {
             code: reason.code().to_owned(),
-            text: reason.to_string(),
+            text: text(reason).unwrap_or_else(|| reason.to_string()),
             advice: reason.advice(),
             slaves: u64::from(*slaves),
         };

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
@@ -41,6 +42,8 @@ pub(crate) struct Framework {
     pub(crate) answered: Option<TaskId>,
     /// The roles that the allocator makes offers for.
     pub(crate) offered_roles: BTreeSet<RoleName>,
+    /// What it wishes of its offers, as it said it.
+    pub(crate) wishes: Vec<OfferWishes>,
     /// How it treats its offers.
     pub(crate) holding: Holding,
     /// The most that it may hold unanswered, while it hoards.
@@ -60,6 +63,7 @@ impl Framework {
             suppressed: BTreeSet::new(),
             answered: None,
             offered_roles: BTreeSet::new(),
+            wishes: Vec::new(),
             holding: Holding::default(),
             offers_max: None,
         }

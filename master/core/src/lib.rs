@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `registry`: what is replicated | `lead`: election, commits |
 //! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `subscription` |
-//! | `offers`, `allocator`: what is promised to whom | `offering`, `launch`, `quota` |
+//! | `offers`, `allocator`: what is promised to whom | `offering`, `launch`, `quota`, `wishes`, `explain` |
 //! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
 //!
@@ -49,6 +49,7 @@ mod timers;
 mod turn;
 mod updates;
 mod validate;
+mod wishes;
 
 use std::collections::BTreeMap;
 
@@ -356,9 +357,10 @@ impl MasterCore {
                 if let FrameworkToMaster::Subscribe {
                     framework,
                     suppressed_roles,
+                    wishes,
                 } = message
                 {
-                    self.on_subscribe(connection, framework, suppressed_roles, turn);
+                    self.on_subscribe(connection, framework, suppressed_roles, wishes, turn);
                 }
                 return;
             }
@@ -409,6 +411,9 @@ impl MasterCore {
             FrameworkToMaster::Reconcile { tasks } => {
                 self.on_reconcile(framework_id, connection, &tasks, turn);
             }
+            FrameworkToMaster::Wish { wishes } => {
+                self.on_wish(framework_id, connection, wishes, turn);
+            }
         }
     }
 }
@@ -427,5 +432,6 @@ fn name_of(call: &FrameworkToMaster) -> &'static str {
         FrameworkToMaster::Kill { .. } => "Kill",
         FrameworkToMaster::Acknowledge { .. } => "Acknowledge",
         FrameworkToMaster::Reconcile { .. } => "Reconcile",
+        FrameworkToMaster::Wish { .. } => "Wish",
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
@@ -27,6 +28,7 @@ use crate::registry::FrameworkRecord;
 use crate::timers::Timer;
 use crate::turn::Turn;
 use crate::validate::check_framework;
+use crate::wishes::check_wishes;
 
 /// A framework that is coming back when its time is over gets this much more.
 const FAILOVER_EXTENSION: Duration = Duration::from_secs(10);
@@ -37,17 +39,18 @@ impl MasterCore {
         connection: ConnectionId,
         framework: FrameworkDescription,
         suppressed_roles: Vec<RoleName>,
+        wishes: Vec<OfferWishes>,
         turn: &mut Turn<'_>,
     ) {
-        let Some(principal) = self
-            .connections
-            .get(connection)
-            .map(|row| row.principal.clone())
-        else {
+        let Some(row) = self.connections.get_mut(connection) else {
             return;
         };
-        if let Err(refusal) = check_framework(&framework, &suppressed_roles, &principal) {
-            return self.refuse_framework(connection, refusal, turn);
+        let principal = row.principal.clone();
+        let checked = check_framework(&framework, &suppressed_roles, &principal)
+            .and_then(|()| check_wishes(wishes, &framework));
+        match checked {
+            Ok(wishes) => row.wishes = wishes,
+            Err(refusal) => return self.refuse_framework(connection, refusal, turn),
         }
         match framework.framework_id {
             None => self.admit_framework(connection, principal, framework, suppressed_roles, turn),
@@ -255,6 +258,9 @@ impl MasterCore {
         // Offers and filters do not survive a subscription (semantics E7, N6).
         self.end_offers_of_framework(framework_id, turn);
         self.allocator.clear_filters(framework_id, None);
+        let wishes = self.connections.get_mut(connection);
+        let wishes = wishes.map(|row| std::mem::take(&mut row.wishes));
+        self.apply_wishes(framework_id, wishes.unwrap_or_default());
         self.sync_roles(framework_id);
         let subscribed = MasterToFramework::Subscribed {
             framework_id,

@@ -10,6 +10,7 @@ use meros_proto::view::ClusterChange;
 use tracing::warn;
 
 use crate::MasterCore;
+use crate::allocator::Profile;
 use crate::event::ConnectionId;
 use crate::publish::{task_changed, task_view};
 use crate::tasks::{Kill, ReportedTask, Task, TaskSlot};
@@ -145,6 +146,11 @@ impl MasterCore {
             return;
         };
         self.allocator.add_slave(slave_id, &record.slave.resources);
+        let profile = Profile {
+            hostname: record.slave.hostname.clone(),
+            attributes: record.slave.attributes.clone(),
+        };
+        self.allocator.describe_slave(slave_id, profile);
         for slot in self.tasks.of_slave(slave_id) {
             self.charge_task(slot);
         }

@@ -137,6 +137,7 @@ async fn ids_that_do_not_exist_are_refused_with_a_code() {
         .send(FrameworkToMaster::Subscribe {
             framework: description,
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
         })
         .await;
     let (last, why) = framework.end().await;

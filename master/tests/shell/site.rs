@@ -226,6 +226,7 @@ impl FrameworkPeer {
         self.send(FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
         })
         .await;
         self.find("Subscribed", |message| match message {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::constraint::OfferWishes;
 use crate::framework::FrameworkDescription;
 use crate::ids::{ClusterId, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
 use crate::offer::{Filters, Operation};
@@ -96,6 +97,8 @@ pub enum FrameworkToMaster {
         framework: FrameworkDescription,
         /// Roles it wants no offers for now; a subset of its roles.
         suppressed_roles: Vec<RoleName>,
+        /// What it wishes of its offers, for each of its roles at most once.
+        wishes: Vec<OfferWishes>,
     },
     /// End the framework: its tasks are killed, the id is not used again (semantics B3).
     Teardown,
@@ -147,5 +150,11 @@ pub enum FrameworkToMaster {
     Reconcile {
         /// The tasks.
         tasks: Vec<ReconcileTask>,
+    },
+    /// Wish something else of the offers to come, in all roles (semantics B17). Those that it holds
+    /// stay.
+    Wish {
+        /// For each of its roles at most once; for the others nothing in particular.
+        wishes: Vec<OfferWishes>,
     },
 }

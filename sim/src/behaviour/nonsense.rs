@@ -97,6 +97,7 @@ impl Nonsense {
         FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
         }
     }
 

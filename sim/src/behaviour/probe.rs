@@ -22,6 +22,7 @@ impl Probe {
         FrameworkToMaster::Subscribe {
             framework: FrameworkDescription::new("probe", role),
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
         }
     }
 

@@ -181,6 +181,7 @@ impl World {
         let config = DriverConfig {
             framework,
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
             cluster_id: node.cluster_id,
             seed: node.rng.next(),
         };

@@ -169,6 +169,7 @@ fn weigh(message: &Message) -> u64 {
             FrameworkToMaster::Kill { task_id, .. } => text(26, task_id.as_str()),
             FrameworkToMaster::Acknowledge { task_id, .. } => text(27, task_id.as_str()),
             FrameworkToMaster::Reconcile { tasks } => mix(28 ^ count(tasks)),
+            FrameworkToMaster::Wish { wishes } => mix(29 ^ count(wishes)),
         },
         Message::ToSlave(message) => match message {
             MasterToSlave::Registered { slave_id, .. } => mix(30 ^ u64::from(slave_id.0)),

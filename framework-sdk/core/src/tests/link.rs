@@ -1,5 +1,7 @@
 //! The subscription: connecting, coming back, being refused, ending.
 
+use meros_proto::constraint::OfferWishes;
+
 use super::*;
 
 #[test]
@@ -12,6 +14,7 @@ fn it_connects_at_once_and_subscribes_before_anything_else() {
         Effect::Send(FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles,
+            ..
         }),
     ] = &effects[..]
     else {
@@ -59,6 +62,7 @@ fn a_resubscription_bears_the_id_and_the_roles_that_are_suppressed_now() {
         Effect::Send(FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles,
+            ..
         }),
     ] = &effects[..]
     else {
@@ -331,4 +335,44 @@ fn a_master_that_was_deposed_is_not_followed() {
         script.on_message(welcome_of(3))[..],
         [Effect::Deliver(News::Subscribed { .. })]
     ));
+}
+
+#[test]
+fn wishes_are_stated_with_each_subscription_and_bad_ones_taken_back() {
+    // semantics: B17
+    let wishes = |text: &str| {
+        let role = "*".parse().expect("a role");
+        vec![OfferWishes::for_role(role).least(text.parse().expect("resources"))]
+    };
+    let wish = |text: &str| {
+        Effect::Send(FrameworkToMaster::Wish {
+            wishes: wishes(text),
+        })
+    };
+    let mut script = Script::with(|config| config.wishes = wishes("cpus:1"));
+    let stated = |effects: &[Effect]| match effects {
+        [Effect::Send(FrameworkToMaster::Subscribe { wishes, .. })] => wishes.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stated(&script.connect()), wishes("cpus:1"));
+    // Too late for the subscription that is on its way: it follows the answer.
+    let call = |text: &str| Call::Wish {
+        wishes: wishes(text),
+    };
+    assert_eq!(script.call(call("cpus:2")), []);
+    let effects = script.on_message(welcome());
+    assert!(effects.contains(&wish("cpus:2")), "{effects:?}");
+    assert_eq!(script.call(call("cpus:3")), [wish("cpus:3")]);
+    let refusal = Refusal::Invalid {
+        field: "wishes".to_owned(),
+        why: "no".to_owned(),
+    };
+    let refused = MasterToFramework::Refused {
+        call: "Wish".to_owned(),
+        refusal,
+    };
+    let effects = script.on_message(refused.clone());
+    assert_eq!(effects[0], wish("cpus:1"), "what a master took before");
+    // Even if that is refused, it does not go round in circles.
+    assert_eq!(script.on_message(refused).len(), 1);
 }

@@ -251,6 +251,7 @@ fn a_framework_that_is_not_what_it_says_is_refused_with_a_code() {
     let subscribe = FrameworkToMaster::Subscribe {
         framework: with_id(0),
         suppressed_roles: Vec::new(),
+        wishes: Vec::new(),
     };
     check(
         world.framework_says(f, subscribe),
@@ -266,6 +267,7 @@ fn calls_without_a_subscription_are_refused_and_the_connection_stays() {
     let subscribe = FrameworkToMaster::Subscribe {
         framework: framework(),
         suppressed_roles: Vec::new(),
+        wishes: Vec::new(),
     };
     check(
         world.framework_says(f, subscribe.clone()),

@@ -20,6 +20,7 @@ fn a_task_lives_from_registration_to_its_acknowledged_end() {
     let subscribe = FrameworkToMaster::Subscribe {
         framework: framework(),
         suppressed_roles: Vec::new(),
+        wishes: Vec::new(),
     };
     check(
         world.framework_says(f, subscribe),

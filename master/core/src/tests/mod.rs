@@ -11,4 +11,5 @@ mod random;
 mod reconcile;
 mod slaves;
 mod updates;
+mod wishes;
 mod world;

@@ -160,7 +160,7 @@ fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
         });
     prop_oneof![
         5 => (description(), roles.clone()).prop_map(|(framework, suppressed_roles)| {
-            FrameworkToMaster::Subscribe { framework, suppressed_roles }
+            FrameworkToMaster::Subscribe { framework, suppressed_roles, wishes: Vec::new() }
         }),
         1 => Just(FrameworkToMaster::Teardown),
         8 => accept,

@@ -306,6 +306,7 @@ impl World {
         let message = FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles,
+            wishes: Vec::new(),
         };
         let lines = self.framework_says(connection, message);
         (connection, lines)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{OUTCOMES, storm};
 use crate::{
+    constraint::{OfferWishes, Subject},
     framework::FrameworkDescription,
     ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId},
     message::{
@@ -12,6 +13,7 @@ use crate::{
         slave::{MasterToSlave, RunTask, TaskFramework},
     },
     offer::{Filters, Operation},
+    resources::Resources,
     role::RoleName,
     status::{Reason, Source, TaskState, TaskStatus},
     task::{Command, TaskDescription},
@@ -19,6 +21,10 @@ use crate::{
 };
 
 const ROUNDS: u32 = 100_000;
+
+fn resources(text: &str) -> Resources {
+    text.parse().unwrap()
+}
 
 fn role() -> RoleName {
     RoleName::new("eng/batch").unwrap()
@@ -99,6 +105,15 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
     let subscribe = FrameworkToMaster::Subscribe {
         framework: FrameworkDescription::new("wordcount", role()),
         suppressed_roles: vec![role()],
+        wishes: vec![
+            OfferWishes::for_role(role())
+                .least(resources("cpus:4;gpus:1"))
+                .group([
+                    Subject::attribute("rack").matches("r[12]"),
+                    Subject::Zone.exists(),
+                ])
+                .minimum([resources("mem:64")]),
+        ],
     };
     let accept = FrameworkToMaster::Accept {
         offer_ids: Vec::new(),
