@@ -1,11 +1,11 @@
-//! `meros ps|slaves|frameworks|offers`: what the leading master knows, as a table or JSON.
+//! `meros ps|frameworks|offers`: what the leading master knows, as a table or JSON.
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use meros_proto::resources::{ResourceName, Resources};
 use meros_proto::time::Timestamp;
-use meros_proto::view::{FrameworkRow, OfferView, SlaveRow, TaskView};
+use meros_proto::view::{FrameworkRow, OfferView, TaskView};
 
 use crate::client::{Client, ClusterArgs};
 use crate::exit::{CliError, Exit};
@@ -41,11 +41,6 @@ pub(crate) fn now() -> Timestamp {
 
 fn scalar(resources: &Resources, name: &ResourceName) -> String {
     resources.scalar(name).to_string()
-}
-
-/// `3.5/8`: what is taken of what there is.
-fn share(used: &Resources, total: &Resources, name: &ResourceName) -> String {
-    format!("{}/{}", used.scalar(name), total.scalar(name))
 }
 
 /// `25%`, or a dash while there is nothing to count.
@@ -102,41 +97,6 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
             ],
             rows.iter().map(line).collect(),
             "no tasks are running; --all shows those that have ended",
-        )
-    })?;
-    Ok(Exit::Success)
-}
-
-pub(crate) fn slaves(args: &Args) -> Result<Exit, CliError> {
-    let rows: Vec<SlaveRow> = Client::new(&args.cluster).list("/api/v1/slaves")?;
-    let now = now();
-    print(args.output, &rows, |rows| {
-        let line = |row: &SlaveRow| {
-            let slave = &row.slave;
-            vec![
-                slave.slave_id.to_string(),
-                slave.hostname.clone(),
-                slave.state.name().to_owned(),
-                age(slave.state_since, now),
-                share(&row.used, &slave.resources, &ResourceName::CPUS),
-                share(&row.used, &slave.resources, &ResourceName::MEM),
-                row.tasks.to_string(),
-                shortened(&slave.attributes.to_string(), 60),
-            ]
-        };
-        layout(
-            &[
-                "SLAVE",
-                "HOST",
-                "STATE",
-                "SINCE",
-                "CPUS",
-                "MEM",
-                "TASKS",
-                "ATTRIBUTES",
-            ],
-            rows.iter().map(line).collect(),
-            "no slaves; start one with `meros slave`",
         )
     })?;
     Ok(Exit::Success)

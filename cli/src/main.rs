@@ -17,6 +17,7 @@ mod roles;
 mod run;
 mod signal;
 mod sim;
+mod slaves;
 #[cfg(test)]
 mod stub;
 mod why;
@@ -55,8 +56,8 @@ enum Command {
     Run(run::Args),
     /// List tasks
     Ps(list::PsArgs),
-    /// List slaves
-    Slaves(list::Args),
+    /// List slaves, or take some out of service and back
+    Slaves(slaves::Args),
     /// List frameworks
     Frameworks(list::Args),
     /// List outstanding offers
@@ -116,7 +117,7 @@ fn main() -> std::process::ExitCode {
         Command::Ca(args) => ca::run(&args),
         Command::Run(args) => run::run(args),
         Command::Ps(args) => list::tasks(&args),
-        Command::Slaves(args) => list::slaves(&args),
+        Command::Slaves(args) => slaves::run(&args),
         Command::Frameworks(args) => list::frameworks(&args),
         Command::Offers(args) => list::offers(&args),
         Command::Roles(args) => roles::roles(&args),

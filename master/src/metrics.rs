@@ -269,6 +269,10 @@ impl Collector for Lookup {
         let offers = read.offers_count() as u64;
         let tasks = read.task_totals();
         let slaves = count(read.slave_views().map(|slave| slave.state.name()));
+        let modes = count(read.slave_views().map(|slave| match slave.is_drained {
+            true => "drained",
+            false => slave.mode.name(),
+        }));
         let frameworks = count(
             read.framework_views()
                 .map(|framework| framework.state.name()),
@@ -293,6 +297,14 @@ impl Collector for Lookup {
                 .map(|(state, count)| ([("state", state)], count))
         };
         out.gauges("slaves", "Slaves, by state", by_state(slaves))?;
+        let modes = modes
+            .into_iter()
+            .map(|(mode, count)| ([("mode", mode)], count));
+        out.gauges(
+            "slaves_by_mode",
+            "Slaves, by what operators have decided about them",
+            modes,
+        )?;
         out.gauges("frameworks", "Frameworks, by state", by_state(frameworks))?;
         out.gauge(
             "inbox_messages",

@@ -113,6 +113,14 @@ pub enum Refusal {
         /// The role.
         role: RoleName,
     },
+    /// The slave was declared gone by an operator, and never comes back (semantics K7).
+    #[error(
+        "slave {slave_id} was declared gone by an operator: give it an empty data directory to use the machine again"
+    )]
+    SlaveGone {
+        /// The id.
+        slave_id: SlaveId,
+    },
     /// An operator names a slave that is no member.
     #[error("slave {slave_id} is no member: `meros slaves` lists those that are")]
     NoSuchSlave {
@@ -143,6 +151,7 @@ impl Refusal {
             Self::TooSlow => "too_slow",
             Self::Stopping => "stopping",
             Self::RoleUnknown { .. } => "role_unknown",
+            Self::SlaveGone { .. } => "slave_gone",
             Self::NoSuchSlave { .. } => "no_such_slave",
         }
     }

@@ -1,5 +1,7 @@
 //! Slaves as they describe themselves.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::Attributes;
@@ -28,6 +30,46 @@ pub struct SlaveDescription {
     pub capabilities: Vec<SlaveCapability>,
     /// The version of the software.
     pub version: String,
+}
+
+/// What operators have decided about a slave (semantics K10, Q7).
+///
+/// Transitions, by operators only: from each to each. A slave that is declared gone has none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlaveMode {
+    /// What is free on it is offered.
+    #[default]
+    Active,
+    /// Nothing is offered; its tasks go on.
+    Deactivated,
+    /// Nothing is offered, and its tasks are killed. It is drained once all have ended and their
+    /// frameworks have acknowledged that.
+    Draining {
+        /// From SIGTERM to SIGKILL, in place of the tasks' own; at most
+        /// [`KILL_GRACE_MAX`](crate::task::KILL_GRACE_MAX). None: the tasks' own.
+        grace: Option<Duration>,
+        /// Whether it is declared gone once it is drained.
+        mark_gone: bool,
+    },
+}
+
+impl SlaveMode {
+    /// The word, as JSON has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Deactivated => "deactivated",
+            Self::Draining { .. } => "draining",
+        }
+    }
+
+    /// Whether what is free on it is offered.
+    #[must_use]
+    pub fn is_offered(self) -> bool {
+        self == Self::Active
+    }
 }
 
 /// What the leading master holds of a slave (semantics K).

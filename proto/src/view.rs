@@ -12,7 +12,7 @@ use crate::labels::Labels;
 use crate::quota::Quota;
 use crate::resources::{ResourceName, Resources, Scalar};
 use crate::role::RoleName;
-use crate::slave::SlaveState;
+use crate::slave::{SlaveMode, SlaveState};
 use crate::status::{TaskState, TaskStatus};
 use crate::time::Timestamp;
 
@@ -42,6 +42,12 @@ pub struct SlaveView {
     pub state: SlaveState,
     /// Since when.
     pub state_since: Timestamp,
+    /// What operators have decided about it.
+    pub mode: SlaveMode,
+    /// Since when; the beginning of time if they never have.
+    pub mode_since: Timestamp,
+    /// Whether it is draining, and nothing is left on it.
+    pub is_drained: bool,
     /// All it has.
     pub resources: Resources,
     /// What its admin says of it.

@@ -135,7 +135,7 @@ impl From<Refusal> for ApiError {
             | Refusal::RoleUnknown { .. }
             | Refusal::NoSuchSlave { .. }
             | Refusal::OfferInvalid { .. } => StatusCode::NOT_FOUND,
-            Refusal::FrameworkRemoved { .. } => StatusCode::GONE,
+            Refusal::FrameworkRemoved { .. } | Refusal::SlaveGone { .. } => StatusCode::GONE,
             Refusal::OverLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::NotLeading { .. } | Refusal::Recovering | Refusal::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE

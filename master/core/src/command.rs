@@ -7,7 +7,7 @@ use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveDescription;
+use meros_proto::slave::{SlaveDescription, SlaveMode};
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -94,5 +94,21 @@ pub enum Command {
     SetWeights {
         /// Each role once; 1 is what a role has otherwise.
         weights: Vec<(RoleName, Scalar)>,
+    },
+    /// Operators have decided about a slave (semantics K10).
+    SetSlaveMode {
+        /// Which.
+        slave_id: SlaveId,
+        /// What.
+        mode: SlaveMode,
+        /// When.
+        at: Timestamp,
+    },
+    /// A slave was declared gone by an operator: it never comes back (semantics K7).
+    MarkSlaveGone {
+        /// Which.
+        slave_id: SlaveId,
+        /// When.
+        at: Timestamp,
     },
 }

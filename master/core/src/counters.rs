@@ -39,6 +39,8 @@ counters! {
     slaves_unreachable,
     /// Slaves that left for good.
     slaves_removed,
+    /// Slaves that operators declared gone.
+    slaves_gone,
     /// Pings that went unanswered for an interval.
     pings_missed,
     /// Frameworks admitted.

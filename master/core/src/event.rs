@@ -1,10 +1,11 @@
 //! What can happen to a master: the one door in.
 
-use meros_proto::ids::{Epoch, FrameworkId, TaskId};
+use meros_proto::ids::{Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveMode;
 use meros_proto::why::WhyQuestion;
 use std::time::Duration;
 
@@ -50,6 +51,18 @@ pub enum OperatorCall {
     SetWeights {
         /// Each role once, from 0.001 to 1,000,000; 1 is what a role has otherwise.
         weights: Vec<(RoleName, Scalar)>,
+    },
+    /// Decide about a slave (semantics K10, Q7).
+    SetSlaveMode {
+        /// Which.
+        slave_id: SlaveId,
+        /// What.
+        mode: SlaveMode,
+    },
+    /// Declare a slave gone: it never comes back, its tasks end as GONE_BY_OPERATOR (semantics K7).
+    MarkSlaveGone {
+        /// Which.
+        slave_id: SlaveId,
     },
     /// Tell why. Costs a time in proportion to the slaves, so it is limited: [`WHY_JUDGEMENTS_MAX`]
     /// a question, [`WHY_JUDGEMENTS_PER_SECOND`] altogether.

@@ -220,6 +220,7 @@ impl MasterCore {
         self.uncharge(slot);
         if let Some(task) = self.tasks.remove(slot) {
             self.publisher.publish(task_removed(&task), turn);
+            self.note_drained(task.slave(), turn);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveState;
+use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::status::TaskState;
 use meros_proto::view::FrameworkState;
 
@@ -220,6 +220,23 @@ impl MasterCore {
                 slave.connection.is_some() || !self.allocator.is_offerable(id),
                 name,
             )?;
+        }
+        for (id, slave) in self.slaves.iter() {
+            let mode = self.registry.slave(id).map(|record| record.mode);
+            let has_offers = !self.offers.of_slave(id).is_empty();
+            check(
+                "M14",
+                mode == Some(SlaveMode::Active) || !has_offers,
+                || format!("offers of {id}, which is {mode:?}"),
+            )?;
+            let is_draining = matches!(mode, Some(SlaveMode::Draining { .. }));
+            check("M14", slave.is_draining == is_draining, || {
+                format!("{id} is {mode:?}, but its row {}", slave.is_draining)
+            })?;
+            let tasks = self.tasks.count_of_slave(id);
+            check("M14", !slave.is_drained || tasks == 0, || {
+                format!("{id} is drained with {tasks} tasks")
+            })?;
         }
         let recovered = self
             .slaves

@@ -33,15 +33,11 @@ impl MasterCore {
         if slave_id.is_some_and(|wrong| wrong != task.slave()) || task.state.is_terminal() {
             return;
         }
-        let grace = grace.map(|grace| grace.min(KILL_GRACE_MAX));
-        // A repeat may only shorten it.
-        let grace = match task.kill {
-            Some(Kill {
-                grace: Some(before),
-            }) => Some(grace.map_or(before, |now| now.min(before))),
-            _ => grace,
-        };
-        task.kill = Some(Kill { grace });
+        let grace = shortened(task.kill, grace);
+        task.kill = Some(Kill {
+            grace,
+            for_drain: false,
+        });
         let is_unreachable = task.state == TaskState::Unreachable;
         // A slave that is away hears of it when it is back.
         if let Some(connection) = self.slaves.connection(task.slave()) {
@@ -62,5 +58,14 @@ impl MasterCore {
             };
             self.answer(framework_id, &question, turn);
         }
+    }
+}
+
+/// The grace of a kill after an earlier one: a repeat may only shorten it.
+pub(crate) fn shortened(before: Option<Kill>, grace: Option<Duration>) -> Option<Duration> {
+    let grace = grace.map(|grace| grace.min(KILL_GRACE_MAX));
+    match before.and_then(|kill| kill.grace) {
+        Some(before) => Some(grace.map_or(before, |now| now.min(before))),
+        None => grace,
     }
 }

@@ -9,7 +9,7 @@ use meros_proto::ids::{Epoch, FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
-use meros_proto::slave::SlaveState;
+use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::view::{ClusterChange, FrameworkState, MasterView};
 use tracing::{info, warn};
 
@@ -54,7 +54,7 @@ impl MasterCore {
         };
         self.publisher.publish(ClusterChange::Elected(master), turn);
         for (slave_id, record) in self.registry.slaves() {
-            let slave = match record.unreachable_since {
+            let mut slave = match record.unreachable_since {
                 Some(since) => Slave::new(SlaveState::Unreachable, since),
                 None => {
                     let at = turn.now.after(self.config.slave_reregister_timeout);
@@ -62,6 +62,7 @@ impl MasterCore {
                     Slave::new(SlaveState::Recovered, turn.now)
                 }
             };
+            slave.is_draining = matches!(record.mode, SlaveMode::Draining { .. });
             let view = slave_view(slave_id, &slave, record);
             self.publisher.publish(ClusterChange::Slave(view), turn);
             self.slaves.insert(slave_id, slave);
@@ -138,11 +139,15 @@ impl MasterCore {
         self.slave_next = self.slave_next.max(self.registry.slave_next());
         self.framework_next = self.framework_next.max(self.registry.framework_next());
         let waiting = proposal.and_then(|proposal| self.admissions.remove(&proposal));
-        let order = proposal.and_then(|proposal| self.role_orders.remove(&proposal));
+        let order = proposal.and_then(|proposal| self.orders.remove(&proposal));
         self.end_proposal(proposal, command);
         if applied.is_err() {
             if let Some(connection) = waiting {
                 self.close(connection, Refusal::Recovering, turn);
+            }
+            if let (Some(request), Command::SetSlaveMode { slave_id, .. }) = (order, command) {
+                let slave_id = *slave_id;
+                turn.reply(request, Err(Refusal::NoSuchSlave { slave_id }));
             }
             return;
         }
@@ -152,7 +157,7 @@ impl MasterCore {
             }
             _ => self.on_applied(command, waiting, turn),
         }
-        self.answer_role_order(order, turn);
+        self.answer_order(order, turn);
     }
 
     fn on_applied(
@@ -190,6 +195,8 @@ impl MasterCore {
             }
             Command::SetQuotas { quotas } => self.on_quotas_set(quotas, turn),
             Command::SetWeights { weights } => self.on_weights_set(weights, turn),
+            Command::SetSlaveMode { slave_id, .. } => self.on_slave_mode_set(*slave_id, turn),
+            Command::MarkSlaveGone { slave_id, at } => self.on_slave_gone(*slave_id, *at, turn),
         }
     }
 
@@ -198,7 +205,8 @@ impl MasterCore {
             Command::UpdateSlave { slave_id, .. }
             | Command::MarkSlaveUnreachable { slave_id, .. }
             | Command::MarkSlaveReachable { slave_id }
-            | Command::RemoveSlave { slave_id, .. } => {
+            | Command::RemoveSlave { slave_id, .. }
+            | Command::MarkSlaveGone { slave_id, .. } => {
                 if let Some(slave) = self.slaves.get_mut(*slave_id) {
                     slave.proposal.take_if(|ours| Some(*ours) == proposal);
                 }
@@ -213,7 +221,8 @@ impl MasterCore {
             | Command::AdmitSlave { .. }
             | Command::AdmitFramework { .. }
             | Command::SetQuotas { .. }
-            | Command::SetWeights { .. } => {}
+            | Command::SetWeights { .. }
+            | Command::SetSlaveMode { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@
 //! | tables | what is done with them |
 //! |---|---|
 //! | `registry`: what is replicated | `lead`: election, commits |
-//! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `subscription` |
+//! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `drain`, `subscription` |
 //! | `offers`, `allocator`: what is promised to whom | `offering`, `launch`, `quota`, `wishes`, `explain` |
 //! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
@@ -19,6 +19,7 @@ pub mod command;
 mod config;
 mod connections;
 mod counters;
+mod drain;
 pub mod effect;
 pub mod event;
 mod explain;
@@ -70,7 +71,7 @@ pub use frameworks::FRAMEWORKS_MAX;
 pub use holding::Holding;
 pub use invariants::Violation;
 pub use quota::{CONFIGURED_ROLES_MAX, WEIGHT_MAX};
-pub use registry::{FrameworkRecord, NotApplied, Registry, SlaveRecord};
+pub use registry::{FrameworkRecord, GONE_FOR, GONE_MAX, NotApplied, Registry, SlaveRecord};
 pub use slaves::SLAVES_MAX;
 pub use tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, UNREACHABLE_PER_FRAMEWORK_MAX};
 pub use updates::{RETRY_MAX, RETRY_MIN, UPDATES_PER_FRAMEWORK_MAX};
@@ -115,8 +116,8 @@ pub struct MasterCore {
     proposal_last: u64,
     /// Connections that wait for the admission of what they are.
     admissions: BTreeMap<ProposalId, ConnectionId>,
-    /// Operators who wait for the commit of what they ordered about roles.
-    role_orders: BTreeMap<ProposalId, RequestId>,
+    /// Operators who wait for the commit of what they ordered.
+    orders: BTreeMap<ProposalId, RequestId>,
     /// Until then no question that takes long is answered.
     why_from: Timestamp,
     /// So many slaves were expected back when it began to lead; no offers before most are.
@@ -149,7 +150,7 @@ impl MasterCore {
             publisher: Publisher::default(),
             proposal_last: 0,
             admissions: BTreeMap::new(),
-            role_orders: BTreeMap::new(),
+            orders: BTreeMap::new(),
             why_from: Timestamp::default(),
             waits_for_slaves: None,
             slave_next: 0,

@@ -9,11 +9,12 @@ use meros_proto::slave::{SlaveDescription, SlaveState};
 use meros_proto::status::{Reason, TaskState};
 use meros_proto::time::Timestamp;
 use meros_proto::view::{ClusterChange, OfferEnd};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::MasterCore;
 use crate::command::Command;
 use crate::connections::Stage;
+use crate::effect::Answer;
 use crate::event::ConnectionId;
 use crate::slaves::{SLAVES_MAX, Slave};
 use crate::takeover::Back;
@@ -154,7 +155,7 @@ impl MasterCore {
         self.advance_slave(slave_id, turn);
     }
 
-    /// The first that applies: another cluster's, a bad description, unknown, another's.
+    /// The first that applies: another cluster's, a bad description, gone, unknown, another's.
     fn check_reregister(
         &self,
         connection: ConnectionId,
@@ -167,6 +168,11 @@ impl MasterCore {
             _ => {}
         }
         check_slave(slave)?;
+        if self.registry.is_gone_slave(slave_id)
+            || self.slaves.get(slave_id).is_some_and(|row| row.is_gone)
+        {
+            return Err(Refusal::SlaveGone { slave_id });
+        }
         let unknown = Refusal::SlaveUnknown { slave_id };
         let (Some(record), Some(row)) = (self.registry.slave(slave_id), self.slaves.get(slave_id))
         else {
@@ -193,6 +199,13 @@ impl MasterCore {
         else {
             return;
         };
+        if row.is_gone {
+            let command = Command::MarkSlaveGone {
+                slave_id,
+                at: turn.now,
+            };
+            return self.propose_for_slave(slave_id, command, turn);
+        }
         if row.is_leaving {
             let command = Command::RemoveSlave {
                 slave_id,
@@ -295,6 +308,7 @@ impl MasterCore {
             was_unreachable,
         };
         self.take_over_tasks(&back, report, turn);
+        self.resume_drain(slave_id, turn);
     }
 
     pub(crate) fn on_unregister(&mut self, slave_id: SlaveId, turn: &mut Turn<'_>) {
@@ -307,7 +321,7 @@ impl MasterCore {
         self.advance_slave(slave_id, turn);
     }
 
-    /// The slave is no more: what ran there is lost, for all frameworks in this word (semantics K8).
+    /// The slave has left: what ran there is lost, for all frameworks in this word (semantics K8).
     pub(crate) fn on_slave_removed(
         &mut self,
         slave_id: SlaveId,
@@ -316,38 +330,74 @@ impl MasterCore {
     ) {
         info!(%slave_id, "slave removed");
         self.counters.slaves_removed += 1;
+        let left = self.remove_slave(slave_id, (TaskState::Lost, Reason::SlaveRemoved), at, turn);
+        if let Some(connection) = left {
+            self.connections.set_stage(connection, Stage::SlaveLeaving);
+        }
+    }
+
+    /// The slave is gone by an operator's word: it is told, and so are the frameworks of what ran
+    /// there (semantics K7).
+    pub(crate) fn on_slave_gone(&mut self, slave_id: SlaveId, at: Timestamp, turn: &mut Turn<'_>) {
+        warn!(%slave_id, "slave declared gone");
+        self.counters.slaves_gone += 1;
+        let end = (TaskState::GoneByOperator, Reason::SlaveRemovedByOperator);
+        if let Some(connection) = self.remove_slave(slave_id, end, at, turn) {
+            self.refuse_slave(connection, Refusal::SlaveGone { slave_id }, turn);
+        }
+    }
+
+    /// A slave is no member any more; what ran there ends like this. Its connection, if it has one.
+    fn remove_slave(
+        &mut self,
+        slave_id: SlaveId,
+        end: (TaskState, Reason),
+        at: Timestamp,
+        turn: &mut Turn<'_>,
+    ) -> Option<ConnectionId> {
         self.end_offers_of_slave(slave_id, OfferEnd::Rescinded, turn);
         for slot in self.tasks.of_slave(slave_id) {
-            self.lose_task_of_removed_slave(slot, at, turn);
+            self.lose_task_of_removed_slave(slot, end, at, turn);
         }
         self.allocator.remove_slave(slave_id);
         self.allocator.clear_slave_filters(slave_id);
         self.timers.cancel(&Timer::Ping(slave_id));
         self.timers.cancel(&Timer::Return(slave_id));
-        if let Some(slave) = self.slaves.remove(slave_id) {
-            if let Some(connection) = slave.connection {
-                self.connections.set_stage(connection, Stage::SlaveLeaving);
-            }
-            if let Some(connection) = slave.claimant {
-                self.refuse_slave(connection, Refusal::SlaveUnknown { slave_id }, turn);
-            }
+        let row = self.slaves.remove(slave_id);
+        if let Some(connection) = row.as_ref().and_then(|row| row.claimant) {
+            let refusal = match self.registry.is_gone_slave(slave_id) {
+                true => Refusal::SlaveGone { slave_id },
+                false => Refusal::SlaveUnknown { slave_id },
+            };
+            self.refuse_slave(connection, refusal, turn);
         }
         self.publisher
             .publish(ClusterChange::SlaveRemoved(slave_id), turn);
         self.tell_failure(slave_id, turn);
+        let row = row?;
+        for request in row.gone_requests {
+            turn.reply(request, Ok(Answer::Done));
+        }
+        row.connection
     }
 
-    fn lose_task_of_removed_slave(&mut self, slot: TaskSlot, at: Timestamp, turn: &mut Turn<'_>) {
+    fn lose_task_of_removed_slave(
+        &mut self,
+        slot: TaskSlot,
+        (state, reason): (TaskState, Reason),
+        at: Timestamp,
+        turn: &mut Turn<'_>,
+    ) {
         let Some(task) = self.tasks.get(slot) else {
             return;
         };
         if !task.state.is_terminal() {
-            return self.end_task(slot, TaskState::Lost, Reason::SlaveRemoved, at, turn);
+            return self.end_task(slot, state, reason, at, turn);
         }
         // The slave will not send the end again, so what is left of it comes from here.
         if !task.has_full_end() && !self.updates.contains(task.framework(), task.id()) {
             let mut status = self.master_status(task, task.state, at);
-            status.reason = Some(Reason::SlaveRemoved);
+            status.reason = Some(reason);
             self.send_master_update(task.framework(), status, turn);
         }
     }

@@ -60,6 +60,13 @@ impl MasterCore {
             OperatorCall::SetWeights { weights } => {
                 self.on_set_weights(request, weights, turn).err().map(Err)
             }
+            OperatorCall::SetSlaveMode { slave_id, mode } => self
+                .on_set_slave_mode(request, slave_id, mode, turn)
+                .err()
+                .map(Err),
+            OperatorCall::MarkSlaveGone { slave_id } => {
+                self.on_mark_gone(request, slave_id, turn).err().map(Err)
+            }
             OperatorCall::Why(question) => {
                 let why = self.on_why(&question, turn.now);
                 Some(why.map(|why| Answer::Why(Box::new(why))))

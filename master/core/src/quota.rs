@@ -22,8 +22,8 @@ use crate::turn::Turn;
 pub const CONFIGURED_ROLES_MAX: usize = 10_000;
 /// The heaviest weight.
 pub const WEIGHT_MAX: Scalar = Scalar::whole(1_000_000);
-/// The most orders about roles that are being committed; one more is refused.
-const ROLE_ORDERS_MAX: usize = 64;
+/// The most orders of operators that are being committed; one more is refused.
+const ORDERS_MAX: usize = 64;
 
 fn invalid(field: &str, why: String) -> Refusal {
     Refusal::Invalid {
@@ -163,21 +163,21 @@ impl MasterCore {
         self.order(request, Command::SetWeights { weights }, turn)
     }
 
-    fn order(
+    pub(crate) fn order(
         &mut self,
         request: RequestId,
         command: Command,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
-        if self.role_orders.len() >= ROLE_ORDERS_MAX {
+        if self.orders.len() >= ORDERS_MAX {
             return Err(Refusal::OverLimit {
-                what: "the number of orders about roles in progress".to_owned(),
-                limit: ROLE_ORDERS_MAX as u64,
+                what: "the number of orders in progress".to_owned(),
+                limit: ORDERS_MAX as u64,
                 advice: "try again in a moment".to_owned(),
             });
         }
         let proposal = self.propose(command, turn);
-        self.role_orders.insert(proposal, request);
+        self.orders.insert(proposal, request);
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl MasterCore {
     }
 
     /// Answers the operator whose order has been committed.
-    pub(crate) fn answer_role_order(&mut self, request: Option<RequestId>, turn: &mut Turn<'_>) {
+    pub(crate) fn answer_order(&mut self, request: Option<RequestId>, turn: &mut Turn<'_>) {
         if let Some(request) = request {
             turn.reply(request, Ok(Answer::Done));
         }

@@ -110,6 +110,13 @@ impl MasterCore {
                 SlaveState::Registered | SlaveState::Disconnected => (TaskState::Gone, None),
                 SlaveState::Unreachable => (TaskState::Unreachable, Some(slave.since)),
             },
+            Some(None)
+                if question
+                    .slave_id
+                    .is_some_and(|id| self.registry.is_gone_slave(id)) =>
+            {
+                (TaskState::GoneByOperator, None)
+            }
             None | Some(None) => (TaskState::Unknown, None),
         };
         let mut status = TaskStatus::new(question.task_id.clone(), state, Source::Master, turn.now);

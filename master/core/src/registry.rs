@@ -4,17 +4,23 @@
 //! id is given out once. Absent: connections, tasks, time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveDescription;
+use meros_proto::slave::{SlaveDescription, SlaveMode};
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
+
+/// How long a slave is known as gone; then it is unknown (semantics K9).
+pub const GONE_FOR: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// The most slaves that are known as gone; the longest gone are forgotten (semantics K9).
+pub const GONE_MAX: usize = 102_400;
 
 /// Why a committed command changed nothing. Not an error: it no longer fits what was committed
 /// before it, and every master finds the same.
@@ -48,6 +54,12 @@ pub struct SlaveRecord {
     pub admitted_at: Timestamp,
     /// Set while it is given up (semantics K4).
     pub unreachable_since: Option<Timestamp>,
+    /// What operators have decided about it. Absent in snapshots of older versions, as the next.
+    #[serde(default)]
+    pub mode: SlaveMode,
+    /// Since when.
+    #[serde(default)]
+    pub mode_since: Timestamp,
 }
 
 /// A framework that is not removed.
@@ -76,6 +88,9 @@ pub struct Registry {
     quotas: BTreeMap<RoleName, Quota>,
     #[serde(default)]
     weights: BTreeMap<RoleName, Scalar>,
+    /// Slaves that were declared gone, and when; the latest only.
+    #[serde(default)]
+    gone: BTreeMap<SlaveId, Timestamp>,
 }
 
 impl Registry {
@@ -103,6 +118,8 @@ impl Registry {
                     slave: slave.clone(),
                     admitted_at: *at,
                     unreachable_since: None,
+                    mode: SlaveMode::default(),
+                    mode_since: Timestamp::default(),
                 };
                 self.slaves.insert(*slave_id, record);
             }
@@ -182,8 +199,32 @@ impl Registry {
                     }
                 }
             }
+            Command::SetSlaveMode { slave_id, mode, at } => {
+                let record = self.slave_mut(*slave_id)?;
+                record.mode = *mode;
+                record.mode_since = *at;
+            }
+            Command::MarkSlaveGone { slave_id, at } => {
+                self.slaves
+                    .remove(slave_id)
+                    .ok_or(NotApplied::NoSuchSlave)?;
+                self.remember_gone(*slave_id, *at);
+            }
         }
         Ok(())
+    }
+
+    /// Keeps what is needed to tell a slave and its frameworks for a while that it is gone (semantics
+    /// K9). Time comes with the commands, so that every master forgets the same.
+    fn remember_gone(&mut self, slave_id: SlaveId, at: Timestamp) {
+        self.gone.retain(|_, then| at.since(*then) < GONE_FOR);
+        self.gone.insert(slave_id, at);
+        if self.gone.len() > GONE_MAX
+            && let Some((oldest, _)) = self.gone.iter().min_by_key(|(_, then)| **then)
+        {
+            let oldest = *oldest;
+            self.gone.remove(&oldest);
+        }
     }
 
     fn slave_mut(&mut self, slave_id: SlaveId) -> Result<&mut SlaveRecord, NotApplied> {
@@ -207,6 +248,12 @@ impl Registry {
     /// All members, by id.
     pub fn slaves(&self) -> impl Iterator<Item = (SlaveId, &SlaveRecord)> {
         self.slaves.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// Whether a slave was declared gone not too long ago.
+    #[must_use]
+    pub fn is_gone_slave(&self, slave_id: SlaveId) -> bool {
+        self.gone.contains_key(&slave_id)
     }
 
     /// A framework that is not removed.

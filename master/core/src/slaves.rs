@@ -6,7 +6,7 @@ use meros_proto::ids::SlaveId;
 use meros_proto::slave::SlaveState;
 use meros_proto::time::Timestamp;
 
-use crate::event::{ConnectionId, ProposalId};
+use crate::event::{ConnectionId, ProposalId, RequestId};
 use crate::numbered::Numbered;
 
 /// The most members, unreachable ones included; one more is refused with `OverLimit`. Twice the
@@ -27,6 +27,14 @@ pub(crate) struct Slave {
     pub(crate) proposal: Option<ProposalId>,
     /// It goes for good (semantics K8).
     pub(crate) is_leaving: bool,
+    /// It is to be declared gone (semantics K7).
+    pub(crate) is_gone: bool,
+    /// Operators who wait until it is gone.
+    pub(crate) gone_requests: Vec<RequestId>,
+    /// Its tasks are killed, as its record says; here for a quick look.
+    pub(crate) is_draining: bool,
+    /// It is draining, and nothing is left on it.
+    pub(crate) is_drained: bool,
     /// Pings in a row without an answer.
     pub(crate) misses: u32,
     /// It was given up and has not been welcomed since (semantics K5).
@@ -42,6 +50,10 @@ impl Slave {
             claimant: None,
             proposal: None,
             is_leaving: false,
+            is_gone: false,
+            gone_requests: Vec::new(),
+            is_draining: false,
+            is_drained: false,
             misses: 0,
             was_unreachable: false,
         }

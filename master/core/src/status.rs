@@ -66,6 +66,14 @@ impl MasterCore {
             turn.send_slave(connection, acknowledge);
             return;
         }
+        let is_drained_away = slot
+            .and_then(|slot| self.tasks.get(slot)?.kill)
+            .is_some_and(|kill| kill.for_drain);
+        if is_drained_away && status.state == TaskState::Killed && status.reason.is_none() {
+            // The slave kills on request, and does not ask whose (semantics G2).
+            status.reason = Some(Reason::SlaveDraining);
+            "killed because its slave is being drained".clone_into(&mut status.message);
+        }
         if let Some(slot) = slot {
             self.apply_update(slot, update_id, &status, latest_state, turn);
         }

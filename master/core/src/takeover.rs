@@ -102,7 +102,7 @@ impl MasterCore {
         let is_live = task.is_live();
         if has_ended && !reported.state.is_terminal() {
             // Its framework was told that it ended (semantics K3).
-            task.kill = Some(Kill { grace: None });
+            task.kill = Some(Kill::default());
         }
         self.publisher.publish(task_changed(task), turn);
         if was_unreachable && is_live {
@@ -120,7 +120,7 @@ impl MasterCore {
         let is_live = task.is_live();
         if back.was_known && is_live {
             // It was here, ended for its framework, and is forgotten (semantics K3).
-            task.kill = Some(Kill { grace: None });
+            task.kill = Some(Kill::default());
         }
         self.publisher
             .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
@@ -151,6 +151,8 @@ impl MasterCore {
             attributes: record.slave.attributes.clone(),
         };
         self.allocator.describe_slave(slave_id, profile);
+        let is_excluded = !record.mode.is_offered();
+        self.allocator.set_excluded(slave_id, is_excluded);
         for slot in self.tasks.of_slave(slave_id) {
             self.charge_task(slot);
         }

@@ -37,10 +37,12 @@ const AWAITING_BYTES_MAX: usize = 4_096;
 pub(crate) struct TaskSlot(u32);
 
 /// A kill that has been asked for, to be repeated when the slave comes back (semantics B9, K6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Kill {
     /// Instead of the task's own grace.
     pub(crate) grace: Option<Duration>,
+    /// Nobody but the draining of its slave asks for it.
+    pub(crate) for_drain: bool,
 }
 
 /// The last update that was forwarded for a slave and is not acknowledged (semantics F7).

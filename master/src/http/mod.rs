@@ -9,6 +9,7 @@ mod error;
 mod orders;
 mod reads;
 mod roles;
+mod slaves;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -86,6 +87,13 @@ fn router(api: Arc<Api>) -> Router {
             "/api/v1/frameworks/{framework}/teardown",
             post(orders::teardown),
         )
+        .route("/api/v1/slaves/{slave}/drain", post(slaves::drain))
+        .route(
+            "/api/v1/slaves/{slave}/deactivate",
+            post(slaves::deactivate),
+        )
+        .route("/api/v1/slaves/{slave}/activate", post(slaves::activate))
+        .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
         .layer(middleware::from_fn(refuse_web_pages))

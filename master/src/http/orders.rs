@@ -28,6 +28,11 @@ struct KillQuery {
     grace: Option<String>,
 }
 
+/// An order without parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
 /// `POST /api/v1/tasks/{framework}/{task}/kill?grace=5s`: the kill is on its way when this answers.
 pub(super) async fn kill(
     State(api): State<Arc<Api>>,
@@ -58,9 +63,6 @@ pub(super) async fn teardown(
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Nothing {}
     let Path(framework) = path.map_err(|error| ApiError::invalid(error.body_text()))?;
     let Nothing {} = query(&uri)?;
     let framework_id: FrameworkId = parse(&framework)?;
@@ -69,7 +71,7 @@ pub(super) async fn teardown(
 }
 
 /// An order without anything to say about it afterwards.
-async fn order(api: &Api, call: OperatorCall) -> Result<Response, ApiError> {
+pub(super) async fn order(api: &Api, call: OperatorCall) -> Result<Response, ApiError> {
     ordered(api, call).await?;
     Ok((StatusCode::ACCEPTED, Json(serde_json::json!({}))).into_response())
 }
@@ -88,12 +90,12 @@ pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
 }
 
-fn parse<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, ApiError> {
+pub(super) fn parse<T: std::str::FromStr<Err = ParseIdError>>(text: &str) -> Result<T, ApiError> {
     text.parse()
         .map_err(|error: ParseIdError| ApiError::invalid(error.to_string()))
 }
 
-fn parse_grace(text: &str) -> Result<Duration, ApiError> {
+pub(super) fn parse_grace(text: &str) -> Result<Duration, ApiError> {
     humantime::parse_duration(text).map_err(|error| {
         ApiError::invalid(format!(
             "grace is {text:?}, not a duration such as 5s: {error}"

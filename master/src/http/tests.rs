@@ -9,7 +9,7 @@ use meros_master_core::{Answer, OperatorCall};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
-use meros_proto::slave::SlaveState;
+use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
@@ -90,6 +90,9 @@ impl Site {
             http_address: "127.0.0.1:5051".to_owned(),
             state: SlaveState::Registered,
             state_since: Timestamp(1),
+            mode: Default::default(),
+            mode_since: Default::default(),
+            is_drained: false,
             resources: "cpus:4;mem:1024".parse().unwrap(),
             attributes: "rack:r1".parse().unwrap(),
             version: "0.1.0".to_owned(),
@@ -243,6 +246,17 @@ fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
             None => Ok(Answer::Done),
         },
         OperatorCall::SetWeights { .. } => Ok(Answer::Done),
+        OperatorCall::SetSlaveMode { slave_id, .. } | OperatorCall::MarkSlaveGone { slave_id } => {
+            match slave_id.0 {
+                0 => Ok(Answer::Done),
+                1 => Err(Refusal::SlaveGone {
+                    slave_id: *slave_id,
+                }),
+                _ => Err(Refusal::NoSuchSlave {
+                    slave_id: *slave_id,
+                }),
+            }
+        }
     }
 }
 
@@ -291,6 +305,42 @@ fn answer_why(question: &WhyQuestion) -> Result<Answer, Refusal> {
         }
     };
     Ok(Answer::Why(Box::new(why)))
+}
+
+#[test]
+fn slaves_are_taken_out_and_back_by_orders() {
+    let site = Site::leading();
+    for order in [
+        "drain?grace=30s&mark_gone=true",
+        "drain",
+        "deactivate",
+        "activate",
+        "gone",
+    ] {
+        let path = format!("/api/v1/slaves/S0/{order}");
+        assert_eq!(site.ask("POST", &path).0, 202, "{order}");
+    }
+    for (path, status, code) in [
+        ("S7/drain", 404, "no_such_slave"),
+        ("S1/gone", 410, "slave_gone"),
+        ("F0/drain", 400, "invalid"),
+        ("S0/drain?grace=5", 400, "invalid"),
+        ("S0/drain?mark_gone=maybe", 400, "invalid"),
+        ("S0/activate?grace=5s", 400, "invalid"),
+        ("S0/destroy", 404, "not_found"),
+    ] {
+        site.refused("POST", &format!("/api/v1/slaves/{path}"), status, code);
+    }
+    site.refused("GET", "/api/v1/slaves/S0/drain", 405, "method_not_allowed");
+    let (slave_id, grace) = (SlaveId(0), Some(Duration::from_secs(30)));
+    let mode = SlaveMode::Draining {
+        grace,
+        mark_gone: true,
+    };
+    let calls = site.calls();
+    assert_eq!(calls[0], OperatorCall::SetSlaveMode { slave_id, mode });
+    assert_eq!(calls[4], OperatorCall::MarkSlaveGone { slave_id });
+    assert_eq!(calls.len(), 7);
 }
 
 #[test]

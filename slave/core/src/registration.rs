@@ -261,6 +261,7 @@ impl SlaveCore {
         match refusal {
             Refusal::WrongCluster { .. }
             | Refusal::SlaveUnknown { .. }
+            | Refusal::SlaveGone { .. }
             | Refusal::NotYours { .. }
             | Refusal::Invalid { .. } => self.exit_refused(refusal, effects),
             Refusal::NotLeading { leader } => self.leave_master(link, leader, effects),

@@ -10,9 +10,11 @@ use meros_proto::offer::{Filters, Operation};
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveMode;
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
+use meros_proto::why::WhyQuestion;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -244,6 +246,25 @@ fn command() -> impl Strategy<Value = Command> {
         framework_id().prop_map(move |framework_id| Command::RemoveFramework { framework_id, at }),
         quotas().prop_map(|quotas| Command::SetQuotas { quotas }),
         weights().prop_map(|weights| Command::SetWeights { weights }),
+        (slave_id(), mode()).prop_map(move |(slave_id, mode)| Command::SetSlaveMode {
+            slave_id,
+            mode,
+            at
+        }),
+        slave_id().prop_map(move |slave_id| Command::MarkSlaveGone { slave_id, at }),
+    ]
+}
+
+fn mode() -> impl Strategy<Value = SlaveMode> {
+    prop_oneof![
+        Just(SlaveMode::Active),
+        Just(SlaveMode::Deactivated),
+        (prop::option::of(0..9u64), any::<bool>()).prop_map(|(grace, mark_gone)| {
+            SlaveMode::Draining {
+                grace: grace.map(secs),
+                mark_gone,
+            }
+        }),
     ]
 }
 
@@ -258,6 +279,15 @@ fn action() -> impl Strategy<Value = Action> {
         (quotas(), any::<bool>())
             .prop_map(|(quotas, force)| OperatorCall::SetQuotas { quotas, force }),
         weights().prop_map(|weights| OperatorCall::SetWeights { weights }),
+        (slave_id(), mode())
+            .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
+        (slave_id(), mode())
+            .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
+        slave_id().prop_map(|slave_id| OperatorCall::MarkSlaveGone { slave_id }),
+        slave_id().prop_map(|slave_id| OperatorCall::Why(WhyQuestion::Slave(slave_id))),
+        framework_id().prop_map(|id| OperatorCall::Why(WhyQuestion::Framework(id))),
+        (framework_id(), name())
+            .prop_map(|(id, name)| OperatorCall::Why(WhyQuestion::Task(id, task_id(name)))),
     ];
     prop_oneof![
         6 => any::<bool>().prop_map(Action::Connect),
