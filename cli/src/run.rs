@@ -14,7 +14,8 @@ use meros_proto::role::RoleName;
 use meros_proto::status::{TaskExit, TaskState, TaskStatus};
 use meros_proto::task::Command;
 use meros_sdk::{
-    EndReason, Events, Handle, News, Placement, Session, SessionConfig, Task, TaskLimits,
+    Constraint, EndReason, Events, Handle, News, OfferWishes, Placement, Session, SessionConfig,
+    Subject, Task, TaskLimits,
 };
 
 use crate::client::{Client, ClusterArgs, IdentityArgs};
@@ -69,6 +70,10 @@ pub(crate) struct Args {
     /// The role whose resources to use
     #[arg(long, default_value = "*")]
     role: RoleName,
+    /// Run on slaves of which this attribute matches all of this pattern; `hostname`, `region` and
+    /// `zone` can be asked for as well. Can be given again: all must hold
+    #[arg(long = "where", value_name = "NAME=PATTERN", value_parser = parse_where)]
+    constraints: Vec<Constraint>,
     /// The user to run as [default: the slave's]
     #[arg(long)]
     user: Option<String>,
@@ -93,6 +98,20 @@ fn parse_env(text: &str) -> Result<(String, String), String> {
         return Err(format!("the name {name:?} has a control character"));
     }
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_where(text: &str) -> Result<Constraint, String> {
+    let (name, pattern) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("write NAME=PATTERN, such as rack=r[12]")?;
+    let subject = match name {
+        "hostname" => Subject::Hostname,
+        "region" => Subject::Region,
+        "zone" => Subject::Zone,
+        _ => Subject::attribute(name),
+    };
+    Ok(subject.matches(pattern))
 }
 
 pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
@@ -182,6 +201,10 @@ impl Run {
         config.framework.roles = vec![self.args.role.clone()];
         config.framework.user.clone_from(&self.args.user);
         config.framework.failover_timeout = FAILOVER_TIMEOUT;
+        if !self.args.constraints.is_empty() {
+            let wishes = OfferWishes::for_role(self.args.role.clone());
+            config.wishes = vec![wishes.group(self.args.constraints.iter().cloned())];
+        }
         // A task that is run by hand may run on any slave, those with gpus too.
         config.framework.capabilities = vec![
             FrameworkCapability::PartitionAware,
@@ -210,7 +233,7 @@ impl Run {
                     Some(news) => self.on_news(news, &handle)?,
                     None => return Err(CliError::unreachable("the session has ended")),
                 },
-                () = &mut patience, if self.best_shortfall.is_some() => {
+                () = &mut patience => {
                     self.explain_waiting();
                     patience.as_mut().reset(tokio::time::Instant::now() + Duration::from_secs(3_600));
                 }
@@ -434,8 +457,11 @@ impl Run {
                 eprintln!("meros: no master has answered yet: check --master and MEROS_MASTER");
                 return;
             }
+            let id = self
+                .framework_id
+                .map_or_else(String::new, |id| id.to_string());
             let why = self.best_shortfall.take().unwrap_or_else(|| {
-                "no offer has come: `meros slaves` shows what there is, `meros offers` who holds it".to_owned()
+                format!("no offer has come: `meros why framework {id}` tells why")
             });
             eprintln!(
                 "meros: {waiting} of {} wait for room: {why}",
