@@ -11,6 +11,7 @@ mod quota;
 mod random;
 mod reconcile;
 mod slaves;
+mod stored;
 mod updates;
 mod wishes;
 mod world;
