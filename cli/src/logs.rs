@@ -342,6 +342,7 @@ mod tests {
                 mode: Default::default(),
                 mode_since: Default::default(),
                 is_drained: false,
+                unavailability: None,
                 resources: Resources::new(),
                 attributes: Attributes::default(),
                 version: String::new(),

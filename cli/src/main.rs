@@ -12,6 +12,7 @@ mod exit;
 mod kill;
 mod list;
 mod logs;
+mod maintenance;
 mod output;
 mod roles;
 mod run;
@@ -58,6 +59,9 @@ enum Command {
     Ps(list::PsArgs),
     /// List slaves, or take some out of service and back
     Slaves(slaves::Args),
+    /// When slaves will not be available, told to frameworks ahead
+    #[command(subcommand)]
+    Maintenance(maintenance::Command),
     /// List frameworks
     Frameworks(list::Args),
     /// List outstanding offers
@@ -118,6 +122,7 @@ fn main() -> std::process::ExitCode {
         Command::Run(args) => run::run(args),
         Command::Ps(args) => list::tasks(&args),
         Command::Slaves(args) => slaves::run(&args),
+        Command::Maintenance(command) => maintenance::run(&command),
         Command::Frameworks(args) => list::frameworks(&args),
         Command::Offers(args) => list::offers(&args),
         Command::Roles(args) => roles::roles(&args),

@@ -336,6 +336,7 @@ mod tests {
             role: RoleName::any(),
             resources: resources.parse().expect("resources"),
             attributes: Attributes::default(),
+            unavailability: None,
         }
     }
 

@@ -151,6 +151,7 @@ fn offer(number: u64, resources: &str) -> Offer {
         role: RoleName::any(),
         resources: resources.parse().expect("resources"),
         attributes: Attributes::default(),
+        unavailability: None,
     }
 }
 

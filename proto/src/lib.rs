@@ -14,6 +14,7 @@ pub mod executor;
 pub mod framework;
 pub mod ids;
 pub mod labels;
+pub mod maintenance;
 pub mod message;
 pub mod mutant;
 pub mod offer;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribute::Attributes;
 use crate::ids::{FrameworkId, OfferId, SlaveId};
+use crate::maintenance::Unavailability;
 use crate::resources::Resources;
 use crate::role::RoleName;
 use crate::task::TaskDescription;
@@ -34,6 +35,9 @@ pub struct Offer {
     pub resources: Resources,
     /// The slave's attributes.
     pub attributes: Attributes,
+    /// When the slave will not be available, if its maintenance is planned: a task that must not be
+    /// interrupted, and would not be done by then, had better go elsewhere.
+    pub unavailability: Option<Unavailability>,
 }
 
 /// What follows for resources that are not used.

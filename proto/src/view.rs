@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribute::Attributes;
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::labels::Labels;
+use crate::maintenance::Unavailability;
 use crate::quota::Quota;
 use crate::resources::{ResourceName, Resources, Scalar};
 use crate::role::RoleName;
@@ -48,6 +49,8 @@ pub struct SlaveView {
     pub mode_since: Timestamp,
     /// Whether it is draining, and nothing is left on it.
     pub is_drained: bool,
+    /// When it will not be available, or was not, if its maintenance is planned.
+    pub unavailability: Option<Unavailability>,
     /// All it has.
     pub resources: Resources,
     /// What its admin says of it.

@@ -4,6 +4,7 @@
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::maintenance::Unavailability;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
@@ -110,5 +111,10 @@ pub enum Command {
         slave_id: SlaveId,
         /// When.
         at: Timestamp,
+    },
+    /// The maintenance of slaves is planned, or called off, all of them together (semantics K11).
+    SetMaintenance {
+        /// Each slave once.
+        windows: Vec<(SlaveId, Option<Unavailability>)>,
     },
 }

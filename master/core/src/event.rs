@@ -1,6 +1,7 @@
 //! What can happen to a master: the one door in.
 
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId, TaskId};
+use meros_proto::maintenance::Unavailability;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
@@ -63,6 +64,13 @@ pub enum OperatorCall {
     MarkSlaveGone {
         /// Which.
         slave_id: SlaveId,
+    },
+    /// Plan the maintenance of slaves, or call it off, all or none (semantics K11).
+    SetMaintenance {
+        /// Each slave once; none to call it off.
+        windows: Vec<(SlaveId, Option<Unavailability>)>,
+        /// Whether that of all other slaves is called off.
+        replace: bool,
     },
     /// Tell why. Costs a time in proportion to the slaves, so it is limited: [`WHY_JUDGEMENTS_MAX`]
     /// a question, [`WHY_JUDGEMENTS_PER_SECOND`] altogether.

@@ -63,7 +63,7 @@ impl MasterCore {
                 }
             };
             slave.is_draining = matches!(record.mode, SlaveMode::Draining { .. });
-            let view = slave_view(slave_id, &slave, record);
+            let view = slave_view(slave_id, &slave, &self.registry, record);
             self.publisher.publish(ClusterChange::Slave(view), turn);
             self.slaves.insert(slave_id, slave);
         }
@@ -197,6 +197,7 @@ impl MasterCore {
             Command::SetWeights { weights } => self.on_weights_set(weights, turn),
             Command::SetSlaveMode { slave_id, .. } => self.on_slave_mode_set(*slave_id, turn),
             Command::MarkSlaveGone { slave_id, at } => self.on_slave_gone(*slave_id, *at, turn),
+            Command::SetMaintenance { windows } => self.on_maintenance_set(windows, turn),
         }
     }
 
@@ -222,7 +223,8 @@ impl MasterCore {
             | Command::AdmitFramework { .. }
             | Command::SetQuotas { .. }
             | Command::SetWeights { .. }
-            | Command::SetSlaveMode { .. } => {}
+            | Command::SetSlaveMode { .. }
+            | Command::SetMaintenance { .. } => {}
         }
     }
 
@@ -277,7 +279,7 @@ impl MasterCore {
         if let (Some(slave), Some(record)) =
             (self.slaves.get(slave_id), self.registry.slave(slave_id))
         {
-            let view = slave_view(slave_id, slave, record);
+            let view = slave_view(slave_id, slave, &self.registry, record);
             self.publisher.publish(ClusterChange::Slave(view), turn);
         }
     }

@@ -30,6 +30,7 @@ mod invariants;
 mod kill;
 mod launch;
 mod lead;
+mod maintenance;
 mod membership;
 mod numbered;
 mod offering;

@@ -101,6 +101,7 @@ impl MasterCore {
             role: outstanding.role,
             resources: outstanding.resources,
             attributes: record.slave.attributes.clone(),
+            unavailability: self.unavailability(slave, turn.now),
         })
     }
 

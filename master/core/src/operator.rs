@@ -67,6 +67,10 @@ impl MasterCore {
             OperatorCall::MarkSlaveGone { slave_id } => {
                 self.on_mark_gone(request, slave_id, turn).err().map(Err)
             }
+            OperatorCall::SetMaintenance { windows, replace } => self
+                .on_set_maintenance(request, windows, replace, turn)
+                .err()
+                .map(Err),
             OperatorCall::Why(question) => {
                 let why = self.on_why(&question, turn.now);
                 Some(why.map(|why| Answer::Why(Box::new(why))))

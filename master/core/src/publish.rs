@@ -11,7 +11,7 @@ use meros_proto::view::{
 use crate::effect::Effect;
 use crate::frameworks::Framework;
 use crate::offers::Outstanding;
-use crate::registry::{FrameworkRecord, SlaveRecord};
+use crate::registry::{FrameworkRecord, Registry, SlaveRecord};
 use crate::slaves::Slave;
 use crate::tasks::Task;
 use crate::turn::Turn;
@@ -35,7 +35,12 @@ impl Publisher {
     }
 }
 
-pub(crate) fn slave_view(id: SlaveId, slave: &Slave, record: &SlaveRecord) -> SlaveView {
+pub(crate) fn slave_view(
+    id: SlaveId,
+    slave: &Slave,
+    registry: &Registry,
+    record: &SlaveRecord,
+) -> SlaveView {
     SlaveView {
         slave_id: id,
         hostname: record.slave.hostname.clone(),
@@ -45,6 +50,7 @@ pub(crate) fn slave_view(id: SlaveId, slave: &Slave, record: &SlaveRecord) -> Sl
         mode: record.mode,
         mode_since: record.mode_since,
         is_drained: slave.is_drained,
+        unavailability: registry.maintenance().get(&id).copied(),
         resources: record.slave.resources.clone(),
         attributes: record.slave.attributes.clone(),
         version: record.slave.version.clone(),

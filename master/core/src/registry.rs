@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
+use meros_proto::maintenance::Unavailability;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
@@ -91,6 +92,8 @@ pub struct Registry {
     /// Slaves that were declared gone, and when; the latest only.
     #[serde(default)]
     gone: BTreeMap<SlaveId, Timestamp>,
+    #[serde(default)]
+    maintenance: BTreeMap<SlaveId, Unavailability>,
 }
 
 impl Registry {
@@ -144,6 +147,7 @@ impl Registry {
                 self.slaves
                     .remove(slave_id)
                     .ok_or(NotApplied::NoSuchSlave)?;
+                self.maintenance.remove(slave_id);
             }
             Command::AdmitFramework {
                 framework_id,
@@ -208,7 +212,21 @@ impl Registry {
                 self.slaves
                     .remove(slave_id)
                     .ok_or(NotApplied::NoSuchSlave)?;
+                self.maintenance.remove(slave_id);
                 self.remember_gone(*slave_id, *at);
+            }
+            Command::SetMaintenance { windows } => {
+                for (slave_id, window) in windows {
+                    match window {
+                        // One that has left meanwhile needs none.
+                        Some(window) if self.slaves.contains_key(slave_id) => {
+                            self.maintenance.insert(*slave_id, *window);
+                        }
+                        _ => {
+                            self.maintenance.remove(slave_id);
+                        }
+                    }
+                }
             }
         }
         Ok(())
@@ -248,6 +266,12 @@ impl Registry {
     /// All members, by id.
     pub fn slaves(&self) -> impl Iterator<Item = (SlaveId, &SlaveRecord)> {
         self.slaves.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// The slaves whose maintenance is planned, windows that are over included.
+    #[must_use]
+    pub fn maintenance(&self) -> &BTreeMap<SlaveId, Unavailability> {
+        &self.maintenance
     }
 
     /// Whether a slave was declared gone not too long ago.

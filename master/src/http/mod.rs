@@ -6,6 +6,7 @@
 //! people read the message.
 
 mod error;
+mod maintenance;
 mod orders;
 mod reads;
 mod roles;
@@ -94,6 +95,7 @@ fn router(api: Arc<Api>) -> Router {
         )
         .route("/api/v1/slaves/{slave}/activate", post(slaves::activate))
         .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
+        .route("/api/v1/maintenance", post(maintenance::set))
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
         .layer(middleware::from_fn(refuse_web_pages))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use meros_master_core::{Answer, OperatorCall};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
+use meros_proto::maintenance::Unavailability;
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::{SlaveMode, SlaveState};
@@ -93,6 +94,7 @@ impl Site {
             mode: Default::default(),
             mode_since: Default::default(),
             is_drained: false,
+            unavailability: None,
             resources: "cpus:4;mem:1024".parse().unwrap(),
             attributes: "rack:r1".parse().unwrap(),
             version: "0.1.0".to_owned(),
@@ -245,7 +247,7 @@ fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
             Some((role, _)) => Err(Refusal::RoleUnknown { role: role.clone() }),
             None => Ok(Answer::Done),
         },
-        OperatorCall::SetWeights { .. } => Ok(Answer::Done),
+        OperatorCall::SetWeights { .. } | OperatorCall::SetMaintenance { .. } => Ok(Answer::Done),
         OperatorCall::SetSlaveMode { slave_id, .. } | OperatorCall::MarkSlaveGone { slave_id } => {
             match slave_id.0 {
                 0 => Ok(Answer::Done),
@@ -341,6 +343,37 @@ fn slaves_are_taken_out_and_back_by_orders() {
     assert_eq!(calls[0], OperatorCall::SetSlaveMode { slave_id, mode });
     assert_eq!(calls[4], OperatorCall::MarkSlaveGone { slave_id });
     assert_eq!(calls.len(), 7);
+}
+
+#[test]
+fn maintenance_is_planned_as_a_whole() {
+    let site = Site::leading();
+    let body = r#"{"windows":[{"slaves":["S0","S1"],"start":"2030-01-31T22:00:00Z","duration":"2h"}],
+        "cancel":["S2"],"replace":true}"#;
+    let (status, text, _) = site.ask_with("/api/v1/maintenance", body);
+    assert_eq!(status, 202, "{text}");
+    for body in [
+        r#"{"windows":[{"slaves":["S0"],"start":"tomorrow"}]}"#,
+        r#"{"windows":[{"slaves":["S0"],"start":"2030-01-31T22:00:00Z","duration":"2"}]}"#,
+        r#"{"windows":[{"slaves":["0"],"start":"2030-01-31T22:00:00Z"}]}"#,
+        r#"{"window":[]}"#,
+    ] {
+        let (status, text, _) = site.ask_with("/api/v1/maintenance", body);
+        assert_eq!(status, 400, "{body}: {text}");
+    }
+    let window = Some(Unavailability {
+        start: Timestamp(1_896_127_200_000_000),
+        duration: Some(Duration::from_secs(2 * 60 * 60)),
+    });
+    let expected = OperatorCall::SetMaintenance {
+        windows: vec![
+            (SlaveId(0), window),
+            (SlaveId(1), window),
+            (SlaveId(2), None),
+        ],
+        replace: true,
+    };
+    assert_eq!(site.calls(), [expected]);
 }
 
 #[test]

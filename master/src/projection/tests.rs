@@ -42,6 +42,7 @@ fn slave(id: SlaveId) -> ClusterChange {
         mode: Default::default(),
         mode_since: Default::default(),
         is_drained: false,
+        unavailability: None,
         resources: resources("cpus:8;mem:1024;ports:[1-100]"),
         attributes: Attributes::default(),
         version: "0.1.0".to_owned(),

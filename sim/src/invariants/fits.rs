@@ -181,6 +181,7 @@ mod tests {
             mode: Default::default(),
             mode_since: Default::default(),
             is_drained: false,
+            unavailability: None,
             resources: resources("cpus:4"),
             attributes: Default::default(),
             version: String::new(),

@@ -119,6 +119,7 @@ mod tests {
             role: "*".parse().expect("a role"),
             resources: Default::default(),
             attributes: Default::default(),
+            unavailability: None,
         };
         let checker = OwnNews::default();
         let offers = std::slice::from_ref(&offer);

@@ -6,6 +6,7 @@ mod explain;
 mod frameworks;
 mod launches;
 mod life;
+mod maintenance;
 mod offers;
 mod quota;
 mod random;

@@ -55,6 +55,9 @@ fn commands_keep_their_numbers_and_their_bytes() {
             at,
         },
         Command::MarkSlaveGone { slave_id, at },
+        Command::SetMaintenance {
+            windows: Vec::new(),
+        },
     ];
     for (number, command) in commands.iter().enumerate() {
         let bytes = encode_record(command).expect("small");
