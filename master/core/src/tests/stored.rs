@@ -76,7 +76,7 @@ fn commands_keep_their_numbers_and_their_bytes() {
 #[test]
 fn a_snapshot_of_before_quotas_and_drains_can_be_read() {
     let old = r#"{
-        "cluster_id": "00000000000000000000000000000007",
+        "cluster_id": "00000000-0000-0000-0000-000000000007",
         "slave_next": 1,
         "framework_next": 0,
         "slaves": {"S0": {
