@@ -129,7 +129,7 @@ fn what_cannot_be_a_plan_is_refused_and_nothing_changes() {
     world.slave("cpus:4");
     world.slave("cpus:4");
     let good = (S0, Some(window(world.now.after(secs(60)), 60)));
-    let past = window(Timestamp(5), 1);
+    let past = window(Timestamp(5), 0);
     let long = Unavailability {
         duration: Some(MAINTENANCE_MAX + secs(1)),
         ..good.1.expect("written above")

@@ -131,7 +131,7 @@ async fn a_bad_opening_is_refused_with_the_reason() {
     for (opening, reason) in [
         (
             &other_version[..],
-            "frame_version: peer speaks format version 9, this release speaks 1",
+            "frame_version: peer speaks format version 9, this release speaks 2",
         ),
         (
             b"GET / HTTP/1.1\r\n",
@@ -212,7 +212,7 @@ async fn bad_frames_close_their_connection_with_a_code_and_harm_nobody_else() {
     let mut good = bytes::BytesMut::new();
     codec::encode(&update(1), &mut good).unwrap();
     let mut other_version = good.to_vec();
-    other_version[4] = 2;
+    other_version[4] = 3;
     let oversize = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
     for (bytes, error) in [
         (
@@ -223,10 +223,10 @@ async fn bad_frames_close_their_connection_with_a_code_and_harm_nobody_else() {
         ),
         (
             &other_version[..],
-            DecodeError::Version { theirs: 2, ours: 1 },
+            DecodeError::Version { theirs: 3, ours: 2 },
         ),
         (&[0, 0, 0, 0][..], DecodeError::Empty),
-        (&[0, 0, 0, 3, 1, 1, 250][..], DecodeError::Truncated),
+        (&[0, 0, 0, 3, 2, 1, 250][..], DecodeError::Truncated),
         (&good[..good.len() - 1], DecodeError::Truncated),
     ] {
         let connection = soon(endpoint.connect(address, MASTER_SERVER_NAME).unwrap())
