@@ -9,6 +9,9 @@ use meros_proto::view::RoleRow;
 
 use crate::projection::Page;
 
+/// Some amounts of a role.
+type AmountsOf = fn(&RoleRow) -> &BTreeMap<ResourceName, Scalar>;
+
 /// Writes the metrics of these roles, and how many there are.
 pub(super) fn encode(out: &mut Out<'_, '_>, roles: &Page<RoleRow>) -> fmt::Result {
     out.gauge(
@@ -28,7 +31,7 @@ pub(super) fn encode(out: &mut Out<'_, '_>, roles: &Page<RoleRow>) -> fmt::Resul
         "Frameworks in a role",
         rows.iter().map(|row| (label(row), row.frameworks)),
     )?;
-    let families: [(_, _, fn(&RoleRow) -> &BTreeMap<ResourceName, Scalar>); 6] = [
+    let families: [(_, _, AmountsOf); 6] = [
         ("role_guarantee", "So much is kept for a role", |row| {
             &row.guarantees
         }),

@@ -32,7 +32,7 @@ impl Fits {
             ClusterChange::SlaveRemoved(slave_id) => {
                 self.slaves.remove(slave_id);
             }
-            ClusterChange::Framework(_) => {}
+            ClusterChange::Framework(_) | ClusterChange::Role(_) => {}
             ClusterChange::OfferMade(offer) => {
                 let row = (offer.slave_id, offer.resources.clone());
                 self.offers.insert(offer.offer_id, row);

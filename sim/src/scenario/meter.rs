@@ -289,6 +289,7 @@ impl Meter {
                 } += 1;
             }
             ClusterChange::Framework(_)
+            | ClusterChange::Role(_)
             | ClusterChange::TaskAdded(_)
             | ClusterChange::TaskChanged { .. }
             | ClusterChange::TaskRemoved { .. } => {}
