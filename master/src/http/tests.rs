@@ -390,7 +390,7 @@ fn why_asks_the_core_about_one_thing_at_a_time() {
     let (status, text, headers) = site.ask("GET", "/api/v1/why?role=a%2Fb");
     assert_eq!(
         (status, &headers["retry-after"]),
-        (429, &"1".into()),
+        (429, &1.into()),
         "{text}"
     );
     site.refused("GET", "/api/v1/why?task=three", 404, "task_unknown");
