@@ -80,6 +80,8 @@
 //! - **An update is acknowledged after it was handled**, so one that a crash cut off comes again.
 //!   A program that keeps its own records writes them before it asks for more.
 //! - **Offers are void after a disconnect**; tasks launched on one then end as `TASK_DROPPED`.
+//! - **An offer that is taken back before it was told is not told at all**, so that a slow framework is
+//!   not buried under offers that come and go.
 //! - **Kills are remembered** until the task has ended; so are suppressed roles.
 //! - **Nothing grows without bound**: a framework that does not read its news makes the session
 //!   stop reading from the master, which in time cuts it off; it then comes back.
@@ -132,8 +134,8 @@ pub use meros_proto::role::RoleName;
 pub use meros_proto::status::{Reason, Source, TaskExit, TaskState, TaskStatus};
 pub use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
 pub use meros_proto::time::Timestamp;
-pub use meros_sdk_core::{EndReason, News};
+pub use meros_sdk_core::{EndReason, NEWS_QUEUE, News};
 pub use scheduler::{Actions, Scheduler, run};
-pub use session::{CALL_QUEUE, CallError, Events, Handle, NEWS_QUEUE, Session};
+pub use session::{CALL_QUEUE, CallError, Events, Handle, Session};
 pub use state_file::StateFileError;
 pub use task::{PlaceError, Placement, Task, fit};

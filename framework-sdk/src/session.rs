@@ -16,9 +16,6 @@ use crate::config::{Acknowledge, SessionConfig};
 use crate::error::SetupError;
 use crate::shell::Shell;
 
-/// News that wait for [`Events::next`] before the session stops to read from the master. Beyond
-/// it the wire fills, and a master cuts off who does not read.
-pub const NEWS_QUEUE: usize = 1_024;
 /// Calls that wait to be taken up before [`Handle`] answers [`CallError::Full`].
 pub const CALL_QUEUE: usize = 4_096;
 
@@ -251,14 +248,14 @@ struct Pump {
 impl Pump {
     async fn run(mut self) {
         loop {
-            let waiting = self.shell.news_waiting();
+            let (has_news, is_full) = (!self.shell.news().is_empty(), self.shell.news().is_full());
             let ended = self.shell.end().is_some();
-            if ended && waiting == 0 {
+            if ended && !has_news {
                 break;
             }
             // Random choice among what is ready, so that no side can starve another.
             tokio::select! {
-                permit = self.news.reserve(), if waiting > 0 => {
+                permit = self.news.reserve(), if has_news => {
                     let Ok(permit) = permit else { break };
                     if let Some(news) = self.shell.pop_news() {
                         permit.send(news);
@@ -269,10 +266,10 @@ impl Pump {
                 Some(call) = self.acks.recv(), if !ended => {
                     self.shell.feed(Event::Call(call)).await;
                 }
-                Some(call) = self.calls.recv(), if !ended && waiting < NEWS_QUEUE => {
+                Some(call) = self.calls.recv(), if !ended && !is_full => {
                     self.shell.feed(Event::Call(call)).await;
                 }
-                happened = self.shell.wait(), if !ended && waiting < NEWS_QUEUE => {
+                happened = self.shell.wait(), if !ended && !is_full => {
                     self.shell.take_in(happened).await;
                 }
                 () = self.news.closed() => break,

@@ -3,13 +3,13 @@
 //! It decides nothing but which address comes next. One task owns it; [`Shell::wait`] can be
 //! cancelled at any time, [`Shell::feed`] must not be.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use meros_proto::ids::Epoch;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::refusal::Refusal;
@@ -17,7 +17,7 @@ use meros_proto::time::Timestamp;
 use meros_proto::transport::{
     Client, CloseCode, Connection, Dialer, FLUSH_TIMEOUT, Identity, Protocol, Receiver, Sender,
 };
-use meros_sdk_core::{Driver, DriverConfig, Effect, EndReason, Event, News};
+use meros_sdk_core::{Driver, DriverConfig, Effect, EndReason, Event, News, NewsQueue};
 use tokio::time::{sleep_until, timeout};
 
 use crate::config::{ConfigError, MASTERS_MAX, SessionConfig};
@@ -76,9 +76,11 @@ pub(crate) struct Shell {
     link: Link,
     /// The connection that was closed last, which may still be flushing.
     closing: Option<Sender<FrameworkToMaster>>,
-    news: VecDeque<News>,
+    news: NewsQueue,
     end: Option<EndReason>,
     state_file: Option<PathBuf>,
+    /// What is in it.
+    saved: Option<SavedState>,
     clock: Clock,
 }
 
@@ -112,6 +114,7 @@ impl Shell {
             suppressed_roles: config.suppressed_roles.clone(),
             wishes: config.wishes.clone(),
             cluster_id: saved.map(|state| state.cluster_id),
+            epoch: saved.map_or(Epoch(0), |state| state.epoch),
             // Keys of the standard library's hash maps: random for each process.
             seed: std::hash::RandomState::new().build_hasher().finish(),
         };
@@ -123,20 +126,22 @@ impl Shell {
             hopeless: vec![false; config.masters.len()],
             link: Link::Closed,
             closing: None,
-            news: VecDeque::new(),
+            news: NewsQueue::default(),
             end: None,
             state_file: config.state_file.clone(),
+            saved,
             clock,
         })
     }
 
     /// The oldest news that the framework has not been told.
     pub(crate) fn pop_news(&mut self) -> Option<News> {
-        self.news.pop_front()
+        self.news.pop()
     }
 
-    pub(crate) fn news_waiting(&self) -> usize {
-        self.news.len()
+    /// The news that wait.
+    pub(crate) fn news(&self) -> &NewsQueue {
+        &self.news
     }
 
     /// Whether the session has ended, and why.
@@ -244,11 +249,16 @@ impl Shell {
                 let state = SavedState {
                     framework_id: *framework_id,
                     cluster_id: *cluster_id,
+                    epoch: self.driver.epoch(),
                 };
-                if !again && let Err(why) = save(self.state_file.clone(), state).await {
+                if self.saved == Some(state) {
+                    // A master has taken it back; nothing of that is new.
+                } else if let Err(why) = save(self.state_file.clone(), state).await {
                     // Without it a restart would leave the tasks without their framework. The
                     // news must not be told: it promises that the id is kept.
                     return Box::pin(self.feed(Event::GiveUp { why })).await;
+                } else {
+                    self.saved = Some(state);
                 }
             }
             News::Disconnected { why } => tracing::warn!(why, "disconnected"),
@@ -262,7 +272,7 @@ impl Shell {
             }
             _ => {}
         }
-        self.news.push_back(news);
+        self.news.push(news);
     }
 
     /// Removes the state file if its framework can never come back.

@@ -1,22 +1,23 @@
 //! The file that keeps a framework's id between two starts of its program.
 //!
-//! Two lines, `framework F3` and `cluster <uuid>`. Replaced as a whole: written beside, made
+//! Three lines: `framework F3`, `cluster <uuid>`, and `term 7`. Replaced as a whole: written beside, made
 //! durable, renamed, so that a crash leaves the old file or the new one.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use meros_proto::ids::{ClusterId, FrameworkId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
 
-/// Far more than two lines need.
+/// Far more than three lines need.
 const FILE_BYTES_MAX: u64 = 4_096;
 
-/// Whose id is kept, and which cluster gave it.
+/// Whose id is kept, which cluster gave it, and the highest term heard of there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SavedState {
     pub(crate) framework_id: FrameworkId,
     pub(crate) cluster_id: ClusterId,
+    pub(crate) epoch: Epoch,
 }
 
 /// Why a state file could not be used.
@@ -74,9 +75,11 @@ fn parse(text: &str) -> Option<SavedState> {
     let mut lines = text.lines();
     let framework_id = lines.next()?.strip_prefix("framework ")?.parse().ok()?;
     let cluster_id = lines.next()?.strip_prefix("cluster ")?.parse().ok()?;
+    let epoch = Epoch(lines.next()?.strip_prefix("term ")?.parse().ok()?);
     lines.next().is_none().then_some(SavedState {
         framework_id,
         cluster_id,
+        epoch,
     })
 }
 
@@ -92,9 +95,10 @@ pub(crate) fn save(path: &Path, state: SavedState) -> Result<(), StateFileError>
     let SavedState {
         framework_id,
         cluster_id,
+        epoch,
     } = state;
     let mut file = File::create(&beside).map_err(failed)?;
-    let text = format!("framework {framework_id}\ncluster {cluster_id}\n");
+    let text = format!("framework {framework_id}\ncluster {cluster_id}\nterm {epoch}\n");
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
         .map_err(failed)?;
@@ -125,10 +129,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state");
         assert_eq!(load(&path).expect("no file is fine"), None);
-        for framework_id in [FrameworkId(3), FrameworkId(4)] {
+        for (framework_id, term) in [(FrameworkId(3), 1), (FrameworkId(4), u64::MAX)] {
             let state = SavedState {
                 framework_id,
                 cluster_id: ClusterId(u128::MAX / 3),
+                epoch: Epoch(term),
             };
             save(&path, state).expect("written");
             assert_eq!(load(&path).expect("read"), Some(state));
@@ -145,7 +150,8 @@ mod tests {
         for text in [
             "",
             "framework F3\n",
-            "framework 3\ncluster 1\n",
+            "framework F3\ncluster 1\n",
+            "framework F3\ncluster 1\nterm one\n",
             "\u{0}\u{ff}",
             "root:x:0",
         ] {
@@ -160,6 +166,7 @@ mod tests {
         let state = SavedState {
             framework_id: FrameworkId(1),
             cluster_id: ClusterId(1),
+            epoch: Epoch(1),
         };
         assert!(matches!(
             save(&nowhere, state),

@@ -4,23 +4,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use meros_proto::attribute::Attributes;
-use meros_proto::ids::Epoch;
+use meros_proto::ids::{ClusterId, Epoch};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
+use meros_proto::refusal::Leadership;
 use meros_proto::transport::{
     CloseCode, ClusterCa, PeerRole, Protocol, Receiver, Sender, Server, ServerLimits,
 };
 use meros_sdk::{
-    Acknowledge, Actions, ClusterId, EndReason, Events, Filters, FrameworkId, Handle, News, Offer,
-    OfferId, Operation, Placement, Refusal, RoleName, Scheduler, Session, SessionConfig,
-    SessionError, SetupError, SlaveId, Source, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    UpdateId,
+    Acknowledge, Actions, EndReason, Events, Filters, FrameworkId, Handle, News, Offer, OfferId,
+    Operation, Placement, Refusal, RoleName, Scheduler, Session, SessionConfig, SessionError,
+    SetupError, SlaveId, Source, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateId,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 /// Far beyond what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+const CLUSTER: ClusterId = ClusterId(9);
 const FRAMEWORK: FrameworkId = FrameworkId(3);
 const SLAVE: SlaveId = SlaveId(1);
 
@@ -97,7 +98,7 @@ impl FakeMaster {
         let (peer, framework_id) = self.peer().await;
         peer.send(MasterToFramework::Subscribed {
             framework_id: FRAMEWORK,
-            cluster_id: ClusterId(9),
+            cluster_id: CLUSTER,
             epoch: Epoch(1),
         });
         (peer, framework_id)
@@ -136,6 +137,15 @@ impl Peer {
             other => panic!("expected an acknowledgement, got {other:?}"),
         }
     }
+}
+
+/// The leader of term 1 ends the subscription.
+fn error(refusal: Refusal) -> MasterToFramework {
+    let by = Some(Leadership {
+        cluster_id: CLUSTER,
+        epoch: Epoch(1),
+    });
+    MasterToFramework::Error { refusal, by }
 }
 
 fn offer(number: u64, resources: &str) -> Offer {
@@ -259,7 +269,7 @@ async fn a_scheduler_goes_from_an_offer_to_an_acknowledged_end() {
         let removed = Refusal::FrameworkRemoved {
             framework_id: FRAMEWORK,
         };
-        peer.send(MasterToFramework::Error(removed));
+        peer.send(error(removed));
         peer
     };
     let (ended, _peer) = soon("the end", async { tokio::join!(running, serving) }).await;
@@ -321,7 +331,7 @@ async fn a_hint_at_the_leader_is_followed() {
     let refusal = Refusal::NotLeading {
         leader: Some(leader.address()),
     };
-    peer.send(MasterToFramework::Error(refusal));
+    peer.send(error(refusal));
     let (_peer, _) = leader.subscribed().await;
     assert!(!subscribed_news(&mut events).await);
 }
@@ -436,7 +446,7 @@ async fn a_program_with_a_state_file_comes_back_as_the_same_framework() {
     );
     handle.teardown().expect("taken");
     assert_eq!(peer.next().await, FrameworkToMaster::Teardown);
-    peer.send(MasterToFramework::Error(Refusal::FrameworkRemoved {
+    peer.send(error(Refusal::FrameworkRemoved {
         framework_id: FRAMEWORK,
     }));
     let ended = News::Ended(EndReason::TornDown { confirmed: true });

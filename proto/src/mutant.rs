@@ -38,6 +38,10 @@ pub enum Mutant {
     KeepOffersOfAbsent,
     /// What was declined is offered again at once.
     ForgetFilters,
+    /// A new leader does not know of quotas that were set before its time.
+    ForgetQuotas,
+    /// Offers stay out although what is in them is guaranteed to another role.
+    KeepGuaranteed,
     // ---- driver ----
     /// An update is acknowledged when it is told, and not when the framework has dealt with it.
     AcknowledgeOnDelivery,
@@ -57,7 +61,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::SendBeforePersist,
         Self::ResendWithNewId,
         Self::ForgetUnacknowledged,
@@ -72,6 +76,8 @@ impl Mutant {
         Self::AcknowledgeForAbsent,
         Self::KeepOffersOfAbsent,
         Self::ForgetFilters,
+        Self::ForgetQuotas,
+        Self::KeepGuaranteed,
         Self::AcknowledgeOnDelivery,
         Self::ForgetEnds,
         Self::TellOlder,

@@ -5,8 +5,26 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterId, FrameworkId, OfferId, SlaveId, TaskId};
+use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::role::RoleName;
+
+/// In whose name a leading master speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leadership {
+    /// Its cluster; terms of two clusters do not compare.
+    pub cluster_id: ClusterId,
+    /// The term it leads. What a master of an earlier one does not know, its successor may.
+    pub epoch: Epoch,
+}
+
+impl Leadership {
+    /// Whether the master that speaks was deposed, as far as somebody knows who belongs to this
+    /// cluster and has heard of this term of it.
+    #[must_use]
+    pub fn is_over(self, cluster_id: Option<ClusterId>, heard: Epoch) -> bool {
+        cluster_id == Some(self.cluster_id) && self.epoch < heard
+    }
+}
 
 /// Why a request was refused. New reasons are appended: the wire is positional.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::ClusterId;
+use meros_proto::ids::{ClusterId, Epoch};
 use meros_proto::role::RoleName;
 
 /// The first delay between two attempts to reach a master; it doubles up to [`RETRY_MAX`].
@@ -57,6 +57,10 @@ pub struct DriverConfig {
     /// The cluster that gave the framework its id, if it has one: a subscription to another
     /// cluster ends the session, because the id means somebody else there.
     pub cluster_id: Option<ClusterId>,
+    /// The highest term of that cluster whose leader has subscribed the framework in an earlier
+    /// life ([`Driver::epoch`](crate::Driver::epoch)); 0 if there was none. What a master of an
+    /// earlier term says is not believed.
+    pub epoch: Epoch,
     /// Fixes the jitter of all delays; differs between processes, so that they do not move in
     /// step.
     pub seed: u64,

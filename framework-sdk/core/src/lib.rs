@@ -8,7 +8,8 @@
 //! delivered once; D3 an update is acknowledged only after it was delivered and handled; D4
 //! before the subscription holds nothing but `Subscribe` is sent; D5 one round of reconciliation
 //! at a time; D6 after a re-subscription every live task is asked about until there is an answer;
-//! D7 nothing follows the end; D8 within one life no master of an earlier term is followed.
+//! D7 nothing follows the end; D8 no master of an earlier term is followed, nor
+//! believed when it sends the framework away for good.
 //! Absent: clocks, sockets, offers (they are void as soon as the connection is).
 
 mod accept;
@@ -17,6 +18,7 @@ mod calls;
 mod config;
 mod effect;
 mod event;
+mod news;
 mod reconcile;
 mod tasks;
 
@@ -28,7 +30,7 @@ use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
 use meros_proto::mutant::Mutant;
-use meros_proto::refusal::Refusal;
+use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::role::RoleName;
 use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
@@ -37,6 +39,7 @@ use crate::backoff::Backoff;
 pub use crate::config::*;
 pub use crate::effect::{Effect, EndReason, News};
 pub use crate::event::{Call, Event};
+pub use crate::news::{NEWS_QUEUE, NewsQueue};
 use crate::reconcile::Reconciler;
 use crate::tasks::{TaskTable, Verdict};
 
@@ -113,7 +116,7 @@ impl Driver {
             wishes: config.wishes,
             wishes_held: Vec::new(),
             cluster_id: config.cluster_id,
-            epoch: Epoch::default(),
+            epoch: config.epoch,
             link: Link::Waiting {
                 until: now,
                 hint: None,
@@ -167,6 +170,13 @@ impl Driver {
     #[must_use]
     pub fn framework_id(&self) -> Option<FrameworkId> {
         self.framework.framework_id
+    }
+
+    /// The highest term heard of. To be kept with the framework's id: a next life that does not know
+    /// it would believe a master that was deposed in this one.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// How many tasks have been launched or heard of and have not ended.
@@ -313,6 +323,11 @@ impl Driver {
             _ => {}
         }
         if self.reconciler.is_round_due(now) {
+            // Also for what this driver does not know, or takes for ended: a master that was deposed
+            // may have said so, and slaves may have been away when it was asked for last.
+            effects.push(Effect::Send(FrameworkToMaster::Reconcile {
+                tasks: Vec::new(),
+            }));
             self.reconciler.begin(self.tasks.live_ids(), now);
         }
     }
@@ -334,11 +349,12 @@ impl Driver {
                     epoch,
                 },
             ) => self.on_subscribed(framework_id, cluster_id, epoch, now, effects),
-            (Link::Subscribing { .. } | Link::Subscribed, MasterToFramework::Error(refusal)) => {
-                self.on_error(refusal, now, effects);
-            }
+            (
+                Link::Subscribing { .. } | Link::Subscribed,
+                MasterToFramework::Error { refusal, by },
+            ) => self.on_error(refusal, by, now, effects),
             (Link::Subscribing { .. }, MasterToFramework::Refused { refusal, .. }) => {
-                self.on_error(refusal, now, effects);
+                self.on_error(refusal, None, now, effects);
             }
             (Link::Subscribed, MasterToFramework::Offers(offers)) => {
                 effects.push(Effect::Deliver(News::Offers(offers)));
@@ -448,13 +464,26 @@ impl Driver {
     }
 
     /// The master ends the subscription.
-    fn on_error(&mut self, refusal: Refusal, now: Timestamp, effects: &mut Vec<Effect>) {
-        let removed = matches!(refusal, Refusal::FrameworkRemoved { .. });
-        if removed && self.teardown_until.is_some() {
-            return self.end(EndReason::TornDown { confirmed: true }, effects);
-        }
-        if !refusal.is_retryable() {
-            return self.end(EndReason::Refused(refusal), effects);
+    fn on_error(
+        &mut self,
+        refusal: Refusal,
+        by: Option<Leadership>,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        // D8: its successor may know what it does not; a master that leads nothing knows nothing for
+        // sure.
+        let is_deposed = by.is_none_or(|by| by.is_over(self.cluster_id, self.epoch));
+        let is_believed = !is_deposed || Mutant::FollowDeposed.is_on();
+        if !refusal.is_retryable() && is_believed {
+            let removed = matches!(refusal, Refusal::FrameworkRemoved { .. });
+            return self.end(
+                match removed && self.teardown_until.is_some() {
+                    true => EndReason::TornDown { confirmed: true },
+                    false => EndReason::Refused(refusal),
+                },
+                effects,
+            );
         }
         effects.push(Effect::Disconnect);
         let was_subscribed = self.link == Link::Subscribed;

@@ -30,6 +30,7 @@ impl Script {
             suppressed_roles: Vec::new(),
             wishes: Vec::new(),
             cluster_id: None,
+            epoch: Epoch(0),
             seed: 1,
         };
         change(&mut config);
@@ -139,6 +140,19 @@ fn welcome() -> MasterToFramework {
         cluster_id: CLUSTER,
         epoch: Epoch(1),
     }
+}
+
+/// The leader of term 1 ends the subscription.
+fn error(refusal: Refusal) -> MasterToFramework {
+    error_of(1, refusal)
+}
+
+fn error_of(term: u64, refusal: Refusal) -> MasterToFramework {
+    let by = Some(Leadership {
+        cluster_id: CLUSTER,
+        epoch: Epoch(term),
+    });
+    MasterToFramework::Error { refusal, by }
 }
 
 fn id(name: &str) -> TaskId {

@@ -111,6 +111,7 @@ impl World {
             suppressed_roles: Vec::new(),
             wishes: Vec::new(),
             cluster_id: None,
+            epoch: Epoch(0),
             seed: 42,
         };
         let now = Timestamp(0);
@@ -200,7 +201,9 @@ impl World {
             Step::RefuseAccept => self.master.refuse_accept = true,
             Step::Abdicate if self.master.subscribed => {
                 let refusal = Refusal::NotLeading { leader: None };
-                self.to_driver.push_back(MasterToFramework::Error(refusal));
+                let by = None;
+                self.to_driver
+                    .push_back(MasterToFramework::Error { refusal, by });
                 self.master.subscribed = false;
             }
             Step::Abdicate => {}
@@ -387,8 +390,11 @@ impl World {
                 }
             }
             FrameworkToMaster::Reconcile { tasks } => {
-                assert!(!tasks.is_empty(), "nothing was resumed");
-                tasks.iter().for_each(|task| self.reconcile(&task.task_id));
+                let mut asked: Vec<TaskId> = tasks.into_iter().map(|it| it.task_id).collect();
+                if asked.is_empty() {
+                    asked.extend(self.master.tasks.keys().cloned());
+                }
+                asked.iter().for_each(|task_id| self.reconcile(task_id));
             }
             other => panic!("not expected: {other:?}"),
         }

@@ -8,7 +8,7 @@ use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
-use meros_proto::refusal::Refusal;
+use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::view::{ClusterChange, FrameworkState, MasterView};
 use tracing::{info, warn};
@@ -237,6 +237,11 @@ impl MasterCore {
         }
     }
 
+    fn leadership(&self) -> Option<Leadership> {
+        let (cluster_id, epoch) = (self.registry.cluster_id()?, self.epoch?);
+        Some(Leadership { cluster_id, epoch })
+    }
+
     /// Refuses what a slave asked for, and closes.
     pub(crate) fn refuse_slave(
         &mut self,
@@ -244,7 +249,11 @@ impl MasterCore {
         why: Refusal,
         turn: &mut Turn<'_>,
     ) {
-        turn.send_slave(connection, MasterToSlave::Refused(why.clone()));
+        let refused = MasterToSlave::Refused {
+            refusal: why.clone(),
+            by: self.leadership(),
+        };
+        turn.send_slave(connection, refused);
         self.close(connection, why, turn);
     }
 
@@ -255,7 +264,11 @@ impl MasterCore {
         why: Refusal,
         turn: &mut Turn<'_>,
     ) {
-        turn.send_framework(connection, MasterToFramework::Error(why.clone()));
+        let error = MasterToFramework::Error {
+            refusal: why.clone(),
+            by: self.leadership(),
+        };
+        turn.send_framework(connection, error);
         self.close(connection, why, turn);
     }
 

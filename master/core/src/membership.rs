@@ -168,19 +168,14 @@ impl MasterCore {
             _ => {}
         }
         check_slave(slave)?;
-        if self.registry.is_gone_slave(slave_id)
-            || self.slaves.get(slave_id).is_some_and(|row| row.is_gone)
-        {
+        // One that is leaving, or to be gone, waits until that is committed, and only then hears of it:
+        // a master that was deposed meanwhile must not say what will never be true.
+        if self.registry.is_gone_slave(slave_id) {
             return Err(Refusal::SlaveGone { slave_id });
         }
-        let unknown = Refusal::SlaveUnknown { slave_id };
-        let (Some(record), Some(row)) = (self.registry.slave(slave_id), self.slaves.get(slave_id))
-        else {
-            return Err(unknown);
+        let Some(record) = self.registry.slave(slave_id) else {
+            return Err(Refusal::SlaveUnknown { slave_id });
         };
-        if row.is_leaving {
-            return Err(unknown);
-        }
         let is_owner = |principal: &str| principal == record.principal;
         match self.connections.get(connection) {
             Some(row) if is_owner(&row.principal) => Ok(()),

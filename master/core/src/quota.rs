@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meros_proto::mutant::Mutant;
 use meros_proto::quota::{QUOTA_NAMES_MAX, Quota};
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::{Kind, ResourceName, Scalar};
@@ -273,7 +274,7 @@ impl MasterCore {
         }
         self.rescind_while(
             turn,
-            |core| core.allocator.is_short_of_guarantees(),
+            |core| core.allocator.is_short_of_guarantees() && !Mutant::KeepGuaranteed.is_on(),
             |core, of_offer| !core.allocator.is_owed(of_offer),
         );
         for (role, _) in quotas {
@@ -328,7 +329,8 @@ impl MasterCore {
             self.allocator.set_weight(role, *weight);
             configured.insert(role.clone());
         }
-        for (role, quota) in self.registry.quotas() {
+        let quotas = self.registry.quotas().iter();
+        for (role, quota) in quotas.filter(|_| !Mutant::ForgetQuotas.is_on()) {
             self.allocator.set_quota(role, quota);
             configured.insert(role.clone());
         }

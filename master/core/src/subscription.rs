@@ -127,10 +127,8 @@ impl MasterCore {
             };
             return self.refuse_framework(connection, refusal, turn);
         };
-        if row.is_ending {
-            let refusal = Refusal::FrameworkRemoved { framework_id };
-            return self.refuse_framework(connection, refusal, turn);
-        }
+        // One that is ending waits until that is committed, and only then hears that it is removed:
+        // a master that was deposed meanwhile must not say what will never be true.
         if record.principal != principal {
             let refusal = Refusal::NotYours {
                 what: format!("framework {framework_id}"),

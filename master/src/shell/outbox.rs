@@ -147,7 +147,7 @@ fn weigh(message: &MasterToFramework) -> usize {
         MasterToFramework::Subscribed { .. }
         | MasterToFramework::Rescind { .. }
         | MasterToFramework::Failure { .. }
-        | MasterToFramework::Error(_) => 0,
+        | MasterToFramework::Error { .. } => 0,
     };
     size_of::<MasterToFramework>() + inside
 }

@@ -141,12 +141,12 @@ async fn ids_that_do_not_exist_are_refused_with_a_code() {
         })
         .await;
     let (last, why) = framework.end().await;
-    assert_eq!(
-        last,
-        Some(MasterToFramework::Error(Refusal::FrameworkUnknown {
-            framework_id: FrameworkId(99)
-        }))
-    );
+    let Some(MasterToFramework::Error { refusal, by }) = last else {
+        panic!("{last:?}");
+    };
+    let framework_id = FrameworkId(99);
+    assert_eq!(refusal, Refusal::FrameworkUnknown { framework_id });
+    assert_eq!(by.map(|by| by.cluster_id), Some(master.cluster_id));
     assert!(
         matches!(
             why,
@@ -171,7 +171,7 @@ async fn ids_that_do_not_exist_are_refused_with_a_code() {
         let mut slave = site.slave("s1", master.quic_addr).await;
         slave.send(message).await;
         match slave.end().await.0 {
-            Some(MasterToSlave::Refused(refusal)) => assert_eq!(refusal.code(), code),
+            Some(MasterToSlave::Refused { refusal, .. }) => assert_eq!(refusal.code(), code),
             other => panic!("{other:?}"),
         }
     }

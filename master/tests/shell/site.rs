@@ -231,7 +231,7 @@ impl FrameworkPeer {
         .await;
         self.find("Subscribed", |message| match message {
             MasterToFramework::Subscribed { framework_id, .. } => Some(framework_id),
-            MasterToFramework::Error(refusal) => panic!("{refusal}"),
+            MasterToFramework::Error { refusal, .. } => panic!("{refusal}"),
             _ => None,
         })
         .await

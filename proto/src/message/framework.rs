@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId};
 use crate::offer::Offer;
-use crate::refusal::Refusal;
+use crate::refusal::{Leadership, Refusal};
 use crate::status::TaskStatus;
 
 /// From a master to a framework.
@@ -44,6 +44,13 @@ pub enum MasterToFramework {
         /// Why.
         refusal: Refusal,
     },
-    /// The subscription has ended; the connection is closed (semantics C7).
-    Error(Refusal),
+    /// The subscription has ended; the connection is closed (semantics C7). A framework that has
+    /// heard of a later term does not believe a refusal that would end it for good: it tries the
+    /// next master.
+    Error {
+        /// Why.
+        refusal: Refusal,
+        /// Who says so; none if this master leads nothing.
+        by: Option<Leadership>,
+    },
 }

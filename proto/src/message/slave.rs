@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::framework::FrameworkCapability;
 use crate::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
-use crate::refusal::Refusal;
+use crate::refusal::{Leadership, Refusal};
 use crate::role::RoleName;
 use crate::task::TaskDescription;
 
@@ -51,8 +51,15 @@ pub enum MasterToSlave {
         /// A slave that hears no ping for this long looks for a master anew (semantics K2).
         ping_timeout: Duration,
     },
-    /// The request on this connection was refused; the connection is closed.
-    Refused(Refusal),
+    /// The request on this connection was refused; the connection is closed. A slave that has
+    /// heard of a later term does not believe a refusal that would end it for good: it tries the
+    /// next master.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Who says so; none if this master leads nothing.
+        by: Option<Leadership>,
+    },
     /// Are you there? Answer: `Pong` (semantics K1).
     Ping {
         /// Whether the master takes this slave as registered; if not, it re-registers

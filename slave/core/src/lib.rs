@@ -3,7 +3,7 @@
 //! One door in, [`SlaveCore::handle`]; one door out, [`Effects`]. The shell feeds events in, carries
 //! effects out in order, and calls [`Event::Tick`] when [`SlaveCore::next_deadline`] has passed.
 //!
-//! Invariants: S1 to S11 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
+//! Invariants: S1 to S11 and S15 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
 //! can be seen in one state, tests the others.
 //!
 //! Absent: how containers are made, where records are kept, which master leads.
@@ -142,7 +142,8 @@ impl SlaveCore {
             durable: RecordId(0),
             awaiting: VecDeque::new(),
             link: None,
-            epoch: recovered.epoch,
+            // Of which cluster a term is, only the identity says.
+            epoch: recovered.identity.map_or(Epoch(0), |_| recovered.epoch),
             tasks: BTreeMap::new(),
             streams: BTreeMap::new(),
             phantoms: 0,

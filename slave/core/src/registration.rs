@@ -6,7 +6,7 @@ use meros_proto::ids::{ClusterId, Epoch, SlaveId};
 use meros_proto::message::master::{REPORT_TASKS_MAX, SlaveToMaster, TaskReport};
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::mutant::Mutant;
-use meros_proto::refusal::Refusal;
+use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use tracing::{info, warn};
@@ -92,7 +92,7 @@ impl SlaveCore {
                 };
                 self.on_registered(link, identity, epoch, ping_timeout, now, effects);
             }
-            MasterToSlave::Refused(refusal) => self.on_refused(link, refusal, effects),
+            MasterToSlave::Refused { refusal, by } => self.on_refused(link, refusal, by, effects),
             MasterToSlave::Ping { registered } => self.on_ping(link, registered, now, effects),
             _ if !link.is_registered() => self.counters.messages_ignored += 1,
             MasterToSlave::RunTask(run) => self.on_run_task(run, now, effects),
@@ -236,16 +236,18 @@ impl SlaveCore {
                 return self.leave_master(link, None, effects);
             }
             Some(_) => {}
-            None => {
-                info!(slave_id = %identity.slave_id, cluster_id = %identity.cluster_id, "admitted");
-                self.identity = Some(identity);
-                self.persist(Record::Identity(identity), effects);
-            }
+            None => {}
         }
         if epoch != self.epoch {
             // Else its next life might obey a master that was deposed in this one.
             self.epoch = epoch;
             self.persist(Record::TermHeard(epoch), effects);
+        }
+        // After the term: who has an id knows which masters cannot have heard of it.
+        if self.identity.is_none() {
+            info!(slave_id = %identity.slave_id, cluster_id = %identity.cluster_id, "admitted");
+            self.identity = Some(identity);
+            self.persist(Record::Identity(identity), effects);
         }
         self.counters.registrations += 1;
         let ping_timeout = ping_timeout.clamp(PING_TIMEOUT_RANGE.0, PING_TIMEOUT_RANGE.1);
@@ -257,13 +259,27 @@ impl SlaveCore {
         self.resend_updates(now, effects);
     }
 
-    fn on_refused(&mut self, link: Link, refusal: Refusal, effects: &mut Effects) {
+    fn on_refused(
+        &mut self,
+        link: Link,
+        refusal: Refusal,
+        by: Option<Leadership>,
+        effects: &mut Effects,
+    ) {
+        let cluster_id = self.identity.map(|identity| identity.cluster_id);
+        // Its successor may have admitted us; a master that leads nothing knows nothing for sure.
+        let is_deposed = by.is_none_or(|by| by.is_over(cluster_id, self.epoch));
+        let is_believed = !is_deposed || Mutant::ObeyDeposed.is_on();
         match refusal {
             Refusal::WrongCluster { .. }
             | Refusal::SlaveUnknown { .. }
             | Refusal::SlaveGone { .. }
             | Refusal::NotYours { .. }
-            | Refusal::Invalid { .. } => self.exit_refused(refusal, effects),
+            | Refusal::Invalid { .. }
+                if is_believed =>
+            {
+                self.exit_refused(refusal, effects);
+            }
             Refusal::NotLeading { leader } => self.leave_master(link, leader, effects),
             other => {
                 info!(code = other.code(), why = %other, "master refused this slave, trying again");

@@ -11,6 +11,7 @@ use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
+use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::status::TaskExit;
@@ -110,7 +111,7 @@ impl Slave {
             },
             &["send 1 register"],
         );
-        slave.hear(registered(), &["persist identity S4", "persist term 1"]);
+        slave.hear(registered(), &["persist term 1", "persist identity S4"]);
         slave.durable(&[]);
         slave
     }
@@ -239,6 +240,19 @@ pub(crate) fn registered() -> MasterToSlave {
         epoch: Epoch(1),
         ping_timeout: PING_TIMEOUT,
     }
+}
+
+/// The leader of term 1 refuses.
+pub(crate) fn refused(refusal: Refusal) -> MasterToSlave {
+    refused_by(1, refusal)
+}
+
+pub(crate) fn refused_by(term: u64, refusal: Refusal) -> MasterToSlave {
+    let by = Some(Leadership {
+        cluster_id: CLUSTER,
+        epoch: Epoch(term),
+    });
+    MasterToSlave::Refused { refusal, by }
 }
 
 /// An effect in one line.

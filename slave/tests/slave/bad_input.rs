@@ -26,7 +26,10 @@ pub(crate) fn garbage(world: &mut World) {
         let master = &mut world.master;
         // A slave that comes back finds a master that has lost its mind.
         master
-            .say(MasterToSlave::Refused(Refusal::Recovering))
+            .say(MasterToSlave::Refused {
+                refusal: Refusal::Recovering,
+                by: None,
+            })
             .await;
         let liar = master.accept_raw::<(u8, u64, String)>().await;
         liar.send((255, u64::MAX, "no message of ours".to_owned()))
@@ -64,7 +67,9 @@ pub(crate) fn refused(world: &mut World) {
             ours: ClusterId(1),
             theirs: CLUSTER,
         };
-        world.master.say(MasterToSlave::Refused(why.clone())).await;
+        let refusal = why.clone();
+        let refused = MasterToSlave::Refused { refusal, by: None };
+        world.master.say(refused).await;
         let reason = timeout(PATIENCE, slave.wait()).await.expect("it ends");
         assert_eq!(reason, ExitReason::Refused { why });
         assert_eq!(reason.code(), 23);

@@ -81,7 +81,7 @@ fn a_resubscription_bears_the_id_and_the_roles_that_are_suppressed_now() {
 #[test]
 fn a_redirection_is_followed_at_once_but_not_for_ever() {
     let elsewhere = |n: u32| {
-        MasterToFramework::Error(Refusal::NotLeading {
+        error(Refusal::NotLeading {
             leader: Some(format!("10.0.0.{n}:5050")),
         })
     };
@@ -118,7 +118,7 @@ fn a_leader_that_steps_down_interrupts_and_is_replaced() {
     let refusal = Refusal::NotLeading {
         leader: Some("10.0.0.2:5050".to_owned()),
     };
-    let effects = script.on_message(MasterToFramework::Error(refusal));
+    let effects = script.on_message(error(refusal));
     assert!(
         matches!(
             &effects[..],
@@ -208,7 +208,7 @@ fn a_refusal_that_would_come_again_ends_the_session_and_any_other_does_not() {
             script.connect();
             script
         }] {
-            let effects = script.on_message(MasterToFramework::Error(refusal.clone()));
+            let effects = script.on_message(error(refusal.clone()));
             let ended = News::Ended(EndReason::Refused(refusal.clone()));
             assert_eq!(effects, [Effect::Disconnect, Effect::Deliver(ended)]);
             // D7
@@ -220,7 +220,7 @@ fn a_refusal_that_would_come_again_ends_the_session_and_any_other_does_not() {
     }
     for refusal in [Refusal::Recovering, Refusal::Stopping, Refusal::TooSlow] {
         let mut script = Script::subscribed();
-        let _ = script.on_message(MasterToFramework::Error(refusal));
+        let _ = script.on_message(error(refusal));
         assert!(matches!(script.tick()[..], [Effect::Connect { .. }]));
     }
 }
@@ -272,7 +272,7 @@ fn a_teardown_is_repeated_until_a_master_confirms_it() {
     let removed = Refusal::FrameworkRemoved {
         framework_id: FRAMEWORK,
     };
-    let effects = script.on_message(MasterToFramework::Error(removed));
+    let effects = script.on_message(error(removed));
     let ended = News::Ended(EndReason::TornDown { confirmed: true });
     assert_eq!(effects, [Effect::Disconnect, Effect::Deliver(ended)]);
 }
@@ -375,4 +375,55 @@ fn wishes_are_stated_with_each_subscription_and_bad_ones_taken_back() {
     assert_eq!(effects[0], wish("cpus:1"), "what a master took before");
     // Even if that is refused, it does not go round in circles.
     assert_eq!(script.on_message(refused).len(), 1);
+}
+
+#[test]
+fn a_master_that_was_deposed_ends_no_session() {
+    // D8: it has not heard of what was admitted through its successor.
+    let unknown = || Refusal::FrameworkUnknown {
+        framework_id: FRAMEWORK,
+    };
+    let another_life = || {
+        let mut script = Script::with(|config| {
+            config.framework.framework_id = Some(FRAMEWORK);
+            config.cluster_id = Some(CLUSTER);
+            config.epoch = Epoch(2);
+        });
+        script.connect();
+        script
+    };
+    let says_nothing = MasterToFramework::Error {
+        refusal: unknown(),
+        by: None,
+    };
+    for message in [error_of(1, unknown()), says_nothing] {
+        let mut script = another_life();
+        let effects = script.on_message(message);
+        assert!(
+            matches!(
+                effects[..],
+                [
+                    Effect::Disconnect,
+                    Effect::Deliver(News::ConnectFailed { .. })
+                ]
+            ),
+            "{effects:?}"
+        );
+        script.connect();
+    }
+    let ended = [
+        Effect::Disconnect,
+        Effect::Deliver(News::Ended(EndReason::Refused(unknown()))),
+    ];
+    let mut script = another_life();
+    assert_eq!(script.on_message(error_of(2, unknown())), ended);
+    // The terms of another cluster are nothing to us: there it is not known indeed.
+    let by = Some(Leadership {
+        cluster_id: ClusterId(1),
+        epoch: Epoch(1),
+    });
+    let refusal = unknown();
+    let mut script = another_life();
+    let effects = script.on_message(MasterToFramework::Error { refusal, by });
+    assert_eq!(effects, ended);
 }

@@ -358,7 +358,21 @@ fn every_live_task_is_asked_about_after_a_resubscription_until_there_is_an_answe
         assert_eq!(script.tick(), []);
     }
     // The next round, a quarter of an hour later.
-    assert_eq!(script.tick(), [asked(&["a"], slave)]);
+    assert_eq!(script.tick(), [asked(&[], None), asked(&["a"], slave)]);
+}
+
+#[test]
+fn a_task_that_was_said_to_be_lost_and_runs_is_found_by_the_next_round() {
+    // A master that had been deposed said so when the slave left it (semantics K3).
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let mut lost = update("a", TaskState::Lost, 1);
+    lost.update_id = Some(UpdateId::by_master(Epoch(1), 1));
+    script.settle(lost);
+    let round = (0..9).find_map(|_| Some(script.tick()).filter(|effects| !effects.is_empty()));
+    assert_eq!(round, Some(vec![asked(&[], None)]));
+    let runs = MasterToFramework::Update(answer("a", TaskState::Running));
+    assert_eq!(script.on_message(runs), [kill("a", None, None)]);
 }
 
 #[test]

@@ -479,7 +479,7 @@ fn line(effect: &Effect) -> String {
 fn slave_line(message: &MasterToSlave) -> String {
     match message {
         MasterToSlave::Registered { slave_id, .. } => format!("registered {slave_id}"),
-        MasterToSlave::Refused(why) => format!("refused {}", why.code()),
+        MasterToSlave::Refused { refusal, .. } => format!("refused {}", refusal.code()),
         MasterToSlave::Ping { registered } => format!("ping registered={registered}"),
         MasterToSlave::RunTask(run) => {
             format!(
@@ -539,7 +539,7 @@ fn framework_line(message: &MasterToFramework) -> String {
         MasterToFramework::Refused { call, refusal } => {
             format!("refused {call} {}", refusal.code())
         }
-        MasterToFramework::Error(why) => format!("error {}", why.code()),
+        MasterToFramework::Error { refusal, .. } => format!("error {}", refusal.code()),
     }
 }
 

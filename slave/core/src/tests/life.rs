@@ -1,6 +1,5 @@
 //! Tasks from their launch to their end, and what a restart makes of them.
 
-use meros_proto::refusal::Refusal;
 use meros_proto::resources::Scalar;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 
@@ -224,7 +223,7 @@ fn a_task_beyond_the_bound_for_another_slave_or_without_a_command_is_dropped() {
         },
         &["send 1 register"],
     );
-    slave.hear(registered(), &["persist identity S4", "persist term 1"]);
+    slave.hear(registered(), &["persist term 1", "persist identity S4"]);
     slave.hear(order(run(1, "t")), &["persist update F1/t DROPPED #1"]);
     assert!(newest(&slave).message.contains("limit"));
     let mut slave = Slave::registered();
@@ -531,5 +530,5 @@ fn a_checkpoint_without_an_id_is_given_up() {
 fn a_master_that_ends_the_slave_says_why() {
     let mut slave = Slave::running(run(1, "t"));
     let refusal = Refusal::SlaveUnknown { slave_id: SLAVE };
-    slave.hear(MasterToSlave::Refused(refusal), &["exit slave_unknown"]);
+    slave.hear(refused(refusal), &["exit slave_unknown"]);
 }

@@ -1,7 +1,6 @@
 //! Registration, pings, refusals, update delivery.
 
 use meros_proto::message::slave::ReconcileOnSlave;
-use meros_proto::refusal::Refusal;
 
 use super::*;
 
@@ -28,7 +27,7 @@ fn a_slave_without_an_id_registers_on_each_connection_until_it_has_one() {
             connection: ConnectionId(2),
             message: registered(),
         },
-        &["persist identity S4", "persist term 1"],
+        &["persist term 1", "persist identity S4"],
     );
     slave.durable(&[]);
     slave.on(disconnected(2), &[]);
@@ -121,13 +120,10 @@ fn a_master_that_does_not_lead_says_where_to_go() {
     let refusal = Refusal::NotLeading {
         leader: Some("10.0.0.2:5050".to_owned()),
     };
-    slave.hear(
-        MasterToSlave::Refused(refusal),
-        &["reconnect 1 to 10.0.0.2:5050"],
-    );
+    slave.hear(refused(refusal), &["reconnect 1 to 10.0.0.2:5050"]);
     for refusal in [Refusal::Recovering, Refusal::Stopping, Refusal::TooSlow] {
         let mut slave = Slave::registered();
-        slave.hear(MasterToSlave::Refused(refusal), &["reconnect 1"]);
+        slave.hear(refused(refusal), &["reconnect 1"]);
     }
 }
 
@@ -146,8 +142,54 @@ fn a_refusal_that_no_retry_can_cure_ends_the_slave() {
     ] {
         let mut slave = Slave::registered();
         let line = format!("exit {}", refusal.code());
-        slave.hear(MasterToSlave::Refused(refusal), &[&line]);
+        slave.hear(refused(refusal), &[&line]);
     }
+}
+
+#[test]
+fn a_deposed_master_ends_no_slave() {
+    // It has not heard of a slave that its successor admitted.
+    let registered_by_3 = || {
+        let mut slave = Slave::new();
+        slave.on(connected(1), &["send 1 register"]);
+        let welcome = MasterToSlave::Registered {
+            slave_id: SLAVE,
+            cluster_id: CLUSTER,
+            epoch: Epoch(3),
+            ping_timeout: PING_TIMEOUT,
+        };
+        slave.hear(welcome, &["persist term 3", "persist identity S4"]);
+        slave
+    };
+    let unknown = || Refusal::SlaveUnknown { slave_id: SLAVE };
+    let of_none = MasterToSlave::Refused {
+        refusal: unknown(),
+        by: None,
+    };
+    registered_by_3().hear(of_none, &["reconnect 1"]);
+    registered_by_3().hear(refused_by(2, unknown()), &["reconnect 1"]);
+    registered_by_3().hear(refused_by(3, unknown()), &["exit slave_unknown"]);
+    // Also in its next life, whatever of the first was durable.
+    let mut first = registered_by_3();
+    for records in 0..=2 {
+        let mut disk = first.disk.clone();
+        for (_, record) in first.writing.iter().take(records) {
+            disk.apply(record.clone());
+        }
+        let is_known = disk.identity.is_some();
+        assert!(!is_known || disk.epoch == Epoch(3));
+        let mut second = Slave::with(config(), disk);
+        second.expect(&["persist incarnation 2"]);
+        if is_known {
+            second.on(connected(1), &["send 1 reregister S4"]);
+            second.hear(refused_by(2, unknown()), &["reconnect 1"]);
+        } else {
+            // Of which cluster the term is, nobody could tell.
+            second.on(connected(1), &["send 1 register"]);
+            second.hear(registered(), &["persist term 1", "persist identity S4"]);
+        }
+    }
+    first.durable(&[]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Random events, nonsense included.
 
 use meros_proto::message::slave::ReconcileOnSlave;
-use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskState;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -283,7 +282,7 @@ impl World {
                     2 => Refusal::Recovering,
                     _ => Refusal::TooSlow,
                 };
-                self.hear(connection, MasterToSlave::Refused(refusal));
+                self.hear(connection, refused(refusal));
             }
             Step::Run {
                 connection,
