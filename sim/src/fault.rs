@@ -21,6 +21,18 @@ pub(crate) enum Memory {
     Nothing,
 }
 
+/// Which event a crash waits for. Most events change little: half of the crashes come where something
+/// is about to become durable, or has just been said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// The next that has any effect.
+    Any,
+    /// The next that makes something durable; of a framework, that sends something.
+    Durable,
+    /// The next in which a slave takes in an acknowledgement and sends what waited for it.
+    Acknowledgement,
+}
+
 /// One fault, at a time counted from the beginning of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -31,21 +43,24 @@ pub(crate) struct Fault {
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// A master, or the one that leads, dies; after so many effects of its next event that has any.
+    /// A master, or the one that leads, dies; after so many effects of an event.
     CrashMaster {
         master: Option<usize>,
+        point: Point,
         effects: usize,
         down: Duration,
     },
     /// A slave and its containers die.
     CrashSlave {
         slave: usize,
+        point: Point,
         effects: usize,
         down: Duration,
     },
     /// A framework dies.
     CrashFramework {
         framework: usize,
+        point: Point,
         effects: usize,
         down: Duration,
         memory: Memory,
@@ -85,11 +100,29 @@ pub(crate) enum Trouble {
         down: bool,
         lasts: Duration,
     },
+    /// An operator sets a quota or a weight.
+    Order(RoleOrder),
     /// The disk of a slave, or those of the masters, take this long for each write.
     SlowDisk {
         slave: Option<usize>,
         each: Duration,
         lasts: Duration,
+    },
+}
+
+/// What an operator orders about a role. Not a fault; but it comes at bad times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RoleOrder {
+    /// Guarantee and limit as texts of resources; both empty: none any more.
+    Quota {
+        role: &'static str,
+        guarantee: &'static str,
+        limit: &'static str,
+        force: bool,
+    },
+    Weight {
+        role: &'static str,
+        weight: u32,
     },
 }
 
@@ -127,6 +160,8 @@ impl Trouble {
                 ..
             } => "a partition",
             Self::Partition { .. } => "a partition in one direction",
+            Self::Order(RoleOrder::Quota { .. }) => "a quota is set",
+            Self::Order(RoleOrder::Weight { .. }) => "a weight is set",
             Self::SlowDisk { .. } => "a slow disk",
         }
     }
@@ -148,14 +183,38 @@ pub(crate) struct Targets {
 
 /// Draws up to `max` faults within `time`, in order.
 pub(crate) fn draw(rng: &mut Rng, max: u64, time: Duration, targets: Targets) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = (0..rng.below(max + 1))
-        .map(|_| Fault {
-            at: rng.duration(Duration::ZERO, time),
-            what: trouble(rng, targets),
-        })
-        .collect();
+    let mut faults = Vec::new();
+    for _ in 0..rng.below(max + 1) {
+        let at = rng.duration(Duration::ZERO, time);
+        match rng.percent(5) {
+            true => usurp(rng, at, targets, &mut faults),
+            false => faults.push(Fault {
+                at,
+                what: trouble(rng, targets),
+            }),
+        }
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
+}
+
+/// The leader is cut off and does not hear of its successor, while clients come and go between both.
+fn usurp(rng: &mut Rng, at: Duration, targets: Targets, faults: &mut Vec<Fault>) {
+    let lasts = rng.duration(Duration::from_secs(10), Duration::from_secs(60));
+    let what = Trouble::Isolate {
+        master: None,
+        lasts,
+    };
+    faults.push(Fault { at, what });
+    let slaves = (0..targets.slaves).map(Client::Slave);
+    let frameworks = (0..targets.frameworks).map(Client::Framework);
+    for client in slaves.chain(frameworks) {
+        for _ in 0..rng.below(4) {
+            let at = at + rng.duration(Duration::ZERO, lasts / 2);
+            let what = Trouble::Break(client);
+            faults.push(Fault { at, what });
+        }
+    }
 }
 
 fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
@@ -169,24 +228,29 @@ fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
     let master = rng.percent(25).then(|| rng.index(targets.masters));
     let down = rng.skewed(Duration::from_millis(10), Duration::from_secs(120));
     let effects = rng.index(6);
+    let point = *rng.pick(&[Point::Any, Point::Durable]);
+    let point_of_slave = *rng.pick(&[point, point, Point::Acknowledgement]);
     let process = *rng.pick(&[
         Process::Leader,
         Process::Slave(slave),
         Process::Framework(framework),
     ]);
-    match rng.below(24) {
+    match rng.below(27) {
         0..=2 => Trouble::CrashMaster {
             master,
+            point,
             effects,
             down,
         },
         3..=5 => Trouble::CrashSlave {
             slave,
+            point: point_of_slave,
             effects,
             down,
         },
         6..=7 => Trouble::CrashFramework {
             framework,
+            point,
             effects,
             down,
             memory: *rng.pick(&[
@@ -229,9 +293,34 @@ fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
             process,
             lasts: down.min(Duration::from_secs(60)),
         },
+        23..=25 => Trouble::Order(order(rng)),
         _ => Trouble::StepClock {
             process,
             by: rng.skewed(Duration::from_millis(100), Duration::from_secs(600)),
         },
+    }
+}
+
+fn order(rng: &mut Rng) -> RoleOrder {
+    let role = *rng.pick(&["web", "web/ads", "batch"]);
+    if rng.percent(20) {
+        let weight = u32::try_from(rng.between(1, 10)).expect("small");
+        return RoleOrder::Weight { role, weight };
+    }
+    let limits = [
+        "",
+        "cpus:1",
+        "cpus:3;mem:1024",
+        "mem:512",
+        "cpus:8;mem:8192",
+    ];
+    let guarantees = ["", "cpus:1", "cpus:2.5;mem:512"];
+    let guarantee = *rng.pick(&guarantees);
+    let limit = *rng.pick(&limits);
+    RoleOrder::Quota {
+        role,
+        guarantee,
+        limit,
+        force: rng.percent(50),
     }
 }

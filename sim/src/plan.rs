@@ -6,6 +6,7 @@ use std::time::Duration;
 use meros_master_core::{Command, Config};
 use meros_proto::attribute::Attributes;
 use meros_proto::resources::Resources;
+use meros_sdk_core::NEWS_QUEUE;
 
 use crate::behaviour::nonsense::Manner;
 use crate::fault::{self, Fault, Targets};
@@ -13,7 +14,7 @@ use crate::prng::Rng;
 use crate::scenario::JobsPlan;
 
 /// Roles of workloads; most share everybody's.
-const ROLES: [&str; 4] = ["*", "*", "batch", "web"];
+const ROLES: [&str; 6] = ["*", "*", "*", "batch", "web", "web/ads"];
 
 /// Somebody who connects to the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +45,13 @@ pub(crate) struct WorkloadPlan {
     pub(crate) services: u64,
     /// Of a hundred running tasks so many are killed after a while.
     pub(crate) kills: u64,
+    /// Of a hundred launched tasks so many are killed at once, or soon.
+    pub(crate) regrets: u64,
+    /// Of a hundred updates that are no ends it acknowledges so many only after a while.
+    pub(crate) lingers: u64,
+    /// In so many of a hundred rounds it asks what has become of its tasks, though its driver does so
+    /// by itself.
+    pub(crate) asks: u64,
     /// Of a hundred offers so many are held for a long time, and so many declined.
     pub(crate) hoards: u64,
     pub(crate) declines: u64,
@@ -55,6 +63,8 @@ pub(crate) struct WorkloadPlan {
     pub(crate) failover_timeout: Duration,
     /// The longest time between news and what it does about it.
     pub(crate) thinking: Duration,
+    /// How many news may wait for it before it reads no more.
+    pub(crate) inbox: usize,
     /// The role of its offers.
     pub(crate) role: &'static str,
 }
@@ -81,6 +91,8 @@ pub(crate) enum FrameworkPlan {
     },
     /// Comes at the very end and wants everything.
     Probe,
+    /// Comes after the probe, and is owed a part of what that one has.
+    Creditor,
 }
 
 /// A run that is measured and not judged: for so long, then it is over.
@@ -104,7 +116,7 @@ pub(crate) struct Plan {
     /// The longest a disk takes when nothing is wrong.
     pub(crate) disk_max: Duration,
     pub(crate) slaves: Vec<SlavePlan>,
-    /// Frameworks; the last is the probe, unless the run is measured.
+    /// Frameworks; the last are the probe and the creditor, unless the run is measured.
     pub(crate) frameworks: Vec<FrameworkPlan>,
     /// Faults in the order of their times.
     pub(crate) faults: Vec<Fault>,
@@ -137,7 +149,7 @@ impl Plan {
             let every = rng.skewed(Duration::from_millis(200), Duration::from_secs(10));
             let manner = *rng.pick(&[
                 Manner::Anything,
-                Manner::Anything,
+                Manner::Reuses,
                 Manner::Hoards,
                 Manner::Declines,
                 Manner::Unthankful,
@@ -162,7 +174,7 @@ impl Plan {
                 },
             ),
         };
-        frameworks.push(FrameworkPlan::Probe);
+        frameworks.extend([FrameworkPlan::Probe, FrameworkPlan::Creditor]);
         // Whoever waits longest: an update is repeated every ten minutes at most (semantics I1), a
         // lost launch is found by a reconciliation, slaves that stay away are given up, and what does
         // not heed SIGTERM may have an hour (semantics M5) by a clock that is slow.
@@ -220,7 +232,12 @@ fn slave_resources(rng: &mut Rng) -> Resources {
         true => ";ports:[31000-31009]",
         false => "",
     };
-    format!("cpus:{cpus};mem:{mem};disk:10000{ports}")
+    // Reserved as a slave's configuration says; never all, so that everybody finds something.
+    let reserved = match rng.percent(25) {
+        true => ";cpus(web):2;mem(web):1024",
+        false => "",
+    };
+    format!("cpus:{cpus};mem:{mem};disk:10000{ports}{reserved}")
         .parse()
         .expect("a well-formed text")
 }
@@ -232,6 +249,9 @@ fn workload(rng: &mut Rng, bounds: &Bounds) -> WorkloadPlan {
         batch: u32::try_from(rng.between(1, 8)).expect("at most 8"),
         services: *rng.pick(&[0, 10, 50]),
         kills: *rng.pick(&[0, 10, 50, 100]),
+        regrets: *rng.pick(&[0, 0, 10, 50]),
+        lingers: *rng.pick(&[0, 0, 50]),
+        asks: *rng.pick(&[0, 0, 5]),
         hoards: *rng.pick(&[0, 0, 20, 90]),
         declines: *rng.pick(&[0, 20, 50]),
         suppresses: rng.percent(50),
@@ -243,6 +263,7 @@ fn workload(rng: &mut Rng, bounds: &Bounds) -> WorkloadPlan {
             false => rng.skewed(seconds(5), seconds(300)),
         },
         thinking: rng.skewed(Duration::from_micros(10), seconds(2)),
+        inbox: *rng.pick(&[32, 128, NEWS_QUEUE]),
         role: ROLES[rng.index(ROLES.len())],
     }
 }

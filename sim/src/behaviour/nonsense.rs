@@ -26,6 +26,8 @@ pub(crate) enum Manner {
     Declines,
     /// Launches tasks and never acknowledges anything.
     Unthankful,
+    /// Uses every offer at once, for tasks with the ids of others that live.
+    Reuses,
 }
 
 /// What it has seen, to use it wrongly.
@@ -119,13 +121,21 @@ impl Nonsense {
                     },
                 });
             }
+            MasterToFramework::Offers(offers) if self.manner == Manner::Reuses && self.fury > 0 => {
+                self.fury -= 1;
+                answer = offers.first().map(|offer| self.launch_again(offer));
+                self.offers.extend(offers);
+            }
             MasterToFramework::Offers(offers) => self.offers.extend(offers),
             MasterToFramework::Update(status) => {
                 self.updates
                     .extend(status.update_id.map(|id| (status.task_id, id)));
             }
-            MasterToFramework::Error(Refusal::NotLeading { .. }) => {}
-            MasterToFramework::Error(_) => self.is_removed = true,
+            MasterToFramework::Error {
+                refusal: Refusal::NotLeading { .. },
+                ..
+            } => {}
+            MasterToFramework::Error { .. } => self.is_removed = true,
             _ => {}
         }
         let offers = self.offers.len().saturating_sub(KEPT_MAX);
@@ -141,7 +151,7 @@ impl Nonsense {
         let drawn = match self.manner {
             Manner::Anything => self.rng.below(40),
             // Speaks now and then, so that it is known to be there.
-            Manner::Hoards | Manner::Declines => 24 + self.rng.below(3),
+            Manner::Hoards | Manner::Declines | Manner::Reuses => 24 + self.rng.below(3),
             Manner::Unthankful => self.rng.below(31),
         };
         match drawn {
@@ -190,6 +200,20 @@ impl Nonsense {
                     .collect();
                 FrameworkToMaster::Reconcile { tasks }
             }
+        }
+    }
+
+    /// A task that lives until it is killed, with one of three ids.
+    fn launch_again(&mut self, offer: &Offer) -> FrameworkToMaster {
+        let task_id = format!("svc-r{}", self.rng.below(3));
+        let task_id = TaskId::new(task_id).expect("letters and digits");
+        let resources = "cpus:0.1;mem:32".parse().expect("resources");
+        let command = Command::shell("true");
+        let task = TaskDescription::command(task_id, offer.slave_id, resources, command);
+        FrameworkToMaster::Accept {
+            offer_ids: vec![offer.offer_id],
+            operations: vec![Operation::Launch(vec![task])],
+            filters: Filters::default(),
         }
     }
 

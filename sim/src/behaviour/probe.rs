@@ -1,5 +1,5 @@
-//! A framework that comes at the very end, when all others have left, and wants everything: what is
-//! not offered to it has leaked.
+//! Frameworks that come at the very end. One when all others have left, which wants everything: what is
+//! not offered to it has leaked. Then another one, to which a part of that is owed.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,42 @@ use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Offer;
 use meros_proto::resources::Resources;
+use meros_proto::role::RoleName;
+
+/// The role of the one that is owed a part at the very end.
+pub(crate) const CREDITORS_ROLE: &str = "creditor";
 
 /// What it has been offered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Probe {
+    roles: &'static [&'static str],
     offers: BTreeMap<OfferId, Offer>,
 }
 
 impl Probe {
-    pub(crate) fn subscribe() -> FrameworkToMaster {
-        let role = "*".parse().expect("everybody's role");
+    /// One that can have everything, also what is reserved.
+    pub(crate) fn of_everything() -> Self {
+        Self {
+            roles: &["*", "web"],
+            offers: BTreeMap::new(),
+        }
+    }
+
+    /// One in the role to which a part is owed.
+    pub(crate) fn creditor() -> Self {
+        Self {
+            roles: &[CREDITORS_ROLE],
+            offers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> FrameworkToMaster {
+        let roles = self.roles.iter();
+        let roles: Vec<RoleName> = roles.map(|it| it.parse().expect("a role")).collect();
+        let mut framework = FrameworkDescription::new("probe", roles[0].clone());
+        framework.roles = roles;
         FrameworkToMaster::Subscribe {
-            framework: FrameworkDescription::new("probe", role),
+            framework,
             suppressed_roles: Vec::new(),
             wishes: Vec::new(),
         }

@@ -41,6 +41,8 @@ pub(crate) struct Workload {
     tasks: BTreeMap<TaskId, Believed>,
     held: Vec<(Timestamp, Offer)>,
     kills: BTreeMap<TaskId, Timestamp>,
+    /// Acknowledgements that it takes its time for.
+    late: Vec<(Timestamp, Call)>,
     round: Option<Timestamp>,
     is_suppressed: bool,
     is_draining: bool,
@@ -56,6 +58,7 @@ impl Workload {
             tasks: BTreeMap::new(),
             held: Vec::new(),
             kills: BTreeMap::new(),
+            late: Vec::new(),
             round: None,
             is_suppressed: false,
             is_draining: false,
@@ -76,7 +79,7 @@ impl Workload {
         } else if self.rng.percent(self.plan.declines) {
             calls.push(self.decline(vec![offer.offer_id]));
         } else {
-            let accept = self.accept(vec![offer]);
+            let accept = self.accept(vec![offer], now);
             calls.push(accept);
         }
     }
@@ -94,7 +97,7 @@ impl Workload {
     }
 
     /// Uses offers of one slave for as many tasks as it likes and as fit.
-    fn accept(&mut self, offers: Vec<Offer>) -> Call {
+    fn accept(&mut self, offers: Vec<Offer>, now: Timestamp) -> Call {
         let slave_id = offers[0].slave_id;
         let mut free = Resources::new();
         for offer in &offers {
@@ -105,9 +108,11 @@ impl Workload {
         let wanted = self.plan.batch.min(self.plan.tasks - self.launched);
         for _ in 0..wanted {
             let resources = self.draw_resources(&free);
-            if free.checked_sub_assign(&resources).is_err() {
+            let Some(resources) = free.take_fitting(&resources) else {
                 break;
-            }
+            };
+            free.checked_sub_assign(&resources)
+                .expect("taken from there");
             self.launched += 1;
             let prefix = if self.rng.percent(self.plan.services) {
                 SERVICE_PREFIX
@@ -124,6 +129,12 @@ impl Workload {
                     is_killed: false,
                 },
             );
+            if self.rng.percent(self.plan.regrets) {
+                let wait = self
+                    .rng
+                    .skewed(Duration::from_millis(1), Duration::from_secs(5));
+                self.kills.insert(task_id.clone(), now.after(wait));
+            }
             tasks.push(TaskDescription::command(
                 task_id,
                 slave_id,
@@ -174,7 +185,7 @@ impl Workload {
                 !joins
             });
             let call = match self.launched < self.plan.tasks {
-                true => self.accept(offers),
+                true => self.accept(offers, now),
                 false => self.decline(offers.iter().map(|offer| offer.offer_id).collect()),
             };
             calls.push(call);
@@ -197,7 +208,7 @@ impl Workload {
         if self.launched < self.plan.tasks && self.rng.percent(20) {
             calls.push(Call::Revive { roles: Vec::new() });
         }
-        if self.rng.percent(5) {
+        if self.rng.percent(self.plan.asks) {
             calls.push(Call::Reconcile { tasks: Vec::new() });
         }
     }
@@ -221,6 +232,7 @@ impl App for Workload {
     fn restart(&mut self, memory: Memory, _now: Timestamp) -> Vec<Call> {
         self.held.clear();
         self.kills.clear();
+        self.late.clear();
         self.round = None;
         self.is_suppressed = false;
         if memory != Memory::Everything {
@@ -257,7 +269,8 @@ impl App for Workload {
     fn next_wake(&self) -> Option<Timestamp> {
         let held = self.held.iter().map(|(until, _)| *until);
         let kills = self.kills.values().copied();
-        held.chain(kills).chain(self.round).min()
+        let late = self.late.iter().map(|(at, _)| *at);
+        held.chain(kills).chain(late).chain(self.round).min()
     }
 
     fn thinking(&mut self) -> Duration {
@@ -320,11 +333,20 @@ impl App for Workload {
                         grace: None,
                     });
                 }
-                calls.push(Call::Acknowledge {
+                let lingers = !status.state.is_terminal() && self.rng.percent(self.plan.lingers);
+                let acknowledge = Call::Acknowledge {
                     slave_id: status.slave_id,
                     task_id: status.task_id,
                     update_id: status.update_id,
-                });
+                };
+                if lingers {
+                    let wait = self
+                        .rng
+                        .skewed(Duration::from_millis(10), Duration::from_secs(5));
+                    self.late.push((now.after(wait), acknowledge));
+                } else {
+                    calls.push(acknowledge);
+                }
                 calls
             }
             News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
@@ -333,6 +355,9 @@ impl App for Workload {
 
     fn on_wake(&mut self, now: Timestamp) -> Vec<Call> {
         let mut calls = Vec::new();
+        while let Some(at) = self.late.iter().position(|(at, _)| *at <= now) {
+            calls.push(self.late.remove(at).1);
+        }
         self.release_held(now, &mut calls);
         let due: Vec<TaskId> = self
             .kills

@@ -1,8 +1,10 @@
 //! W5: nothing is told, started or promised that a crash of the teller would make untrue: it is on
 //! the teller's disk first.
 
-use meros_master_core::Registry;
+use meros_master_core::{OperatorCall, Registry};
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::quota::Quota;
+use meros_proto::resources::Scalar;
 use meros_proto::status::TaskStatus;
 use meros_slave_core::{Checkpoint, TaskKey};
 
@@ -26,6 +28,24 @@ pub(crate) fn check_subscribed(disk: &Registry, framework_id: FrameworkId) -> Re
 pub(crate) fn check_registry(disk: &Registry, core: &Registry) -> Result<(), Broken> {
     check("W5", disk == core, || {
         "the core's registry is not the log's".to_owned()
+    })
+}
+
+/// A master tells an operator that what was ordered is done.
+pub(crate) fn check_ordered(disk: &Registry, call: &OperatorCall) -> Result<(), Broken> {
+    let is_in_log = match call {
+        OperatorCall::Teardown { framework_id } => disk.framework(*framework_id).is_none(),
+        OperatorCall::SetQuotas { quotas, .. } => quotas.iter().all(|(role, quota)| {
+            let none = Quota::default();
+            disk.quotas().get(role).unwrap_or(&none) == quota
+        }),
+        OperatorCall::SetWeights { weights } => weights
+            .iter()
+            .all(|(role, weight)| disk.weights().get(role).unwrap_or(&Scalar::ONE) == weight),
+        _ => true,
+    };
+    check("W5", is_in_log, || {
+        format!("{call:?} is said to be done and is not in the log")
     })
 }
 
@@ -59,10 +79,45 @@ pub(crate) fn check_sent(
 mod tests {
     use std::collections::VecDeque;
 
+    use meros_master_core::Command;
     use meros_proto::status::TaskState;
 
     use super::super::example::{task_id, update};
     use super::*;
+
+    #[test]
+    fn an_order_that_is_not_in_the_log_is_not_done() {
+        let role = || "web".parse().expect("a role");
+        let quota = Quota {
+            guarantees: Default::default(),
+            limits: [("cpus".parse().expect("a name"), Scalar::ONE)].into(),
+        };
+        let quotas = vec![(role(), quota)];
+        let weights = vec![(role(), Scalar::whole(3))];
+        let force = true;
+        let ordered = [
+            OperatorCall::SetQuotas {
+                quotas: quotas.clone(),
+                force,
+            },
+            OperatorCall::SetWeights {
+                weights: weights.clone(),
+            },
+        ];
+        let mut log = Registry::default();
+        for call in &ordered {
+            assert_eq!(check_ordered(&log, call).expect_err("not yet").id, "W5");
+        }
+        for command in [
+            Command::SetQuotas { quotas },
+            Command::SetWeights { weights },
+        ] {
+            log.apply(&command).expect("it fits");
+        }
+        for call in &ordered {
+            assert_eq!(check_ordered(&log, call), Ok(()));
+        }
+    }
 
     #[test]
     fn what_is_not_on_disk_is_rejected() {
@@ -81,7 +136,7 @@ mod tests {
         );
         let mut ahead = Registry::default();
         let cluster_id = meros_proto::ids::ClusterId(1);
-        let command = meros_master_core::Command::FormCluster { cluster_id };
+        let command = Command::FormCluster { cluster_id };
         ahead.apply(&command).expect("the first command");
         assert!(check_registry(&registry, &ahead).is_err());
 

@@ -5,18 +5,41 @@ use std::collections::BTreeMap;
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::resources::Resources;
+use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::view::ClusterChange;
 
 use super::{Broken, check};
 
+#[derive(Debug)]
+struct OfferRow {
+    slave: SlaveId,
+    role: RoleName,
+    resources: Resources,
+}
+
+#[derive(Debug)]
+struct TaskRow {
+    slave: SlaveId,
+    role: RoleName,
+    state: TaskState,
+    resources: Resources,
+}
+
+impl TaskRow {
+    /// Whether it holds what it was given.
+    fn holds(&self) -> bool {
+        !self.state.is_terminal() && self.state != TaskState::Unreachable
+    }
+}
+
 /// What the master has published, as its readers would keep it.
 #[derive(Debug, Default)]
 pub(crate) struct Fits {
     slaves: BTreeMap<SlaveId, (SlaveState, Resources)>,
-    offers: BTreeMap<OfferId, (SlaveId, Resources)>,
-    tasks: BTreeMap<(FrameworkId, TaskId), (SlaveId, TaskState, Resources)>,
+    offers: BTreeMap<OfferId, OfferRow>,
+    tasks: BTreeMap<(FrameworkId, TaskId), TaskRow>,
     is_changed: bool,
 }
 
@@ -34,14 +57,23 @@ impl Fits {
             }
             ClusterChange::Framework(_) | ClusterChange::Role(_) => {}
             ClusterChange::OfferMade(offer) => {
-                let row = (offer.slave_id, offer.resources.clone());
+                let row = OfferRow {
+                    slave: offer.slave_id,
+                    role: offer.role.clone(),
+                    resources: offer.resources.clone(),
+                };
                 self.offers.insert(offer.offer_id, row);
             }
             ClusterChange::OfferEnded { offer_id, .. } => {
                 self.offers.remove(offer_id);
             }
             ClusterChange::TaskAdded(task) => {
-                let row = (task.slave_id, task.state, task.resources.clone());
+                let row = TaskRow {
+                    slave: task.slave_id,
+                    role: task.role.clone(),
+                    state: task.state,
+                    resources: task.resources.clone(),
+                };
                 self.tasks
                     .insert((task.framework_id, task.task_id.clone()), row);
             }
@@ -52,8 +84,8 @@ impl Fits {
                 ..
             } => {
                 let key = (*framework_id, task_id.clone());
-                if let Some((_, known, _)) = self.tasks.get_mut(&key) {
-                    *known = *state;
+                if let Some(known) = self.tasks.get_mut(&key) {
+                    known.state = *state;
                 }
             }
             ClusterChange::TaskRemoved {
@@ -71,7 +103,7 @@ impl Fits {
     ) -> impl Iterator<Item = (&FrameworkId, &TaskId, SlaveId, TaskState)> {
         self.tasks
             .iter()
-            .map(|((framework, task), (slave, state, _))| (framework, task, *slave, *state))
+            .map(|((framework, task), row)| (framework, task, row.slave, row.state))
     }
 
     /// Slaves in the master's tables, and how they stand.
@@ -81,20 +113,31 @@ impl Fits {
             .map(|(id, (state, resources))| (*id, *state, resources))
     }
 
+    /// What roles hold, by offers and by tasks.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&RoleName, &Resources)> {
+        let offers = self.offers.values().map(|it| (&it.role, &it.resources));
+        let tasks = self.tasks.values().filter(|it| it.holds());
+        offers.chain(tasks.map(|it| (&it.role, &it.resources)))
+    }
+
+    /// What the slaves have that take part in the allocation.
+    pub(crate) fn taking_part(&self) -> impl Iterator<Item = &Resources> {
+        let is_there = |state| matches!(state, SlaveState::Registered | SlaveState::Disconnected);
+        let slaves = self.slaves.values();
+        slaves
+            .filter(move |(state, _)| is_there(*state))
+            .map(|(_, resources)| resources)
+    }
+
     /// Between two events: what is published fits.
     pub(crate) fn check_published(&mut self) -> Result<(), Broken> {
         if !std::mem::take(&mut self.is_changed) {
             return Ok(());
         }
         let mut held: BTreeMap<SlaveId, Resources> = BTreeMap::new();
-        let offers = self
-            .offers
-            .values()
-            .map(|(slave, resources)| (slave, resources));
-        let tasks = self.tasks.values().filter_map(|(slave, state, resources)| {
-            let is_live = !state.is_terminal() && *state != TaskState::Unreachable;
-            is_live.then_some((slave, resources))
-        });
+        let offers = self.offers.values().map(|it| (&it.slave, &it.resources));
+        let tasks = self.tasks.values().filter(|it| it.holds());
+        let tasks = tasks.map(|it| (&it.slave, &it.resources));
         for (slave, resources) in offers.chain(tasks) {
             let is_there = self.slaves.get(slave).is_some_and(|(state, _)| {
                 matches!(state, SlaveState::Registered | SlaveState::Disconnected)

@@ -8,15 +8,24 @@ pub(crate) mod converged;
 pub(crate) mod durable;
 pub(crate) mod ends_once;
 pub(crate) mod fits;
+pub(crate) mod guarantees;
 pub(crate) mod in_order;
 pub(crate) mod kept;
+pub(crate) mod limits;
 pub(crate) mod offers_end;
 pub(crate) mod offers_return;
 pub(crate) mod old_terms;
+pub(crate) mod one_task;
 pub(crate) mod own_news;
 pub(crate) mod refusals;
+pub(crate) mod reserved;
+pub(crate) mod sent_away;
 pub(crate) mod true_ends;
 
+use std::collections::BTreeMap;
+
+use meros_proto::quota::Quota;
+use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
 
@@ -59,22 +68,46 @@ pub(crate) struct Reading {
     pub(crate) fits: fits::Fits,
     pub(crate) offers_end: offers_end::OffersEnd,
     pub(crate) refusals: refusals::Refusals,
+    pub(crate) one_task: one_task::OneTask,
+    /// Before the present event.
+    quotas: BTreeMap<RoleName, Quota>,
+}
+
+/// What is known of a master that publishes a change.
+pub(crate) struct Publisher<'c> {
+    /// By its own clock.
+    pub(crate) now: Timestamp,
+    /// The quotas that it knows after the event.
+    pub(crate) quotas: &'c BTreeMap<RoleName, Quota>,
+    /// Unless it has had to forget what was declined.
+    pub(crate) keeps_filters: bool,
+    /// Unless slaves came back with more than fits.
+    pub(crate) charges_all: bool,
 }
 
 impl Reading {
-    /// The master publishes a change at this time of its own; `keeps_filters` unless it has had to
-    /// forget what was declined.
     pub(crate) fn on_published(
         &mut self,
         change: &ClusterChange,
-        now: Timestamp,
-        keeps_filters: bool,
+        of: &Publisher<'_>,
     ) -> Result<(), Broken> {
+        reserved::check_published(change)?;
+        self.one_task.on_published(change)?;
         self.fits.on_published(change);
         self.offers_end.on_published(change);
-        match keeps_filters {
-            true => self.refusals.on_published(change, now),
+        if let (ClusterChange::OfferMade(offer), true) = (change, of.charges_all) {
+            limits::check_offer(&self.fits, [&self.quotas, of.quotas], offer)?;
+        }
+        match of.keeps_filters {
+            true => self.refusals.on_published(change, of.now),
             false => Ok(()),
+        }
+    }
+
+    /// An event is over.
+    pub(crate) fn on_done(&mut self, quotas: &BTreeMap<RoleName, Quota>) {
+        if self.quotas != *quotas {
+            self.quotas.clone_from(quotas);
         }
     }
 }
@@ -83,12 +116,61 @@ impl Reading {
 pub(crate) mod example {
     //! Pieces of hand-made histories.
 
-    use meros_proto::ids::{SlaveId, TaskId, UpdateId};
+    use meros_proto::ids::{Epoch, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
+    use meros_proto::slave::{SlaveMode, SlaveState};
     use meros_proto::status::{Source, TaskState, TaskStatus};
     use meros_proto::time::Timestamp;
+    use meros_proto::view::{OfferView, SlaveView, TaskView};
 
     pub(crate) fn task_id() -> TaskId {
         TaskId::new("t").expect("a letter")
+    }
+
+    /// The task `t` of a framework, on slave S0, in everybody's role, with a cpu.
+    pub(crate) fn task_view(framework_id: FrameworkId) -> TaskView {
+        TaskView {
+            task_id: task_id(),
+            name: String::new(),
+            framework_id,
+            slave_id: SlaveId(0),
+            role: "*".parse().expect("a role"),
+            resources: "cpus:1".parse().expect("resources"),
+            state: TaskState::Staging,
+            status: None,
+            launched_at: Timestamp(1),
+            labels: Default::default(),
+        }
+    }
+
+    /// An offer of slave S0 to framework F0.
+    pub(crate) fn offer_view(number: u64, role: &str, resources: &str) -> OfferView {
+        let epoch = Epoch(1);
+        OfferView {
+            offer_id: OfferId { epoch, number },
+            framework_id: FrameworkId(0),
+            slave_id: SlaveId(0),
+            role: role.parse().expect("a role"),
+            resources: resources.parse().expect("resources"),
+            made_at: Timestamp(1),
+        }
+    }
+
+    /// A slave that is registered and has these.
+    pub(crate) fn slave_view(slave_id: SlaveId, resources: &str) -> SlaveView {
+        SlaveView {
+            slave_id,
+            hostname: String::new(),
+            http_address: String::new(),
+            state: SlaveState::Registered,
+            state_since: Timestamp(1),
+            mode: SlaveMode::default(),
+            mode_since: Timestamp(0),
+            is_drained: false,
+            unavailability: None,
+            resources: resources.parse().expect("resources"),
+            attributes: Default::default(),
+            version: String::new(),
+        }
     }
 
     /// The `number`-th update of slave S0 about task `t`.

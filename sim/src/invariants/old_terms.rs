@@ -1,6 +1,5 @@
-//! W14: once a slave or a framework has been welcomed by the leader of a term, it does in that life
-//! nothing more that a master of an earlier term says; a slave in its next lives neither, as far as
-//! its disk tells.
+//! W14: once a slave or a framework has been welcomed by the leader of a term, it does nothing more that
+//! a master of an earlier term says; in its next lives neither, as far as its disk tells.
 
 use std::collections::BTreeMap;
 

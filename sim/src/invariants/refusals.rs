@@ -9,20 +9,34 @@ use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
 use meros_proto::offer::REFUSE_MAX;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
+use meros_proto::slave::SlaveState;
 use meros_proto::time::Timestamp;
-use meros_proto::view::{ClusterChange, OfferEnd, OfferView};
+use meros_proto::view::{ClusterChange, OfferEnd, OfferView, SlaveView};
 
 use super::{Broken, check};
 
-/// What has been declined at one master.
+/// What a framework does not want for a while.
+#[derive(Debug)]
+struct Refused {
+    until: Timestamp,
+    what: Resources,
+    /// Unless the master may have had to forget it for a reason that cannot be seen from outside.
+    is_sure: bool,
+}
+
+type Key = (FrameworkId, RoleName, SlaveId);
+
+/// What has been declined at one master, and what was left of accepts.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     offers: BTreeMap<OfferId, OfferView>,
-    /// What was declined, and until when. What is left of an accept is refused as well, but how much
-    /// that is cannot be seen from outside: there it is nothing.
-    refused: BTreeMap<(FrameworkId, RoleName, SlaveId), Vec<(Timestamp, Resources)>>,
+    slaves: BTreeMap<SlaveId, SlaveView>,
+    subscribed_since: BTreeMap<FrameworkId, Timestamp>,
+    refused: BTreeMap<Key, Vec<Refused>>,
     /// While an answer to offers is dealt with: until when what is in it is refused.
     until: Option<Timestamp>,
+    /// What is left of the offers of an accept, while it is dealt with.
+    rest: Option<(Key, Resources)>,
 }
 
 impl Refusals {
@@ -31,24 +45,57 @@ impl Refusals {
         self.until = (!refuse.is_zero()).then(|| now.after(refuse.min(REFUSE_MAX)));
     }
 
-    /// The master has dealt with it, or is about to deal with something else.
-    pub(crate) fn on_other(&mut self) {
+    /// The master has dealt with it, at this time of its own.
+    pub(crate) fn on_answered(&mut self, now: Timestamp) {
+        self.refuse_rest(now);
         self.until = None;
     }
 
-    /// A framework asks for what it has declined.
+    /// A framework asks for what it has declined; the master may say no to that.
     pub(crate) fn on_revive(&mut self, framework: FrameworkId) {
-        self.give_up(|of, _| of == framework);
+        self.doubt(|of, _| of == framework);
     }
 
     /// What these refused may be offered again. It still counts towards the master's bound, which
     /// may know no reason to forget it.
-    fn give_up(&mut self, concerns: impl Fn(FrameworkId, SlaveId) -> bool) {
+    fn doubt(&mut self, concerns: impl Fn(FrameworkId, SlaveId) -> bool) {
         let keys = self.refused.iter_mut();
         for (_, refused) in keys.filter(|((of, _, at), _)| concerns(*of, *at)) {
-            let all = refused.iter_mut();
-            all.for_each(|(_, hidden)| *hidden = Resources::new());
+            refused.iter_mut().for_each(|it| it.is_sure = false);
         }
+    }
+
+    fn refuse_rest(&mut self, now: Timestamp) {
+        if let (Some((key, rest)), Some(until)) = (self.rest.take(), self.until) {
+            self.refuse(key, rest, until, now);
+        }
+    }
+
+    /// As the master keeps it: what another one covers is not kept, and beyond its bound the one that
+    /// ends first makes room.
+    fn refuse(&mut self, key: Key, what: Resources, until: Timestamp, now: Timestamp) {
+        let refused = self.refused.entry(key).or_default();
+        refused.retain(|it| it.until > now);
+        let covers = |it: &Refused| it.is_sure && it.until >= until && it.what.contains(&what);
+        if what.is_empty() || refused.iter().any(covers) {
+            return;
+        }
+        refused.retain(|it| !(it.is_sure && it.until <= until && what.contains(&it.what)));
+        if refused.len() >= FILTERS_PER_KEY_MAX {
+            let first = refused.iter().map(|it| it.until).min();
+            let same_end = refused.iter().filter(|it| Some(it.until) == first).count();
+            // Which one makes room depends on what cannot be seen.
+            if same_end > 1 || refused.iter().any(|it| !it.is_sure) {
+                refused.iter_mut().for_each(|it| it.is_sure = false);
+            }
+            let first = refused.iter().position(|it| Some(it.until) == first);
+            refused.remove(first.expect("there are some"));
+        }
+        refused.push(Refused {
+            until,
+            what,
+            is_sure: true,
+        });
     }
 
     pub(crate) fn on_published(
@@ -59,41 +106,64 @@ impl Refusals {
         match change {
             ClusterChange::Elected(_) => *self = Self::default(),
             ClusterChange::Slave(slave) => {
-                self.give_up(|_, at| at == slave.slave_id);
+                let is_as_before = self.slaves.get(&slave.slave_id).is_some_and(|before| {
+                    (&before.resources, &before.attributes) == (&slave.resources, &slave.attributes)
+                });
+                if !is_as_before || slave.state == SlaveState::Unreachable {
+                    self.doubt(|_, at| at == slave.slave_id);
+                }
+                self.slaves.insert(slave.slave_id, slave.clone());
             }
             ClusterChange::SlaveRemoved(slave_id) => {
-                self.give_up(|_, at| at == *slave_id);
+                self.slaves.remove(slave_id);
+                self.refused.retain(|(_, _, at), _| at != slave_id);
             }
             ClusterChange::Framework(framework) => {
                 let id = framework.framework_id;
-                self.give_up(|of, _| of == id);
+                let since = framework.state_since;
+                // Nothing that was refused outlives a subscription (semantics N6).
+                if self.subscribed_since.insert(id, since) != Some(since) {
+                    self.refused.retain(|(of, _, _), _| *of != id);
+                }
             }
             ClusterChange::OfferMade(offer) => {
+                self.refuse_rest(now);
                 self.check_offer(offer, now)?;
                 self.offers.insert(offer.offer_id, offer.clone());
             }
             ClusterChange::OfferEnded { offer_id, end } => {
-                let ended = self.offers.remove(offer_id);
-                let is_answered = matches!(end, OfferEnd::Declined | OfferEnd::Accepted);
-                if let (Some(offer), true, Some(until)) = (ended, is_answered, self.until) {
-                    let key = (offer.framework_id, offer.role, offer.slave_id);
-                    let refused = self.refused.entry(key).or_default();
-                    refused.retain(|(until, _)| *until > now);
-                    refused.push(match end {
-                        OfferEnd::Declined => (until, offer.resources),
-                        _ => (until, Resources::new()),
-                    });
-                    // Beyond its bound the master forgets the one that ends first; which, depends on
-                    // what cannot be seen.
-                    if refused.len() > FILTERS_PER_KEY_MAX {
-                        let all = refused.iter_mut();
-                        all.for_each(|(_, hidden)| *hidden = Resources::new());
-                    }
+                if let Some(offer) = self.offers.remove(offer_id) {
+                    self.on_offer_ended(offer, *end, now);
+                }
+            }
+            ClusterChange::TaskAdded(task) => {
+                let of = (task.framework_id, &task.role, task.slave_id);
+                if let Some((key, rest)) = &mut self.rest
+                    && (key.0, &key.1, key.2) == of
+                {
+                    let fits = rest.checked_sub_assign(&task.resources);
+                    check("W16", fits.is_ok(), || {
+                        format!("{} is launched on less than it takes", task.task_id)
+                    })?;
                 }
             }
             _ => {}
         }
         Ok(())
+    }
+
+    fn on_offer_ended(&mut self, offer: OfferView, end: OfferEnd, now: Timestamp) {
+        let key = (offer.framework_id, offer.role, offer.slave_id);
+        match (end, self.until) {
+            (OfferEnd::Declined, Some(until)) => self.refuse(key, offer.resources, until, now),
+            (OfferEnd::Accepted, Some(_)) => match &mut self.rest {
+                Some((_, rest)) => rest
+                    .checked_add_assign(&offer.resources)
+                    .expect("parts of one slave"),
+                None => self.rest = Some((key, offer.resources)),
+            },
+            _ => {}
+        }
     }
 
     fn check_offer(&self, offer: &OfferView, now: Timestamp) -> Result<(), Broken> {
@@ -103,9 +173,7 @@ impl Refusals {
             .get(&key)
             .into_iter()
             .flatten()
-            .find(|(until, refused)| {
-                *until > now && !refused.is_empty() && refused.contains(&offer.resources)
-            });
+            .find(|it| it.is_sure && it.until > now && it.what.contains(&offer.resources));
         check("W16", hidden.is_none(), || {
             let what = format!("{} of {}", offer.resources, offer.slave_id);
             format!("{what} is offered at {now:?} though declined: {hidden:?}")
@@ -115,22 +183,11 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use meros_proto::ids::Epoch;
-
+    use super::super::example::{offer_view, slave_view, task_view};
     use super::*;
 
     fn offer(number: u64, cpus: &str) -> OfferView {
-        OfferView {
-            offer_id: OfferId {
-                epoch: Epoch(1),
-                number,
-            },
-            framework_id: FrameworkId(0),
-            slave_id: SlaveId(0),
-            role: "*".parse().expect("a role"),
-            resources: cpus.parse().expect("resources"),
-            made_at: Timestamp(1),
-        }
+        offer_view(number, "*", cpus)
     }
 
     /// Two cpus are offered, and declined for a second.
@@ -144,7 +201,7 @@ mod tests {
         checker.on_answer(Timestamp(0), Duration::from_secs(1));
         let ended = ClusterChange::OfferEnded { offer_id, end };
         assert_eq!(checker.on_published(&ended, Timestamp(0)), Ok(()));
-        checker.on_other();
+        checker.on_answered(Timestamp(0));
         checker
     }
 
@@ -163,5 +220,48 @@ mod tests {
         revived.on_revive(FrameworkId(0));
         let made = ClusterChange::OfferMade(offer(2, "cpus:2"));
         assert_eq!(revived.on_published(&made, Timestamp(1)), Ok(()));
+    }
+
+    #[test]
+    fn what_an_accept_has_left_and_comes_again_too_early_is_rejected() {
+        let again = |cpus: &str| {
+            let mut checker = Refusals::default();
+            let first = offer(1, "cpus:3");
+            let offer_id = first.offer_id;
+            checker.on_answer(Timestamp(0), Duration::from_secs(1));
+            let mut hear = |change| checker.on_published(&change, Timestamp(0));
+            assert_eq!(hear(ClusterChange::OfferMade(first)), Ok(()));
+            let end = OfferEnd::Accepted;
+            assert_eq!(hear(ClusterChange::OfferEnded { offer_id, end }), Ok(()));
+            let task = task_view(FrameworkId(0));
+            assert_eq!(hear(ClusterChange::TaskAdded(task)), Ok(()));
+            hear(ClusterChange::OfferMade(offer(2, cpus)))
+        };
+        assert_eq!(again("cpus:2").expect_err("it is left").id, "W16");
+        assert_eq!(again("cpus:2.5"), Ok(()), "there is more");
+    }
+
+    #[test]
+    fn a_slave_that_was_away_for_a_moment_does_not_void_what_was_declined() {
+        let view = |state| {
+            ClusterChange::Slave(SlaveView {
+                state,
+                ..slave_view(SlaveId(0), "cpus:2")
+            })
+        };
+        let after = |states: &[SlaveState]| {
+            let mut checker = Refusals::default();
+            let registered = view(SlaveState::Registered);
+            assert_eq!(checker.on_published(&registered, Timestamp(0)), Ok(()));
+            checker.refused = declined().refused;
+            for state in states {
+                assert_eq!(checker.on_published(&view(*state), Timestamp(0)), Ok(()));
+            }
+            checker.on_published(&ClusterChange::OfferMade(offer(2, "cpus:2")), Timestamp(1))
+        };
+        let blink = [SlaveState::Disconnected, SlaveState::Registered];
+        assert_eq!(after(&blink).expect_err("too early").id, "W16");
+        let away = [SlaveState::Unreachable, SlaveState::Registered];
+        assert_eq!(after(&away), Ok(()));
     }
 }

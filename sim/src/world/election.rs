@@ -17,8 +17,9 @@ use crate::plan::Client;
 
 /// An election in which too few masters take part is tried again.
 const ELECT_AGAIN: Duration = Duration::from_millis(500);
-/// How long a deposed master may go on without hearing of it: its lease.
-const BELIEF_MAX: Duration = Duration::from_secs(10);
+/// How long a deposed master may go on without hearing of it. Longer than any lease: nothing but terms
+/// may protect its clients.
+const BELIEF_MAX: Duration = Duration::from_secs(30);
 /// A commit that too few masters have heard of is looked at again.
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -93,7 +94,10 @@ impl World {
                 true => self.step_down(at),
                 false => {
                     self.meet("two masters lead at once");
-                    let wait = self.rng.skewed(Duration::from_millis(1), BELIEF_MAX);
+                    let wait = match self.masters[at].is_isolated {
+                        true => self.rng.duration(BELIEF_MAX / 3, BELIEF_MAX),
+                        false => self.rng.skewed(Duration::from_millis(1), BELIEF_MAX / 3),
+                    };
                     let life = Life(Node::Master(at), self.masters[at].life);
                     self.after(wait, Happening::StepDown(life));
                 }
@@ -143,9 +147,10 @@ impl World {
         let refusal = Refusal::NotLeading {
             leader: leader.map(master_name),
         };
+        let by = None;
         let message = match self.network.dialled_by(link).0 {
-            Client::Slave(_) => Message::ToSlave(MasterToSlave::Refused(refusal)),
-            Client::Framework(_) => Message::ToFramework(MasterToFramework::Error(refusal)),
+            Client::Slave(_) => Message::ToSlave(MasterToSlave::Refused { refusal, by }),
+            Client::Framework(_) => Message::ToFramework(MasterToFramework::Error { refusal, by }),
         };
         if tells {
             self.meet("a client is told who leads");

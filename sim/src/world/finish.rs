@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
-use meros_proto::resources::Resources;
+use meros_proto::resources::{Resources, Value};
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_sdk_core::{Call, Driver};
@@ -14,11 +14,12 @@ use super::framework::Mind;
 use super::{Happening, Node, World};
 use crate::invariants::converged::Unfinished;
 use crate::invariants::fits::Fits;
-use crate::invariants::{Broken, offers_return};
+use crate::invariants::{Broken, guarantees, offers_return};
+use crate::plan::FrameworkPlan;
 
 /// How long services run on after the faults.
 const DRAIN_AFTER: Duration = Duration::from_secs(60);
-const OPERATE_EVERY: Duration = Duration::from_secs(10);
+pub(super) const OPERATE_EVERY: Duration = Duration::from_secs(10);
 const WATCH_EVERY: Duration = Duration::from_secs(5);
 /// How long the last framework has to be offered everything: a dial, a subscription, a round.
 const PROBE_TIME: Duration = Duration::from_secs(60);
@@ -48,27 +49,6 @@ impl World {
         }
     }
 
-    /// An operator removes frameworks that nobody has been for a while.
-    pub(super) fn operate(&mut self) -> Result<(), Broken> {
-        let owned: BTreeSet<FrameworkId> = self
-            .frameworks
-            .iter()
-            .filter(|node| !matches!(node.mind, Mind::Nonsense(_)))
-            .filter_map(|node| node.framework_id)
-            .collect();
-        let log = self.log.registry().frameworks();
-        let now: Vec<FrameworkId> = log
-            .map(|(id, _)| id)
-            .filter(|id| !owned.contains(id))
-            .collect();
-        let before = std::mem::replace(&mut self.orphans, now.clone());
-        for framework_id in now.into_iter().filter(|id| before.contains(id)) {
-            self.tear_down(framework_id)?;
-        }
-        self.after(OPERATE_EVERY, Happening::Operate);
-        Ok(())
-    }
-
     pub(super) fn watch(&mut self) -> Result<(), Broken> {
         let unfinished = self.unfinished();
         if unfinished.is_empty() {
@@ -91,30 +71,47 @@ impl World {
                 self.call(at, vec![Call::Leave])?;
             }
         }
-        self.after(
-            Duration::ZERO,
-            Happening::Start(Node::Framework(self.frameworks.len() - 1)),
-        );
-        self.after(PROBE_TIME, Happening::Judge);
+        self.send_last(&FrameworkPlan::Probe);
         Ok(())
+    }
+
+    /// A framework of this kind starts, and is judged after a while.
+    fn send_last(&mut self, kind: &FrameworkPlan) {
+        let kind = std::mem::discriminant(kind);
+        let mut kinds = self.plan.frameworks.iter().map(std::mem::discriminant);
+        let at = kinds.position(|it| it == kind).expect("plans have one");
+        self.last = Some(at);
+        self.judgements = 0;
+        self.after(Duration::ZERO, Happening::Start(Node::Framework(at)));
+        self.after(PROBE_TIME, Happening::Judge);
     }
 
     pub(super) fn judge(&mut self) -> Result<(), Broken> {
         self.judgements += 1;
         let has = self.present_slaves();
-        let Some(Mind::Probe(probe)) = self.frameworks.last().map(|node| &node.mind) else {
-            unreachable!("the last framework is the probe");
+        let node = self.last.map(|at| &self.frameworks[at].mind);
+        let Some(Mind::Probe(last)) = node else {
+            unreachable!("nobody else is judged");
         };
-        let verdict = offers_return::check_returned(&has, &probe.offered());
+        let verdict = match &self.promised {
+            None => offers_return::check_returned(&has, &last.offered()),
+            Some(quota) => guarantees::check_met(quota, &sum(last.offered().values())),
+        };
         // Offers time out and commits are on their way at any moment.
         let is_quiet = verdict.is_ok() && self.unfinished().is_empty();
         if !is_quiet && self.judgements < JUDGEMENTS_MAX {
             self.after(JUDGE_AGAIN, Happening::Judge);
             return Ok(());
         }
-        self.is_over = true;
         verdict?;
-        self.unfinished().check_nothing()
+        self.unfinished().check_nothing()?;
+        self.is_over = self.promised.is_some();
+        if !self.is_over {
+            // The probe keeps what it has; the creditor comes and is owed its part of that.
+            self.promise_half(&sum(has.values()))?;
+            self.send_last(&FrameworkPlan::Creditor);
+        }
+        Ok(())
     }
 
     fn present_slaves(&self) -> BTreeMap<SlaveId, Resources> {
@@ -219,6 +216,10 @@ impl World {
                 others.push(format!("the master holds {id} as {}", state.name()));
             }
         }
+        let quotas = self.log.registry().quotas();
+        if !quotas.is_empty() && self.promised.is_none() {
+            others.push("a role has a quota".to_owned());
+        }
         if leader.is_none_or(|node| node.term != Some(self.log.term())) {
             others.push("nobody leads".to_owned());
         }
@@ -228,4 +229,14 @@ impl World {
             }
         }
     }
+}
+
+fn sum<'a>(parts: impl Iterator<Item = &'a Resources>) -> Resources {
+    let mut sum = Resources::new();
+    for part in parts {
+        // Ports of several slaves have the same numbers; only amounts are asked for.
+        sum.checked_add_assign(&part.filter(|it| matches!(it.value(), Value::Scalar(_))))
+            .expect("small amounts");
+    }
+    sum
 }

@@ -1,7 +1,6 @@
 //! The process of a framework: a driver with a workload above it, or something that speaks the
 //! protocol by itself.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
@@ -10,7 +9,7 @@ use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Operation;
 use meros_proto::time::Timestamp;
-use meros_sdk_core::{Call, Driver, DriverConfig, Effect, EndReason, Event, News};
+use meros_sdk_core::{Call, Driver, DriverConfig, Effect, EndReason, Event, News, NewsQueue};
 
 use super::election::master_named;
 use super::network::{End, Link, Message, Way};
@@ -20,8 +19,8 @@ use crate::behaviour::nonsense::Nonsense;
 use crate::behaviour::probe::Probe;
 use crate::behaviour::workload::Workload;
 use crate::clock::Clock;
-use crate::fault::Memory;
-use crate::invariants::Broken;
+use crate::fault::{Memory, Point};
+use crate::invariants::{Broken, sent_away};
 use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
 use crate::scenario::{Jobs, Record};
@@ -38,7 +37,9 @@ pub(super) enum Mind {
 pub(super) struct Worker {
     pub(super) app: Box<dyn App>,
     pub(super) driver: Option<Driver>,
-    inbox: VecDeque<News>,
+    inbox: NewsQueue,
+    /// It is dealing with news, or about to.
+    is_thinking: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub(super) struct FrameworkNode {
     /// As its last subscription said. On disk, like the cluster.
     pub(super) framework_id: Option<FrameworkId>,
     cluster_id: Option<ClusterId>,
+    /// The highest term that has subscribed it; on disk as well.
+    epoch: Epoch,
     /// What the next life will remember.
     memory: Memory,
     pub(super) clock: Clock,
@@ -70,28 +73,30 @@ pub(super) struct FrameworkNode {
 impl FrameworkNode {
     pub(super) fn new(at: usize, plan: &FrameworkPlan, root: &Rng) -> Self {
         let mut rng = root.fork(&format!("framework{at}"));
-        let work = |app| {
+        let work = |app, inbox| {
             Mind::Workload(Box::new(Worker {
                 app,
                 driver: None,
-                inbox: VecDeque::new(),
+                inbox,
+                is_thinking: false,
             }))
         };
         let mind = match plan {
             FrameworkPlan::Workload(plan) => {
-                let plan = plan.clone();
-                work(Box::new(Workload::new(
-                    plan,
-                    format!("f{at}"),
-                    rng.fork("app"),
-                )))
+                let inbox = NewsQueue::new(plan.inbox);
+                let app = Workload::new(plan.clone(), format!("f{at}"), rng.fork("app"));
+                work(Box::new(app), inbox)
             }
-            FrameworkPlan::Jobs(plan) => work(Box::new(Jobs::new(plan, rng.fork("app")))),
+            FrameworkPlan::Jobs(plan) => {
+                let app = Jobs::new(plan, rng.fork("app"));
+                work(Box::new(app), NewsQueue::default())
+            }
             FrameworkPlan::Nonsense { every, manner } => {
                 let name = format!("n{at}");
                 Mind::Nonsense(Nonsense::new(*every, *manner, name, rng.fork("app")))
             }
-            FrameworkPlan::Probe => Mind::Probe(Probe::default()),
+            FrameworkPlan::Probe => Mind::Probe(Probe::of_everything()),
+            FrameworkPlan::Creditor => Mind::Probe(Probe::creditor()),
         };
         Self {
             mind,
@@ -102,6 +107,7 @@ impl FrameworkNode {
             master: 0,
             framework_id: None,
             cluster_id: None,
+            epoch: Epoch(0),
             memory: Memory::Everything,
             clock: Clock::draw(&mut rng),
             rng,
@@ -131,7 +137,9 @@ fn describe(
     let plan = match plan {
         FrameworkPlan::Workload(plan) => plan,
         FrameworkPlan::Jobs(plan) => return Some(plan.describe(id)),
-        FrameworkPlan::Nonsense { .. } | FrameworkPlan::Probe => return None,
+        FrameworkPlan::Nonsense { .. } | FrameworkPlan::Probe | FrameworkPlan::Creditor => {
+            return None;
+        }
     };
     let role = plan.role.parse().expect("a role");
     let mut framework = FrameworkDescription::new(format!("workload{at}"), role);
@@ -164,12 +172,13 @@ impl World {
         if node.memory == Memory::Nothing {
             node.framework_id = None;
             node.cluster_id = None;
+            node.epoch = Epoch(0);
         }
         if self.plan.checks() {
             self.checks.ends_once.on_life(at);
             self.checks.in_order.on_life(at);
             let client = Client::Framework(at);
-            self.checks.old_terms.on_life(client, Epoch::default());
+            self.checks.old_terms.on_life(client, node.epoch);
         }
         let now = node.clock.local(self.now);
         let memory = std::mem::replace(&mut node.memory, Memory::Everything);
@@ -183,10 +192,12 @@ impl World {
             suppressed_roles: Vec::new(),
             wishes: Vec::new(),
             cluster_id: node.cluster_id,
+            epoch: node.epoch,
             seed: node.rng.next(),
         };
         worker.driver = Some(Driver::new(config, now));
-        worker.inbox.clear();
+        while worker.inbox.pop().is_some() {}
+        worker.is_thinking = false;
         let calls = worker.app.restart(memory, self.now);
         self.feed_driver(at, Event::Tick)?;
         self.call(at, calls)?;
@@ -255,7 +266,7 @@ impl World {
                 return self.feed_driver(at, Event::ConnectFailed { why, hopeless });
             }
             Mind::Nonsense(mind) => mind.first(),
-            Mind::Probe(_) => Probe::subscribe(),
+            Mind::Probe(mind) => mind.subscribe(),
         };
         if stands {
             self.send_up(at, first)?;
@@ -300,10 +311,11 @@ impl World {
             MasterToFramework::Subscribed {
                 framework_id,
                 cluster_id,
-                ..
+                epoch,
             } => {
                 node.framework_id = Some(*framework_id);
                 node.cluster_id = Some(*cluster_id);
+                node.epoch = node.epoch.max(*epoch);
                 if let Some(meter) = &mut self.meter {
                     meter.on_subscribed(at, *framework_id);
                 }
@@ -356,6 +368,19 @@ impl World {
         self.feed_driver(at, Event::Tick)
     }
 
+    /// Whether the process at the other end of a connection reads nothing more for now: its
+    /// framework has too much to do.
+    pub(super) fn is_overrun(&self, link: Link) -> bool {
+        let (Client::Framework(at), _) = self.network.dialled_by(link) else {
+            return false;
+        };
+        let node = &self.frameworks[at];
+        match &node.mind {
+            Mind::Workload(worker) => node.link == Some(link) && worker.inbox.is_full(),
+            Mind::Nonsense(_) | Mind::Probe(_) => false,
+        }
+    }
+
     /// The framework deals with one piece of news.
     pub(super) fn on_think(&mut self, node: Node) -> Result<(), Broken> {
         let Node::Framework(at) = node else {
@@ -364,9 +389,11 @@ impl World {
         let Mind::Workload(worker) = &mut self.frameworks[at].mind else {
             return Ok(());
         };
-        let Some(news) = worker.inbox.pop_front() else {
+        let Some(news) = worker.inbox.pop() else {
+            worker.is_thinking = false;
             return Ok(());
         };
+        let has_room = !worker.inbox.is_full();
         if let News::Update(status) = &news
             && self.plan.checks()
         {
@@ -385,10 +412,15 @@ impl World {
         if let Some(reason) = ended {
             return self.on_session_ended(at, reason);
         }
-        if !worker.inbox.is_empty() {
+        worker.is_thinking = !worker.inbox.is_empty();
+        if worker.is_thinking {
             let wait = worker.app.thinking();
             let life = Life(Node::Framework(at), self.frameworks[at].life);
             self.after(wait, Happening::Think(life));
+        }
+        if let (Some(link), true) = (self.frameworks[at].link, has_room) {
+            self.network
+                .release(link, Way::Down, self.now, &mut self.queue);
         }
         self.call(at, calls)?;
         self.arm_wake(at);
@@ -486,7 +518,11 @@ impl World {
         if self.plan.checks() {
             driver.check_invariants();
         }
-        let crash = node.crash.filter(|_| !effects.is_empty());
+        let sends = |it: &Effect| matches!(it, Effect::Send(_));
+        let crash = node.crash.filter(|crash| match crash.point {
+            Point::Any | Point::Acknowledgement => !effects.is_empty(),
+            Point::Durable => effects.iter().any(sends),
+        });
         let carried = crash.map_or(effects.len(), |crash| crash.effects);
         for effect in effects.into_iter().take(carried) {
             self.carry_out_driver(at, effect)?;
@@ -547,6 +583,10 @@ impl World {
             self.checks.ends_once.on_told(at, status)?;
             self.checks.in_order.on_told(at, status)?;
         }
+        if let (News::Ended(reason), true) = (&news, self.plan.checks()) {
+            let id = self.frameworks[at].framework_id;
+            sent_away::check_session(self.log.registry(), id, reason)?;
+        }
         if !matches!(news, News::Offers(_)) {
             self.trace
                 .line(|| format!("framework {at} is told {news:?}"));
@@ -561,9 +601,8 @@ impl World {
         let Mind::Workload(worker) = &mut node.mind else {
             return Ok(());
         };
-        let was_idle = worker.inbox.is_empty();
-        worker.inbox.push_back(news);
-        if was_idle {
+        worker.inbox.push(news);
+        if !std::mem::replace(&mut worker.is_thinking, true) {
             let wait = worker.app.thinking();
             self.after(wait, Happening::Think(life));
         }

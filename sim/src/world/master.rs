@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meros_master_core::{
-    Command, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, Registry, RequestId,
-};
+use meros_master_core::{Command, ConnectionId, Effect, Effects, Event, MasterCore, Registry};
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
@@ -17,7 +15,8 @@ use meros_proto::time::Timestamp;
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::clock::Clock;
-use crate::invariants::{Broken, Reading, durable, true_ends};
+use crate::fault::Point;
+use crate::invariants::{Broken, Publisher, Reading, durable, true_ends};
 use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
 use crate::scenario::Stopwatch;
@@ -176,7 +175,9 @@ impl World {
             message,
         };
         let result = self.feed_master(at, event);
-        self.masters[at].reading.refusals.on_other();
+        let node = &mut self.masters[at];
+        let now = node.clock.local(self.now);
+        node.reading.refusals.on_answered(now);
         result
     }
 
@@ -207,17 +208,6 @@ impl World {
             return Ok(());
         }
         self.feed_master(at, Event::Tick)
-    }
-
-    /// An operator asks for the end of a framework.
-    pub(super) fn tear_down(&mut self, framework_id: FrameworkId) -> Result<(), Broken> {
-        self.requests += 1;
-        let request = RequestId(self.requests);
-        let call = OperatorCall::Teardown { framework_id };
-        match self.log.leader() {
-            Some(leader) => self.feed_master(leader, Event::Operator { request, call }),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn on_log_written(&mut self, at: usize) -> Result<(), Broken> {
@@ -283,8 +273,12 @@ impl World {
                 what: violation.what,
             })?;
         }
-        let crash = node.crash.filter(|_| !effects.is_empty());
         let all: Vec<Effect> = effects.drain().collect();
+        let proposes = |it: &Effect| matches!(it, Effect::Propose { .. });
+        let crash = node.crash.filter(|crash| match crash.point {
+            Point::Any | Point::Acknowledgement => !all.is_empty(),
+            Point::Durable => all.iter().any(proposes),
+        });
         if let Some(meter) = &mut self.meter {
             meter.on_master_time(nanos, &all);
         }
@@ -308,8 +302,11 @@ impl World {
         let node = &mut self.masters[at];
         let held_max = self.plan.master.offer_timeout;
         node.reading.offers_end.check_oldest(now, held_max)?;
-        let core = node.core.as_ref();
-        let uncharged = core.map_or(0, |core| core.counters().tasks_uncharged);
+        let Some(core) = &node.core else {
+            return Ok(());
+        };
+        node.reading.on_done(core.registry().quotas());
+        let uncharged = core.counters().tasks_uncharged;
         // A slave that reports more than it has is the master's to bear, not to hide.
         match uncharged {
             0 => node.reading.fits.check_published(),
@@ -375,16 +372,19 @@ impl World {
                 self.network
                     .close(Link(connection.0), End::Master, self.now, &mut self.queue);
             }
-            Effect::Reply { .. } => {}
+            Effect::Reply { request, reply } => self.on_reply(at, request, &reply)?,
             Effect::Publish(event) => {
                 if self.plan.checks() {
                     let node = &mut self.masters[at];
-                    let now = node.clock.local(self.now);
-                    let core = node.core.as_ref();
-                    // At its bound the master forgets filters, and counts that.
-                    let dropped = core.map_or(0, |core| core.counters().filters_dropped);
-                    node.reading
-                        .on_published(&event.change, now, dropped == 0)?;
+                    let core = node.core.as_ref().expect("it has just published this");
+                    let publisher = Publisher {
+                        now: node.clock.local(self.now),
+                        quotas: core.registry().quotas(),
+                        // At its bound the master forgets filters, and counts that.
+                        keeps_filters: core.counters().filters_dropped == 0,
+                        charges_all: core.counters().tasks_uncharged == 0,
+                    };
+                    node.reading.on_published(&event.change, &publisher)?;
                 }
                 if let Some(meter) = &mut self.meter {
                     meter.on_published(&event.change, self.now);

@@ -8,6 +8,7 @@ mod framework;
 mod log;
 mod master;
 mod network;
+mod operator;
 mod slave;
 mod trace;
 mod trouble;
@@ -15,12 +16,14 @@ mod trouble;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use meros_master_core::{OperatorCall, RequestId};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, UpdateId};
+use meros_proto::quota::Quota;
 use meros_proto::time::Timestamp;
 use meros_slave_core::ContainerId;
 
 use crate::clock::START;
-use crate::fault::Memory;
+use crate::fault::{Memory, Point};
 use crate::invariants::{Broken, Checks};
 use crate::plan::{Client, FrameworkPlan, Plan};
 use crate::prng::Rng;
@@ -91,7 +94,7 @@ pub(crate) enum Happening {
     Operate,
     /// Has everything come to its end?
     Watch,
-    /// The probe has had its time.
+    /// The probe, or the creditor, has had its time.
     Judge,
     /// What changes over time is measured.
     Sample,
@@ -99,9 +102,10 @@ pub(crate) enum Happening {
     End,
 }
 
-/// A crash that waits for the next event with effects.
+/// A crash that waits for its moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crash {
+    point: Point,
     effects: usize,
     down: Duration,
     memory: Memory,
@@ -122,6 +126,10 @@ pub(crate) struct World {
     /// The term of the master at the other end.
     terms: BTreeMap<Link, Epoch>,
     requests: u64,
+    /// What operators wait for an answer to.
+    orders: BTreeMap<RequestId, OperatorCall>,
+    /// What was promised to the role of the creditor, once it was.
+    promised: Option<Quota>,
     /// Masters that are cut off from the others, by the fault that did it.
     isolated: BTreeMap<usize, Option<usize>>,
     /// Processes that stand still, until when.
@@ -139,6 +147,8 @@ pub(crate) struct World {
     heard_on: BTreeMap<Client, Link>,
     healed_at: Option<Timestamp>,
     judgements: u32,
+    /// Who is judged at the end.
+    last: Option<usize>,
     is_over: bool,
     trace: Trace,
     /// Set while the run is measured.
@@ -164,6 +174,8 @@ impl World {
             owners: BTreeMap::new(),
             terms: BTreeMap::new(),
             requests: 0,
+            orders: BTreeMap::new(),
+            promised: None,
             isolated: BTreeMap::new(),
             paused: BTreeMap::new(),
             slaves: plan
@@ -185,6 +197,7 @@ impl World {
             heard_on: BTreeMap::new(),
             healed_at: None,
             judgements: 0,
+            last: None,
             is_over: false,
             trace: Trace::new(lines_max),
             meter: plan.measured.is_some().then(|| Box::new(Meter::new(&plan))),
@@ -203,8 +216,9 @@ impl World {
             self.after(wait, Happening::Start(Node::Slave(slave)));
         }
         for framework in 0..self.frameworks.len() {
-            // The probe comes at the end.
-            if matches!(self.plan.frameworks[framework], FrameworkPlan::Probe) {
+            // Those come at the end.
+            let plan = &self.plan.frameworks[framework];
+            if matches!(plan, FrameworkPlan::Probe | FrameworkPlan::Creditor) {
                 continue;
             }
             let wait = self.rng.duration(Duration::ZERO, Duration::from_secs(5));
@@ -346,6 +360,10 @@ impl World {
                 if let Some(client) = self.network.answer(link, stands) {
                     self.on_answer(client, link, stands)?;
                 }
+            }
+            Happening::Deliver(link, Way::Down) if self.is_overrun(link) => {
+                self.meet("a framework that cannot keep up");
+                self.network.hold(link, Way::Down);
             }
             Happening::Deliver(link, way) => {
                 if let Some((client, message)) = self.network.receive(link, way, self.now) {

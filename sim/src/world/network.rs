@@ -52,7 +52,7 @@ struct Lane {
     /// With the time of arrival, in order.
     under_way: VecDeque<(Timestamp, Message)>,
     last: Timestamp,
-    /// Waits for a partition to end.
+    /// Waits for a partition to end, or for somebody to read.
     is_held: bool,
     /// What would arrive from then on is lost.
     cut: Option<Timestamp>,
@@ -62,6 +62,8 @@ struct Lane {
 struct Connection {
     client: Client,
     master: usize,
+    /// The longest that a message takes on it when nothing is wrong.
+    latency_max: Duration,
     up: Lane,
     down: Lane,
     /// Whether the ends still take it for alive.
@@ -94,9 +96,11 @@ impl Network {
         }
     }
 
-    fn latency(&mut self) -> Duration {
-        self.rng
-            .skewed(self.plan.latency_min, self.plan.latency_max)
+    /// How long a message takes on a connection; some are slower than others.
+    fn latency(&mut self, link: Link) -> Duration {
+        let most = self.connections.get(&link).map(|it| it.latency_max);
+        let most = most.unwrap_or(self.plan.latency_max);
+        self.rng.skewed(self.plan.latency_min, most)
     }
 
     /// A client dials; `Happening::Arrive` follows at the master, or `Happening::Answer` says no.
@@ -115,9 +119,15 @@ impl Network {
             is_held: false,
             cut: None,
         };
+        let NetworkPlan {
+            latency_min,
+            latency_max,
+            ..
+        } = self.plan;
         let connection = Connection {
             client,
             master,
+            latency_max: self.rng.duration(latency_min, latency_max),
             up: lane(),
             down: lane(),
             client_open: true,
@@ -125,7 +135,7 @@ impl Network {
             is_broken: false,
         };
         self.connections.insert(link, connection);
-        let at = now.after(self.latency());
+        let at = now.after(self.latency(link));
         queue.push(at, Happening::Arrive(link));
         link
     }
@@ -147,7 +157,7 @@ impl Network {
         connection.master_open = stands;
         let wait = match is_cut_off {
             true => self.plan.idle_timeout,
-            false => self.latency(),
+            false => self.latency(link),
         };
         let at = now.after(wait);
         if stands {
@@ -177,7 +187,7 @@ impl Network {
         now: Timestamp,
         queue: &mut Queue<Happening>,
     ) {
-        let latency = self.latency();
+        let latency = self.latency(link);
         let Some(connection) = self.connections.get_mut(&link) else {
             return;
         };
@@ -277,7 +287,7 @@ impl Network {
     pub(crate) fn break_off(&mut self, link: Link, now: Timestamp, queue: &mut Queue<Happening>) {
         let idle = self.plan.idle_timeout;
         let waits = [0, 1].map(|_| match self.rng.percent(50) {
-            true => self.latency(),
+            true => self.latency(link),
             false => self.rng.duration(Duration::ZERO, idle),
         });
         let cuts = waits.map(|wait| now.after(self.rng.duration(Duration::ZERO, wait)));
@@ -300,7 +310,7 @@ impl Network {
         queue: &mut Queue<Happening>,
     ) {
         let wait = match self.rng.percent(50) {
-            true => self.latency(),
+            true => self.latency(link),
             false => self.rng.duration(Duration::ZERO, self.plan.idle_timeout),
         };
         let cut = now.after(self.rng.duration(Duration::ZERO, wait));
@@ -373,20 +383,40 @@ impl Network {
     ) {
         self.blocked.remove(&(client, master, way));
         for link in self.links_of(client, Some(master)) {
-            let at = now.after(self.latency());
-            let Some(connection) = self.connections.get_mut(&link) else {
-                continue;
-            };
-            let lane = connection.lane(way);
-            if !std::mem::take(&mut lane.is_held) {
-                continue;
-            }
-            for (arrives, _) in &mut lane.under_way {
-                *arrives = at.max(*arrives);
-                queue.push(*arrives, Happening::Deliver(link, way));
-            }
-            lane.last = lane.last.max(at);
+            let at = now.after(self.latency(link));
+            self.release(link, way, at, queue);
         }
+    }
+
+    /// An end does not read what comes this way.
+    pub(crate) fn hold(&mut self, link: Link, way: Way) {
+        if let Some(connection) = self.connections.get_mut(&link) {
+            connection.lane(way).is_held = true;
+        }
+    }
+
+    /// What was held up arrives from then on, in its order.
+    pub(crate) fn release(
+        &mut self,
+        link: Link,
+        way: Way,
+        at: Timestamp,
+        queue: &mut Queue<Happening>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&link) else {
+            return;
+        };
+        let key = (connection.client, connection.master, way);
+        let lane = connection.lane(way);
+        if !lane.is_held || self.blocked.contains_key(&key) {
+            return;
+        }
+        lane.is_held = false;
+        for (arrives, _) in &mut lane.under_way {
+            *arrives = at.max(*arrives);
+            queue.push(*arrives, Happening::Deliver(link, way));
+        }
+        lane.last = lane.last.max(at);
     }
 
     /// All partitions end.
@@ -404,5 +434,100 @@ impl Connection {
             Way::Up => &mut self.up,
             Way::Down => &mut self.down,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: Client = Client::Framework(0);
+
+    fn ping(number: u64) -> Message {
+        let epoch = meros_proto::ids::Epoch(1);
+        let offer_id = meros_proto::ids::OfferId { epoch, number };
+        Message::ToFramework(MasterToFramework::Rescind { offer_id })
+    }
+
+    fn number(message: &Message) -> u64 {
+        match message {
+            Message::ToFramework(MasterToFramework::Rescind { offer_id }) => offer_id.number,
+            other => panic!("{other:?} was not sent"),
+        }
+    }
+
+    /// Messages are sent on several connections while partitions come and go, somebody does not read
+    /// for a while, and connections break.
+    #[test]
+    fn a_connection_loses_only_its_end_and_swaps_nothing() {
+        let mut has_overtaken = false;
+        let mut has_lost = false;
+        for seed in 0..300 {
+            let mut rng = Rng::new(seed);
+            let plan = NetworkPlan {
+                latency_min: Duration::from_millis(1),
+                latency_max: Duration::from_millis(80),
+                idle_timeout: Duration::from_secs(3),
+            };
+            let mut network = Network::new(plan, rng.fork("network"));
+            let mut queue = Queue::new();
+            let mut now = crate::clock::START;
+            let links = [0, 1].map(|_| network.dial(CLIENT, 0, now, &mut queue));
+            let mut sent: BTreeMap<Link, u64> = BTreeMap::new();
+            let mut heard: BTreeMap<Link, Vec<u64>> = BTreeMap::new();
+            let mut last = 0;
+            for step in 1..400 {
+                now = now.after(Duration::from_millis(rng.below(20)));
+                let link = *rng.pick(&links);
+                match rng.below(40) {
+                    0 => network.block(CLIENT, 0, Way::Down, now, &mut queue),
+                    1..=3 => network.unblock(CLIENT, 0, Way::Down, now, &mut queue),
+                    4 => network.hold(link, Way::Down),
+                    5..=7 => network.release(link, Way::Down, now, &mut queue),
+                    8 if step > 200 => network.break_off(link, now, &mut queue),
+                    _ => {
+                        network.send(link, Way::Down, ping(step), now, &mut queue);
+                        sent.insert(link, step);
+                    }
+                }
+                if step == 399 {
+                    network.heal(now, &mut queue);
+                    for link in links {
+                        network.release(link, Way::Down, now, &mut queue);
+                    }
+                    now = now.after(Duration::from_secs(60));
+                }
+                while let Some((at, what)) = queue.pop() {
+                    if at > now {
+                        queue.push(at, what);
+                        break;
+                    }
+                    match what {
+                        Happening::Arrive(link) => {
+                            let _ = network.arrive(link, true, at, &mut queue);
+                        }
+                        Happening::Deliver(link, way) => {
+                            if let Some((client, message)) = network.receive(link, way, at) {
+                                assert_eq!(client, CLIENT);
+                                let number = number(&message);
+                                has_overtaken |= number < last;
+                                last = number;
+                                heard.entry(link).or_default().push(number);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            for (link, heard) in heard {
+                assert!(heard.is_sorted(), "seed {seed}: {link:?} {heard:?}");
+                has_lost |= heard.last() < sent.get(&link);
+            }
+        }
+        assert!(
+            has_overtaken,
+            "nothing was overtaken by another connection's"
+        );
+        assert!(has_lost, "nothing was lost with its connection");
     }
 }

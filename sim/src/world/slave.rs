@@ -19,7 +19,8 @@ use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
 use crate::clock::Clock;
-use crate::invariants::{Broken, durable, fits};
+use crate::fault::Point;
+use crate::invariants::{Broken, durable, fits, sent_away};
 use crate::journal::Journal;
 use crate::plan::{Client, SlavePlan};
 use crate::prng::Rng;
@@ -114,6 +115,24 @@ impl SlaveNode {
     /// The tasks whose containers run, or are about to.
     pub(super) fn running(&self) -> impl Iterator<Item = (ContainerId, &TaskKey)> {
         self.containers.iter().map(|(id, it)| (*id, &it.key))
+    }
+}
+
+/// Whether an event with these effects is the one that a crash waits for.
+fn is_at(point: Point, effects: &[Effect]) -> bool {
+    let persists = |effect: &Effect| matches!(effect, Effect::Persist { .. });
+    let acknowledges = |effect: &Effect| {
+        let record = match effect {
+            Effect::Persist { record, .. } => Some(record),
+            _ => None,
+        };
+        matches!(record, Some(Record::UpdateAcknowledged { .. }))
+    };
+    let sends = |effect: &Effect| matches!(effect, Effect::Send { .. });
+    match point {
+        Point::Any => !effects.is_empty(),
+        Point::Durable => effects.iter().any(persists),
+        Point::Acknowledgement => effects.iter().any(acknowledges) && effects.iter().any(sends),
     }
 }
 
@@ -372,7 +391,9 @@ impl World {
 
     fn carry_out_slave(&mut self, slave: usize, effects: &mut Effects) -> Result<(), Broken> {
         let all: Vec<Effect> = effects.drain().collect();
-        let crash = self.slaves[slave].crash.filter(|_| !all.is_empty());
+        let crash = self.slaves[slave]
+            .crash
+            .filter(|crash| is_at(crash.point, &all));
         let carried = crash.map_or(all.len(), |crash| crash.effects);
         for effect in all.into_iter().take(carried) {
             self.carry_out_one(slave, effect)?;
@@ -503,8 +524,7 @@ impl World {
         let node = &mut self.slaves[slave];
         if let Some(why) = why {
             // Nobody gives a slave up for good here but the slave itself.
-            let what = format!("slave {slave} is told to end: {why}");
-            return Err(Broken { id: "W10", what });
+            return sent_away::check_slave(slave, &why);
         }
         let down = node.back_in.take().unwrap_or_default();
         node.crash = None;

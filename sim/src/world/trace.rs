@@ -173,7 +173,7 @@ fn weigh(message: &Message) -> u64 {
         },
         Message::ToSlave(message) => match message {
             MasterToSlave::Registered { slave_id, .. } => mix(30 ^ u64::from(slave_id.0)),
-            MasterToSlave::Refused(why) => text(31, why.code()),
+            MasterToSlave::Refused { refusal, .. } => text(31, refusal.code()),
             MasterToSlave::Ping { .. } => 32,
             MasterToSlave::RunTask(run) => text(33, run.task.task_id.as_str()),
             MasterToSlave::KillTask { task_id, .. } => text(34, task_id.as_str()),
@@ -194,7 +194,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToFramework::Update(update) => status(43, update),
             MasterToFramework::Failure { slave_id } => mix(44 ^ u64::from(slave_id.0)),
             MasterToFramework::Refused { refusal, .. } => text(45, refusal.code()),
-            MasterToFramework::Error(refusal) => text(46, refusal.code()),
+            MasterToFramework::Error { refusal, .. } => text(46, refusal.code()),
         },
     }
 }

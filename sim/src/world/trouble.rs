@@ -19,12 +19,14 @@ impl World {
         match what {
             Trouble::CrashMaster {
                 master,
+                point,
                 effects,
                 down,
             } => {
                 let memory = Memory::Everything;
                 if let Some(master) = self.master_of(master) {
                     self.masters[master].crash = Some(Crash {
+                        point,
                         effects,
                         down,
                         memory,
@@ -33,11 +35,13 @@ impl World {
             }
             Trouble::CrashSlave {
                 slave,
+                point,
                 effects,
                 down,
             } => {
                 let memory = Memory::Everything;
                 self.slaves[slave].crash = Some(Crash {
+                    point,
                     effects,
                     down,
                     memory,
@@ -45,11 +49,13 @@ impl World {
             }
             Trouble::CrashFramework {
                 framework,
+                point,
                 effects,
                 down,
                 memory,
             } => {
                 self.frameworks[framework].crash = Some(Crash {
+                    point,
                     effects,
                     down,
                     memory,
@@ -117,6 +123,7 @@ impl World {
                 }
                 self.after(lasts, Happening::Relief(at));
             }
+            Trouble::Order(order) => self.order_role(&order)?,
             Trouble::SlowDisk { slave, each, lasts } => {
                 self.slow_disk(slave, Some(each));
                 self.after(lasts, Happening::Relief(at));
