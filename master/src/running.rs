@@ -11,6 +11,7 @@ use std::time::Duration;
 use meros_daemon::clock::Clock;
 use meros_master_core::MasterCore;
 use meros_master_core::Registry;
+use meros_master_core::allocator::Policy;
 use meros_master_core::event::Event;
 use meros_proto::ids::ClusterId;
 use meros_proto::transport::{Identity, LoadError, PeerRole};
@@ -306,6 +307,11 @@ fn core_config(config: &Config) -> meros_master_core::Config {
         ping_misses_max: config.ping_misses_max,
         slave_reregister_timeout: config.slave_reregister_timeout,
         allocation_delay: config.allocation_delay,
+        // Any seed will do: each round has an order of its own.
+        policy: Policy {
+            shuffle: Some(0),
+            ..Policy::default()
+        },
         ..Default::default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::allocator::Policy;
+
 /// Intervals shorter than this are taken as this, so that no timer can keep the core busy.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
@@ -28,6 +30,8 @@ pub struct Config {
     /// A framework that keeps offers longer than this on average, and does not use most of them, gets
     /// fewer at a time while others want some. Default 1 min; zero never.
     pub hoarding_after: Duration,
+    /// How free resources are divided.
+    pub policy: Policy,
 }
 
 impl Default for Config {
@@ -40,6 +44,7 @@ impl Default for Config {
             slave_reregister_timeout: Duration::from_secs(10 * 60),
             allocation_delay: Duration::from_millis(2),
             hoarding_after: Duration::from_secs(60),
+            policy: Policy::default(),
         }
     }
 }

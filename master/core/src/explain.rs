@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
@@ -48,7 +48,7 @@ impl MasterCore {
         self.pay_for(looked_at * slaves, now)?;
         let row = |(framework, role): &(FrameworkId, RoleName)| {
             let explanation = match question {
-                WhyQuestion::Slave(slave) => self.explain_one(*framework, role, *slave),
+                WhyQuestion::Slave(slave) => self.allocator.explain_one(*framework, role, *slave),
                 _ => self.allocator.explain_all(*framework, role),
             };
             self.row(*framework, role, &explanation)
@@ -117,20 +117,6 @@ impl MasterCore {
         Ok(())
     }
 
-    /// The same as [`Allocator::explain_all`](crate::allocator::Allocator::explain_all), of one
-    /// slave.
-    fn explain_one(&self, framework: FrameworkId, role: &RoleName, slave: SlaveId) -> Explanation {
-        let mut explanation = Explanation::default();
-        match self.allocator.explain(framework, role, slave) {
-            Ok(()) => explanation.offerable = 1,
-            Err((reason, until)) => {
-                explanation.refused.insert(reason, 1);
-                explanation.filter_ends = until;
-            }
-        }
-        explanation
-    }
-
     fn row(&self, framework: FrameworkId, role: &RoleName, found: &Explanation) -> WhyRow {
         let text = |reason: &Reason| match reason {
             Reason::Constraint { group, place } => {
@@ -156,7 +142,7 @@ impl MasterCore {
             offerable: u64::from(found.offerable),
             reasons,
             declined_until: found.filter_ends,
-            smallest_change: found.smallest_change().map(Reason::advice),
+            smallest_change: found.smallest_change.as_ref().map(ToString::to_string),
         }
     }
 

@@ -58,7 +58,7 @@ impl MasterCore {
         let offers = self
             .offers
             .iter()
-            .map(|(_, it)| (it.framework, &it.role, it.slave, &it.resources));
+            .map(|(_, it)| (it.framework, &it.role, it.slave, &*it.resources));
         let tasks = self.tasks.iter().filter(|task| task.is_charged);
         let tasks = tasks.map(|it| (it.framework(), &it.role, it.slave(), &it.resources));
         for (framework, role, slave, resources) in offers.chain(tasks) {

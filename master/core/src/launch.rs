@@ -1,6 +1,8 @@
 //! Accepts: offers become tasks (semantics B4, D1, E6, F1). Nothing here depends on how many
 //! slaves or tasks there are.
 
+use std::sync::Arc;
+
 use meros_proto::ids::{FrameworkId, OfferId};
 use meros_proto::message::master::{CALL_ITEMS_MAX, TASKS_PER_SLAVE_MAX};
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
@@ -44,8 +46,7 @@ impl MasterCore {
                 continue;
             };
             match &mut pool {
-                Some(pool) => pool
-                    .resources
+                Some(pool) => Arc::make_mut(&mut pool.resources)
                     .checked_add_assign(&offer.resources)
                     .expect("offers are parts of what one slave has (M1)"),
                 None => pool = Some(offer),
@@ -53,7 +54,9 @@ impl MasterCore {
         }
         let Some(mut pool) = pool else { return };
         let mut rest = std::mem::take(&mut pool.resources);
-        self.launch_tasks(&pool, &mut rest, tasks, turn);
+        if !tasks.is_empty() {
+            self.launch_tasks(&pool, Arc::make_mut(&mut rest), tasks, turn);
+        }
         self.give_back(&pool, rest, filters, turn);
     }
 

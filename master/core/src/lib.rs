@@ -133,6 +133,7 @@ impl MasterCore {
     #[must_use]
     pub fn new(config: Config, registry: Registry, now: Timestamp) -> Self {
         Self {
+            allocator: Allocator::new(config.policy.clone()),
             config: config.clamped(),
             registry,
             counters: Counters::default(),
@@ -145,7 +146,6 @@ impl MasterCore {
             tasks: Tasks::default(),
             offers: Offers::default(),
             updates: Updates::default(),
-            allocator: Allocator::default(),
             grants: Vec::new(),
             timers: Timers::default(),
             publisher: Publisher::default(),

@@ -43,7 +43,7 @@ impl<T> Numbered<T> {
         row
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> + Clone {
         (0u32..)
             .zip(&self.rows)
             .filter_map(|(number, row)| Some((number, row.as_deref()?)))

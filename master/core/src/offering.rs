@@ -1,6 +1,7 @@
 //! Offers are made, declined, taken back and time out (semantics E3 to E7, B5, B7, B8).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
@@ -99,7 +100,7 @@ impl MasterCore {
             hostname: record.slave.hostname.clone(),
             http_address: record.slave.http_address.clone(),
             role: outstanding.role,
-            resources: outstanding.resources,
+            resources: Arc::unwrap_or_clone(outstanding.resources),
             attributes: record.slave.attributes.clone(),
             unavailability: self.unavailability(slave, turn.now),
         })
@@ -226,9 +227,9 @@ impl MasterCore {
                 .offers
                 .get(number)
                 .is_some_and(|offer| offer.framework == framework)
-                && let Some(mut offer) = self.take_offer(number, OfferEnd::Declined, turn)
+                && let Some(offer) = self.take_offer(number, OfferEnd::Declined, turn)
             {
-                let rest = std::mem::take(&mut offer.resources);
+                let rest = offer.resources.clone();
                 self.give_back(&offer, rest, filters, turn);
             }
         }
@@ -238,7 +239,7 @@ impl MasterCore {
     pub(crate) fn give_back(
         &mut self,
         offer: &Outstanding,
-        rest: Resources,
+        rest: Arc<Resources>,
         filters: Filters,
         turn: &mut Turn<'_>,
     ) {
@@ -251,7 +252,7 @@ impl MasterCore {
             let (framework, slave) = (offer.framework, offer.slave);
             if !self
                 .allocator
-                .filter(framework, &offer.role, slave, &rest, until)
+                .filter(framework, &offer.role, slave, rest.clone(), until)
             {
                 self.counters.filters_dropped += 1;
             }

@@ -4,6 +4,7 @@
 //! subscribed framework and a registered slave. Absent: fairness (see `allocator`), clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
@@ -16,7 +17,7 @@ pub(crate) struct Outstanding {
     pub(crate) framework: FrameworkId,
     pub(crate) slave: SlaveId,
     pub(crate) role: RoleName,
-    pub(crate) resources: Resources,
+    pub(crate) resources: Arc<Resources>,
     pub(crate) made_at: Timestamp,
 }
 

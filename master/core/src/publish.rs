@@ -88,7 +88,7 @@ pub(crate) fn offer_view(
         framework_id: offer.framework,
         slave_id: offer.slave,
         role: offer.role.clone(),
-        resources: offer.resources.clone(),
+        resources: (*offer.resources).clone(),
         made_at,
     }
 }

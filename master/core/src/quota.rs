@@ -244,7 +244,7 @@ impl MasterCore {
             .iter()
             .filter(|(_, offer)| offer.role == *role || offer.role.is_strict_subrole_of(role));
         let offered = of_role
-            .flat_map(|(_, offer)| &offer.resources)
+            .flat_map(|(_, offer)| offer.resources.iter())
             .filter(|it| it.name() == name && it.is_unreserved() && !it.is_revocable())
             .fold(Scalar::ZERO, |sum, it| match it.value() {
                 meros_proto::resources::Value::Scalar(scalar) => sum.saturating_add(*scalar),

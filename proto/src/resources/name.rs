@@ -92,6 +92,20 @@ impl ResourceName {
         }
     }
 
+    /// The place of a name that Meros itself gives a meaning to among those: cpus 0, mem 1, disk 2,
+    /// gpus 3, ports 4. None for all others.
+    #[must_use]
+    pub const fn well_known(&self) -> Option<usize> {
+        match self.0 {
+            Name::Cpus => Some(0),
+            Name::Mem => Some(1),
+            Name::Disk => Some(2),
+            Name::Gpus => Some(3),
+            Name::Ports => Some(4),
+            Name::Other(_) => None,
+        }
+    }
+
     /// The kind that values of this name must have; `None` for names without a meaning of ours.
     #[must_use]
     pub fn required_kind(&self) -> Option<Kind> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use meros_proto::resources::{Resource, ResourceName, Value};
+use meros_proto::resources::{Resource, ResourceName, Resources, Value};
+use meros_proto::role::RoleName;
 
 /// The most names of scalars that count towards shares and quota; resources with further names are
 /// offered all the same. Slaves choose names, so there must be a bound.
@@ -25,17 +26,18 @@ impl Names {
     /// The number of a name, if it has one.
     #[inline]
     pub(super) fn find(&self, name: &ResourceName) -> Option<usize> {
-        match name.as_str() {
-            "cpus" => Some(0),
-            "mem" => Some(1),
-            "disk" => Some(2),
-            "gpus" => Some(3),
-            _ => self.others.get(name).copied(),
+        match name.well_known() {
+            // Ports have a number beyond those of scalars, and are none.
+            Some(number) => (number < WELL_KNOWN.len()).then_some(number),
+            None => self.others.get(name).copied(),
         }
     }
 
     /// The number of a name, given now if need be; none beyond [`SCALAR_NAMES_MAX`].
     pub(super) fn number(&mut self, name: &ResourceName) -> Option<usize> {
+        if name.well_known().is_some() {
+            return self.find(name);
+        }
         self.find(name).or_else(|| {
             let next = WELL_KNOWN.len() + self.others.len();
             (next < SCALAR_NAMES_MAX).then(|| {
@@ -80,6 +82,8 @@ pub(super) struct Amounts {
     known: [i64; WELL_KNOWN.len()],
     others: Vec<i64>,
 }
+
+impl Eq for Amounts {}
 
 impl PartialEq for Amounts {
     fn eq(&self, other: &Self) -> bool {
@@ -155,4 +159,84 @@ impl Amounts {
     pub(super) fn len(&self) -> usize {
         WELL_KNOWN.len() + self.others.len()
     }
+
+    /// Whether it has at least as much of everything.
+    pub(super) fn covers(&self, least: &Self) -> bool {
+        let known = self.known.iter().zip(&least.known);
+        known.fold(true, |all, (mine, least)| all & (mine >= least))
+            && (0..least.others.len()).all(|at| {
+                let number = WELL_KNOWN.len() + at;
+                self.get(number) >= least.get(number)
+            })
+    }
+}
+
+/// Scalars that are charged or given back, by what matters for accounts. Shared volumes are nobody's
+/// and not among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// What is neither reserved nor revocable: all, nearly always.
+    pub(super) plain: Amounts,
+    /// The rest, by the depth of the role that it is reserved for; none if it is revocable, which
+    /// counts against no quota.
+    rest: Vec<(Option<u32>, Amounts)>,
+}
+
+impl Charge {
+    /// What it is of names that have a number: those of all that slaves have.
+    pub(super) fn of(resources: &Resources, names: &Names) -> Self {
+        let mut charge = Self::default();
+        for resource in resources {
+            let Value::Scalar(scalar) = resource.value() else {
+                continue;
+            };
+            let Some(number) = names
+                .find(resource.name())
+                .filter(|_| !resource.is_shared())
+            else {
+                continue;
+            };
+            let amounts = match (resource.is_revocable(), resource.reservations().role()) {
+                (false, None) => &mut charge.plain,
+                (true, _) => charge.at(None),
+                (false, Some(role)) => charge.at(Some(depth_of(role))),
+            };
+            amounts.add(number, scalar.thousandths());
+        }
+        charge
+    }
+
+    fn at(&mut self, depth: Option<u32>) -> &mut Amounts {
+        let at = match self.rest.iter().position(|(it, _)| *it == depth) {
+            Some(at) => at,
+            None => {
+                self.rest.push((depth, Amounts::default()));
+                self.rest.len() - 1
+            }
+        };
+        &mut self.rest[at].1
+    }
+
+    /// Adds all of it to what somebody holds, or takes it away.
+    pub(super) fn change_all(&self, held: &mut Amounts, is_more: bool) {
+        held.change(&self.plain, is_more);
+        for (_, amounts) in &self.rest {
+            held.change(amounts, is_more);
+        }
+    }
+
+    /// What a role at this depth takes of what is not reserved for it or below it.
+    pub(super) fn taken_at(&self, depth: u32) -> impl Iterator<Item = &Amounts> {
+        let is_taken = move |(reserved_at, _): &&(Option<u32>, Amounts)| {
+            reserved_at.is_some_and(|reserved_at| reserved_at < depth)
+        };
+        let rest = self.rest.iter().filter(is_taken);
+        std::iter::once(&self.plain).chain(rest.map(|(_, amounts)| amounts))
+    }
+}
+
+/// 1 for `a`, 2 for `a/b`.
+pub(super) fn depth_of(role: &RoleName) -> u32 {
+    let slashes = role.as_str().bytes().filter(|byte| *byte == b'/').count();
+    1 + u32::try_from(slashes).expect("roles are short")
 }

@@ -92,6 +92,66 @@ impl Bits {
     }
 }
 
+/// A set of slots of which few are in: to go through them takes a time in proportion to those.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    bits: Bits,
+    /// The words in which something may be.
+    words: Vec<u64>,
+}
+
+impl Marks {
+    pub(super) fn insert(&mut self, number: u32) {
+        if self.bits.insert(number) {
+            self.mark(number / 64);
+        }
+    }
+
+    fn mark(&mut self, word: u32) {
+        let (at, bit) = place(word);
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        self.words[at] |= bit;
+    }
+
+    pub(super) fn remove(&mut self, number: u32) {
+        self.bits.remove(number);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bits.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.bits.iter()
+    }
+
+    /// Adds all of a set.
+    pub(super) fn insert_all(&mut self, other: &Bits) {
+        self.bits.insert_all(other);
+        for (word, bits) in (0u32..).zip(&other.words) {
+            if *bits != 0 {
+                self.mark(word);
+            }
+        }
+    }
+
+    /// Takes all out, in ascending order.
+    pub(super) fn drain_into(&mut self, numbers: &mut Vec<u32>) {
+        if self.bits.is_empty() {
+            return;
+        }
+        for (at, words) in (0u32..).zip(&mut self.words) {
+            for word in ones((at, std::mem::take(words))) {
+                let bits = std::mem::take(&mut self.bits.words[word as usize]);
+                numbers.extend(ones((word, bits)));
+            }
+        }
+        self.bits.len = 0;
+    }
+}
+
 /// The numbers of one word.
 fn ones((at, mut word): (u32, u64)) -> impl Iterator<Item = u32> {
     std::iter::from_fn(move || {
@@ -107,7 +167,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::Bits;
+    use super::{Bits, Marks};
 
     proptest! {
         #[test]
@@ -135,6 +195,40 @@ mod tests {
             bits.insert_all(&other);
             prop_assert!(bits.iter().eq(set.union(&other_set).copied()));
             prop_assert_eq!(bits.len(), set.union(&other_set).count());
+        }
+
+        #[test]
+        fn what_is_marked_is_taken_out_once_and_in_order(
+            rounds in prop::collection::vec(
+                prop::collection::vec((0..9_000u32, any::<bool>()), 0..40),
+                1..4,
+            ),
+            others in prop::collection::vec(0..9_000u32, 0..20),
+        ) {
+            let mut marks = Marks::default();
+            for steps in rounds {
+                let mut set = BTreeSet::new();
+                for (number, is_in) in steps {
+                    if is_in {
+                        marks.insert(number);
+                        set.insert(number);
+                    } else {
+                        marks.remove(number);
+                        set.remove(&number);
+                    }
+                }
+                let mut other = Bits::default();
+                for number in &others {
+                    other.insert(*number);
+                }
+                marks.insert_all(&other);
+                set.extend(&others);
+                prop_assert_eq!(marks.is_empty(), set.is_empty());
+                prop_assert!(marks.iter().eq(set.iter().copied()));
+                let mut drained = Vec::new();
+                marks.drain_into(&mut drained);
+                prop_assert!(drained.into_iter().eq(set) && marks.is_empty());
+            }
         }
     }
 }

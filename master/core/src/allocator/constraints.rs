@@ -95,6 +95,17 @@ impl Constraints {
         })
     }
 
+    /// Of the group that has the fewest constraints that keep a slave out those, by their places;
+    /// none if the slave will do.
+    pub(super) fn nearest(&self, profile: &Profile) -> Vec<(usize, usize)> {
+        let failing = self.groups.iter().enumerate().map(|(group, constraints)| {
+            let failing =
+                (0..constraints.len()).filter(|place| !constraints[*place].holds(profile));
+            failing.map(|place| (group, place)).collect::<Vec<_>>()
+        });
+        failing.min_by_key(Vec::len).unwrap_or_default()
+    }
+
     /// The first constraint of the first group that keeps a slave out, by their places; none if
     /// the slave will do.
     pub(super) fn refusing(&self, profile: &Profile) -> Option<(usize, usize)> {

@@ -7,8 +7,9 @@ use meros_proto::resources::ResourceName;
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::judge::{Stage, Why};
-use super::{Allocator, Exclusion};
+use super::judge::{Candidate, First, Stage, Why};
+use super::slaves::Slave;
+use super::{Allocator, Exclusion, SmallestChange};
 
 /// The first reason why nothing of a slave can be offered to a framework in a role.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,34 +160,9 @@ pub struct Explanation {
     pub refused: BTreeMap<Reason, u32>,
     /// When the first decline that hides something ends.
     pub filter_ends: Option<Timestamp>,
-}
-
-impl Explanation {
-    /// The reason whose removal takes the least: nothing before the framework's own doing, and
-    /// among those the one that hides most slaves. None if something can be offered, or nothing
-    /// was looked at.
-    #[must_use]
-    pub fn smallest_change(&self) -> Option<&Reason> {
-        if self.offerable > 0 {
-            return None;
-        }
-        let effort = |reason: &Reason| match reason {
-            Reason::Inactive | Reason::Filtered | Reason::Holding { .. } => 0,
-            Reason::Constraint { .. }
-            | Reason::Gpus
-            | Reason::Revocable
-            | Reason::Refined
-            | Reason::BelowMinimum => 1,
-            Reason::Limit { .. }
-            | Reason::Guarantees { .. }
-            | Reason::ReservedForOthers
-            | Reason::Excluded(Exclusion::ByOperator) => 2,
-            Reason::NothingFree | Reason::Excluded(Exclusion::Away) => 3,
-        };
-        let by_effort = |(reason, count): &(&Reason, &u32)| (effort(reason), u32::MAX - **count);
-        let best = self.refused.iter().min_by_key(by_effort);
-        best.map(|(reason, _)| reason)
-    }
+    /// The least that would make an offer possible; none if something can be offered already, or
+    /// if there is no slave.
+    pub smallest_change: Option<SmallestChange>,
 }
 
 impl Allocator {
@@ -201,13 +177,19 @@ impl Allocator {
         role: &RoleName,
         slave: SlaveId,
     ) -> Result<(), (Reason, Option<Timestamp>)> {
-        let Some(leaf) = self.tree.find_leaf(framework, role) else {
-            return Err((Reason::Inactive, None));
-        };
-        let Some(row) = self.slaves.get(slave.0) else {
-            return Err((Reason::Excluded(Exclusion::Away), None));
-        };
-        let path = self.tree.path(self.tree.leaf(leaf).node);
+        let candidate = self.find_candidate(framework, role);
+        match self.slaves.get(slave.0) {
+            Some(row) => self.explain_slave((slave, row), candidate),
+            None => Err((Reason::Excluded(Exclusion::Away), None)),
+        }
+    }
+
+    fn explain_slave(
+        &self,
+        (slave, row): (SlaveId, &Slave),
+        candidate: Candidate<'_>,
+    ) -> Result<(), (Reason, Option<Timestamp>)> {
+        let path = self.tree.path(candidate.node);
         let stages = path
             .filter(|node| node.unmet().next().is_some())
             .filter_map(|node| self.tree.find_node(&node.name))
@@ -215,21 +197,63 @@ impl Allocator {
             .chain([Stage::Share]);
         let mut why = None;
         for stage in stages {
-            match self.judge((slave, row), leaf, stage) {
+            match self.judge((slave, row), candidate, stage, &mut First) {
                 Ok(_) => return Ok(()),
                 Err(refused) => why = Some(refused),
             }
         }
         let why = why.expect("at least everybody's stage was judged");
-        Err((self.reason(why, framework), until(why)))
+        Err((self.reason(why, candidate.framework), until(why)))
     }
 
-    /// The same for all slaves together.
+    /// A framework in a role, whether or not anything is known of it.
+    fn find_candidate<'a>(&'a self, framework: FrameworkId, role: &'a RoleName) -> Candidate<'a> {
+        match self.tree.find_leaf(framework, role) {
+            Some(leaf) => self.candidate(leaf),
+            None => Candidate {
+                framework,
+                role,
+                node: self.tree.nearest_node(role),
+                leaf: None,
+                is_active: false,
+            },
+        }
+    }
+
+    /// The same for all slaves together, and what would have to change. Takes a time in proportion
+    /// to the number of slaves.
     #[must_use]
     pub fn explain_all(&self, framework: FrameworkId, role: &RoleName) -> Explanation {
+        let slaves = self.slaves.iter();
+        self.explain_slaves(
+            framework,
+            role,
+            slaves.map(|(slave, row)| (SlaveId(slave), row)),
+        )
+    }
+
+    /// The same for one slave.
+    #[must_use]
+    pub fn explain_one(
+        &self,
+        framework: FrameworkId,
+        role: &RoleName,
+        slave: SlaveId,
+    ) -> Explanation {
+        let row = self.slaves.get(slave.0);
+        self.explain_slaves(framework, role, row.map(|row| (slave, row)).into_iter())
+    }
+
+    fn explain_slaves<'a>(
+        &self,
+        framework: FrameworkId,
+        role: &RoleName,
+        slaves: impl Iterator<Item = (SlaveId, &'a Slave)> + Clone,
+    ) -> Explanation {
+        let candidate = self.find_candidate(framework, role);
         let mut explanation = Explanation::default();
-        for (slave, _) in self.slaves.iter() {
-            match self.explain(framework, role, SlaveId(slave)) {
+        for slave in slaves.clone() {
+            match self.explain_slave(slave, candidate) {
                 Ok(()) => explanation.offerable += 1,
                 Err((reason, until)) => {
                     *explanation.refused.entry(reason).or_default() += 1;
@@ -237,6 +261,9 @@ impl Allocator {
                     explanation.filter_ends = ends.into_iter().flatten().min();
                 }
             }
+        }
+        if explanation.offerable == 0 {
+            explanation.smallest_change = self.smallest_change(slaves, candidate);
         }
         explanation
     }

@@ -5,10 +5,12 @@
 //! then passes over leaves a word at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
 use meros_proto::time::Timestamp;
+use smallvec::SmallVec;
 
 use super::bits::Bits;
 use super::tree::LeafSlot;
@@ -23,9 +25,15 @@ const STALE_ENDS_MAX: usize = 1_024;
 /// Resources of one slave, and who refused them until when.
 #[derive(Debug)]
 struct Shape {
-    refused: Resources,
+    refused: Arc<Resources>,
     leaves: Bits,
     ends: BTreeMap<LeafSlot, Timestamp>,
+}
+
+impl Shape {
+    fn hides(&self, offered: &Resources) -> bool {
+        std::ptr::eq(&*self.refused, offered) || self.refused.contains(offered)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +45,8 @@ struct OfLeaf {
 /// All filters.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    slaves: Vec<Vec<Shape>>,
+    /// By slave; one shape nearly always.
+    slaves: Vec<SmallVec<[Shape; 1]>>,
     leaves: Vec<OfLeaf>,
     frameworks: BTreeMap<FrameworkId, usize>,
     /// Filters by their end. One that is gone before stays here: when its time comes, whatever of
@@ -53,7 +62,7 @@ impl Filters {
         &mut self,
         (framework, leaf): (FrameworkId, LeafSlot),
         slave: SlaveId,
-        refused: &Resources,
+        refused: &Arc<Resources>,
         until: Timestamp,
     ) -> bool {
         if self
@@ -74,10 +83,13 @@ impl Filters {
         }
         let at = slave.0 as usize;
         if at >= self.slaves.len() {
-            self.slaves.resize_with(at + 1, Vec::new);
+            self.slaves.resize_with(at + 1, SmallVec::new);
         }
         let shapes = &mut self.slaves[at];
-        let shape = match shapes.iter().position(|shape| shape.refused == *refused) {
+        // Nearly always it is the very sum that was offered and refused before.
+        let is_same =
+            |shape: &Shape| Arc::ptr_eq(&shape.refused, refused) || shape.refused == *refused;
+        let shape = match shapes.iter().position(is_same) {
             Some(found) => &mut shapes[found],
             None => {
                 shapes.push(Shape {
@@ -135,7 +147,9 @@ impl Filters {
     }
 
     fn shapes(&self, slave: SlaveId) -> &[Shape] {
-        self.slaves.get(slave.0 as usize).map_or(&[], Vec::as_slice)
+        self.slaves
+            .get(slave.0 as usize)
+            .map_or(&[], SmallVec::as_slice)
     }
 
     /// Until when an offer of `offered` to a leaf is hidden; none if it is not.
@@ -145,27 +159,42 @@ impl Filters {
         slave: SlaveId,
         offered: &Resources,
     ) -> Option<Timestamp> {
-        if !self.has(leaf, slave) {
-            return None;
-        }
         let hiding = self
             .shapes(slave)
             .iter()
-            .filter(|shape| shape.leaves.contains(leaf) && shape.refused.contains(offered));
+            .filter(|shape| shape.leaves.contains(leaf) && shape.hides(offered));
         hiding
             .filter_map(|shape| shape.ends.get(&leaf))
             .max()
             .copied()
     }
 
-    /// Into `hidden` the leaves that want no part of `free`, so that no visit asks them.
-    pub(super) fn hidden(&self, slave: SlaveId, free: &Resources, hidden: &mut Bits) {
-        hidden.clear();
-        for shape in self.shapes(slave) {
-            if shape.refused.contains(free) {
-                hidden.insert_all(&shape.leaves);
-            }
+    /// When the last filter of a leaf on a slave ends.
+    pub(super) fn last_end(&self, leaf: LeafSlot, slave: SlaveId) -> Option<Timestamp> {
+        let shapes = self.shapes(slave).iter();
+        shapes
+            .filter_map(|shape| shape.ends.get(&leaf))
+            .max()
+            .copied()
+    }
+
+    /// The leaves that want no part of `free`, so that no visit asks them; none if there are none.
+    pub(super) fn hidden<'a>(
+        &'a self,
+        slave: SlaveId,
+        free: &Resources,
+        scratch: &'a mut Bits,
+    ) -> Option<&'a Bits> {
+        let mut hiding = self.shapes(slave).iter().filter(|shape| shape.hides(free));
+        let first = hiding.next()?;
+        let Some(second) = hiding.next() else {
+            return Some(&first.leaves);
+        };
+        scratch.clear();
+        for shape in [first, second].into_iter().chain(hiding) {
+            scratch.insert_all(&shape.leaves);
         }
+        Some(scratch)
     }
 
     /// How many filters a framework has.

@@ -3,6 +3,7 @@
 use meros_proto::ids::FrameworkId;
 use meros_proto::role::RoleName;
 
+use super::tree::LeafSlot;
 use super::{Allocator, Constraints, Minimum};
 
 /// What a framework can do with; the rest is not offered to it (semantics E2).
@@ -63,11 +64,21 @@ impl Framework {
     pub(super) fn is_at_its_limit(&self) -> bool {
         self.outstanding >= self.outstanding_max
     }
+
+    /// How many offers it must answer before it gets another.
+    pub(super) fn above_its_limit(&self) -> u32 {
+        (self.outstanding + 1).saturating_sub(self.outstanding_max)
+    }
 }
 
 impl Allocator {
     pub(super) fn framework(&self, framework: FrameworkId) -> &Framework {
         self.frameworks.get(framework.0).unwrap_or(&UNKNOWN)
+    }
+
+    /// What a framework wants in the role of one of its leaves.
+    pub(super) fn wishes_of(&self, leaf: LeafSlot) -> Option<&Wishes> {
+        self.wishes.get(leaf)
     }
 
     pub(super) fn framework_mut(&mut self, framework: FrameworkId) -> &mut Framework {
@@ -97,10 +108,10 @@ impl Allocator {
         let leaf = self.tree.make_leaf(framework, role);
         match wishes {
             Some(wishes) => {
-                self.wishes.insert((framework, leaf), wishes);
+                self.wishes.insert(leaf, wishes);
             }
             None => {
-                self.wishes.remove(&(framework, leaf));
+                self.wishes.remove(leaf);
             }
         }
         self.forget_leaf(leaf);
@@ -134,7 +145,7 @@ impl Allocator {
         let leaves = self.tree.leaves_of(framework).to_vec();
         for leaf in leaves {
             self.filters.clear_leaf(framework, leaf);
-            self.wishes.remove(&(framework, leaf));
+            self.wishes.remove(leaf);
             self.forget_leaf(leaf);
         }
     }

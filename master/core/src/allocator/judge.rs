@@ -3,27 +3,26 @@
 //! This is the only place that says no; rounds and explanations ask the same function. The reason
 //! is the first that applies, in the order of semantics E2.
 
-use meros_proto::ids::SlaveId;
+use std::sync::Arc;
+
+use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::{Resource, ResourceName, Resources, Scalar, Value};
+use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 use smallvec::SmallVec;
 
-use super::amounts::Amounts;
+use super::amounts::{Amounts, depth_of};
 use super::slaves::Slave;
-use super::tree::{LeafSlot, NodeSlot, depth_of};
+use super::tree::{LeafSlot, NodeSlot};
 use super::{Allocator, Exclusion, Minimum};
 
 /// What may be offered.
-#[derive(Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for one decision, and a box would allocate in each"
-)]
+#[derive(Debug, Clone)]
 pub(super) enum Portion {
     /// All that is free on the slave, so that it can be moved.
     All,
     /// A part of it.
-    Part(Resources),
+    Part(Arc<Resources>),
 }
 
 /// Why nothing may be offered. Slots and numbers instead of names, because in a round nobody reads
@@ -55,66 +54,135 @@ pub(super) enum Stage {
 }
 
 /// No more than `left` of what is reserved less deep than `depth` and not revocable.
-struct Cap {
-    number: usize,
+pub(super) struct Cap {
+    pub(super) number: usize,
     depth: u32,
-    left: i64,
-    why: Why,
+    pub(super) left: i64,
+    pub(super) why: Why,
+}
+
+/// What has been found to stand in the way of an offer. The first is all that a round wants to know;
+/// what would have to change is all of it.
+pub(super) trait Objections {
+    /// One more; an error ends the judgement with it.
+    fn raise(&mut self, why: Why) -> Result<(), Why>;
+}
+
+/// The first one ends the judgement.
+pub(super) struct First;
+
+impl Objections for First {
+    fn raise(&mut self, why: Why) -> Result<(), Why> {
+        Err(why)
+    }
+}
+
+/// Each is noted, and the judgement goes on as if it were not so.
+#[derive(Debug, Default)]
+pub(super) struct All(pub(super) SmallVec<[Why; 4]>);
+
+impl Objections for All {
+    fn raise(&mut self, why: Why) -> Result<(), Why> {
+        if !self.0.contains(&why) {
+            self.0.push(why);
+        }
+        Ok(())
+    }
+}
+
+/// For whom it is judged: a framework in a role.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate<'a> {
+    pub(super) framework: FrameworkId,
+    pub(super) role: &'a RoleName,
+    /// The role, or the nearest one above it that is known.
+    pub(super) node: NodeSlot,
+    /// None if nothing is known of it in this role.
+    pub(super) leaf: Option<LeafSlot>,
+    pub(super) is_active: bool,
 }
 
 impl Allocator {
-    /// What of a slave may be offered to a leaf.
-    pub(super) fn judge(
-        &self,
-        (slave, row): (SlaveId, &Slave),
-        slot: LeafSlot,
-        stage: Stage,
-    ) -> Result<Portion, Why> {
-        if let Some(exclusion) = row.exclusion() {
-            return Err(Why::Excluded(exclusion));
-        }
-        if row.free.is_empty() {
-            return Err(Why::NothingFree);
-        }
+    /// A leaf as a candidate.
+    pub(super) fn candidate(&self, slot: LeafSlot) -> Candidate<'_> {
         let leaf = self.tree.leaf(slot);
-        if !leaf.is_active {
-            return Err(Why::Inactive);
-        }
-        let framework = self.framework(leaf.framework);
-        if framework.is_at_its_limit() && self.others_are_active(leaf.framework) {
-            return Err(Why::Holding);
-        }
-        let wishes = self.wishes.get(&(leaf.framework, slot));
-        let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
-        if let Some((group, place)) = constraints.and_then(|it| it.refusing(&row.profile)) {
-            return Err(Why::Constraint(group, place));
-        }
-        let portion = self.strip(row, slot)?;
-        let portion = self.cap(row, portion, slot, stage)?;
-        let offered = portion.of(&row.free);
-        let own_minimum = wishes.and_then(|wishes| wishes.minimum.as_ref());
-        if !own_minimum.unwrap_or(&self.minimum).is_met_by(offered) {
-            return Err(Why::BelowMinimum);
-        }
-        if constraints.is_some_and(|it| !it.least.is_met_by(offered)) {
-            return Err(Why::BelowMinimum);
-        }
-        match self.filters.until(slot, slave, offered) {
-            Some(until) => Err(Why::Filtered(until)),
-            None => Ok(portion),
+        Candidate {
+            framework: leaf.framework,
+            role: &self.tree.node(leaf.node).name,
+            node: leaf.node,
+            leaf: Some(slot),
+            is_active: leaf.is_active,
         }
     }
 
-    /// What its role may have and the framework understands.
-    fn strip(&self, row: &Slave, slot: LeafSlot) -> Result<Portion, Why> {
-        let leaf = self.tree.leaf(slot);
-        let abilities = self.framework(leaf.framework).abilities;
-        if row.has_gpus && !abilities.gpus {
-            return Err(Why::Gpus);
+    /// What of a slave may be offered to a candidate, unless an objection ends the judgement.
+    pub(super) fn judge(
+        &self,
+        (slave, row): (SlaveId, &Slave),
+        candidate: Candidate<'_>,
+        stage: Stage,
+        objections: &mut impl Objections,
+    ) -> Result<Portion, Why> {
+        if let Some(exclusion) = row.exclusion() {
+            objections.raise(Why::Excluded(exclusion))?;
         }
-        let role = &self.tree.node(leaf.node).name;
+        if !row.has_free() {
+            objections.raise(Why::NothingFree)?;
+        }
+        if !candidate.is_active {
+            objections.raise(Why::Inactive)?;
+        }
+        let framework = self.framework(candidate.framework);
+        if framework.is_at_its_limit() && self.others_are_active(candidate.framework) {
+            objections.raise(Why::Holding)?;
+        }
+        let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
+        let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
+        if let Some((group, place)) = constraints.and_then(|it| it.refusing(&row.profile)) {
+            objections.raise(Why::Constraint(group, place))?;
+        }
+        let portion = self.strip(row, candidate, objections)?;
+        if portion.of(&row.free).is_empty() {
+            return Ok(portion);
+        }
+        let portion = self.cap(row, portion, candidate, stage, objections)?;
+        let offered = portion.of(&row.free);
+        let own_minimum = wishes.and_then(|wishes| wishes.minimum.as_ref());
+        let is_worth_it = match own_minimum {
+            None if matches!(portion, Portion::All) && row.is_plain() => {
+                self.tree.is_worth(&row.charge.plain)
+            }
+            _ => own_minimum.unwrap_or(&self.minimum).is_met_by(offered),
+        };
+        let is_enough = is_worth_it && constraints.is_none_or(|it| it.least.is_met_by(offered));
+        if !is_enough {
+            objections.raise(Why::BelowMinimum)?;
+        }
+        let hidden = candidate
+            .leaf
+            .and_then(|leaf| self.filters.until(leaf, slave, offered));
+        if let Some(until) = hidden {
+            objections.raise(Why::Filtered(until))?;
+        }
+        Ok(portion)
+    }
+
+    /// What its role may have and the framework understands.
+    fn strip(
+        &self,
+        row: &Slave,
+        candidate: Candidate<'_>,
+        objections: &mut impl Objections,
+    ) -> Result<Portion, Why> {
+        let abilities = self.framework(candidate.framework).abilities;
+        if row.has_gpus && !abilities.gpus {
+            objections.raise(Why::Gpus)?;
+        }
+        if row.is_plain() {
+            return Ok(Portion::All);
+        }
         let refuse = |resource: &Resource| {
-            if !resource.reservations().allow(role) {
+            if !resource.reservations().allow(candidate.role) {
                 Some(Why::ReservedForOthers)
             } else if (resource.is_revocable() && !abilities.revocable)
                 || (resource.is_shared() && !abilities.shared)
@@ -130,10 +198,12 @@ impl Allocator {
             return Ok(Portion::All);
         };
         let part = row.free.filter(|resource| refuse(resource).is_none());
-        if part.is_empty() {
-            return Err(first);
+        if !part.is_empty() {
+            return Ok(Portion::Part(part.into()));
         }
-        Ok(Portion::Part(part))
+        objections.raise(first)?;
+        let if_allowed = |resource: &Resource| refuse(resource) == Some(first);
+        Ok(Portion::Part(row.free.filter(if_allowed).into()))
     }
 
     /// No more than limits leave, and nothing that guarantees of others need (semantics E8).
@@ -141,32 +211,38 @@ impl Allocator {
         &self,
         row: &Slave,
         portion: Portion,
-        slot: LeafSlot,
+        candidate: Candidate<'_>,
         stage: Stage,
+        objections: &mut impl Objections,
     ) -> Result<Portion, Why> {
         if !self.tree.has_quota() {
             return Ok(portion);
         }
-        let mut caps = self.caps(slot, stage);
+        let mut caps = self.caps(candidate.node, stage);
         let offered = portion.of(&row.free);
-        if self.fits(offered, &caps) {
+        let fits = match portion {
+            // All of it counts for every cap.
+            Portion::All if row.is_plain() => caps
+                .iter()
+                .all(|cap| row.charge.plain.get(cap.number) <= cap.left),
+            _ => self.fits(offered, &caps),
+        };
+        if fits {
             return Ok(portion);
         }
-        let mut first = None;
+        let mut cutting: SmallVec<[Why; 4]> = SmallVec::new();
         let mut part = Resources::new();
         for resource in offered {
             let Some((number, amount, depth)) = self.counted(resource) else {
                 add(&mut part, resource.clone());
                 continue;
             };
+            let concerns = |cap: &Cap| cap.number == number && depth < cap.depth;
             let mut allowed = amount;
-            for cap in caps
-                .iter()
-                .filter(|it| it.number == number && depth < it.depth)
-            {
-                if cap.left < allowed {
-                    allowed = cap.left;
-                    first.get_or_insert(cap.why);
+            for cap in caps.iter().filter(|it| concerns(it)) {
+                allowed = allowed.min(cap.left);
+                if cap.left < amount && !cutting.contains(&cap.why) {
+                    cutting.push(cap.why);
                 }
             }
             if allowed < amount && resource.volume().is_some() {
@@ -175,30 +251,26 @@ impl Allocator {
             if resource.name() == &ResourceName::GPUS {
                 allowed -= allowed % Scalar::ONE.thousandths();
             }
-            for cap in caps
-                .iter_mut()
-                .filter(|it| it.number == number && depth < it.depth)
-            {
+            for cap in caps.iter_mut().filter(|it| concerns(it)) {
                 cap.left -= allowed;
             }
             let scalar = Scalar::from_thousandths(allowed).unwrap_or(Scalar::ZERO);
             add(&mut part, resource.with_amount(scalar));
         }
-        let Some(first) = first else {
+        if cutting.is_empty() {
             return Ok(portion);
-        };
-        // Ports and sets alone are no use to anybody.
-        if part
-            .iter()
-            .all(|it| !matches!(it.value(), Value::Scalar(_)))
-        {
-            return Err(first);
         }
-        // Too little because of a limit is the limit's doing.
-        if !self.minimum.is_met_by(&part) && self.minimum.is_met_by(offered) {
-            return Err(first);
+        // Ports and sets alone are no use to anybody, and too little because of a limit is the
+        // limit's doing.
+        let has_scalars = part.iter().any(|it| matches!(it.value(), Value::Scalar(_)));
+        let is_too_little = !self.minimum.is_met_by(&part) && self.minimum.is_met_by(offered);
+        if has_scalars && !is_too_little {
+            return Ok(Portion::Part(part.into()));
         }
-        Ok(Portion::Part(part))
+        for why in cutting {
+            objections.raise(why)?;
+        }
+        Ok(portion)
     }
 
     /// Whether no cap cuts anything off.
@@ -225,9 +297,9 @@ impl Allocator {
         Some((number, scalar.thousandths(), depth))
     }
 
-    fn caps(&self, slot: LeafSlot, stage: Stage) -> SmallVec<[Cap; 8]> {
+    pub(super) fn caps(&self, node: NodeSlot, stage: Stage) -> SmallVec<[Cap; 8]> {
         let mut caps = SmallVec::new();
-        let mut at = self.tree.leaf(slot).node;
+        let mut at = node;
         while at != super::tree::ROOT {
             let node = self.tree.node(at);
             let is_full = node.is_full(&self.tree.minimum);
@@ -284,7 +356,7 @@ impl Allocator {
     }
 
     /// Whether anybody else could use what a framework holds.
-    fn others_are_active(&self, framework: meros_proto::ids::FrameworkId) -> bool {
+    fn others_are_active(&self, framework: FrameworkId) -> bool {
         let leaves = self.tree.leaves_of(framework).iter();
         let own = leaves
             .filter(|leaf| self.tree.leaf(**leaf).is_active)

@@ -21,12 +21,15 @@ mod frameworks;
 mod judge;
 mod order;
 mod quota;
+mod ranking;
+mod round;
 mod slaves;
+mod smallest_change;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::{Insufficient, ResourceName, Resources, SumTooLarge, Value};
@@ -40,16 +43,16 @@ pub use filters::{FILTERS_PER_FRAMEWORK_MAX, FILTERS_PER_KEY_MAX};
 pub use frameworks::{Abilities, Wishes};
 pub use order::Sorter;
 pub use slaves::Exclusion;
+pub use smallest_change::{Change, SmallestChange};
 
 use crate::numbered::Numbered;
-use amounts::{Amounts, Names};
-use bits::Bits;
+use amounts::{Amounts, Charge, Names};
+use bits::{Bits, Marks};
 use filters::Filters;
 use frameworks::Framework;
-use judge::{Portion, Stage};
 use order::Order;
-use slaves::Slave;
-use tree::{Charge, LeafSlot, NodeSlot, ROOT, Tree};
+use slaves::{Slave, exclusive};
+use tree::{LeafSlot, Tree};
 
 /// Resources to offer; they are charged already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +63,8 @@ pub struct Grant {
     pub role: RoleName,
     /// Where.
     pub slave: SlaveId,
-    /// What; never empty.
-    pub resources: Resources,
+    /// What; never empty. Given back or refused as it is, it is not copied.
+    pub resources: Arc<Resources>,
 }
 
 /// The least that is worth an offer.
@@ -103,6 +106,10 @@ pub struct Policy {
     pub excluded_names: Vec<ResourceName>,
     /// The least that is worth an offer, for frameworks that do not say otherwise.
     pub minimum: Minimum,
+    /// Visits the slaves of a round in an order of chance, another one in each round, so that
+    /// nobody is always first at the same slaves (semantics E1). The same seed gives the same
+    /// decisions. None visits them by id.
+    pub shuffle: Option<u64>,
 }
 
 /// The state of all allocation.
@@ -117,18 +124,26 @@ pub struct Allocator {
     tree: Tree,
     filters: Filters,
     frameworks: Numbered<Framework>,
-    wishes: BTreeMap<(FrameworkId, LeafSlot), Wishes>,
+    /// By leaf.
+    wishes: Numbered<Wishes>,
     minimum: Minimum,
     active: Bits,
     /// Slaves that are offered and have something free.
     with_free: Bits,
     /// Those of them where a round may find something to offer.
-    dirty: Bits,
+    dirty: Marks,
     /// Those where a quota kept somebody from something.
     held_back: Bits,
-    /// Room for the leaves that a slave is hidden from.
+    shuffle: Option<u64>,
+    rounds: u64,
+    /// What slaves have free of which all is taken.
+    nothing: Arc<Resources>,
+    /// Room that rounds keep: for the leaves that a slave is hidden from, for those that compete
+    /// there, for the slaves to visit, and for their order.
     hidden: Bits,
     candidates: Vec<LeafSlot>,
+    visits: Vec<u32>,
+    places: Vec<(u32, u32)>,
 }
 
 impl Default for Allocator {
@@ -154,14 +169,19 @@ impl Allocator {
             tree: Tree::new(order, minimum),
             filters: Filters::default(),
             frameworks: Numbered::default(),
-            wishes: BTreeMap::new(),
+            wishes: Numbered::default(),
             minimum: policy.minimum,
             active: Bits::default(),
             with_free: Bits::default(),
-            dirty: Bits::default(),
+            dirty: Marks::default(),
             held_back: Bits::default(),
+            shuffle: policy.shuffle,
+            rounds: 0,
+            nothing: Arc::default(),
             hidden: Bits::default(),
             candidates: Vec::new(),
+            visits: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -173,11 +193,11 @@ impl Allocator {
         };
         self.take_slave(slave);
         self.count_total(total, true);
-        self.slaves
-            .insert(slave.0, Slave::new(total, profile, is_excluded));
-        if self.is_offerable(slave) {
-            self.count_available(total, true);
+        let row = Slave::new(Arc::new(total.clone()), profile, is_excluded, &self.names);
+        if row.exclusion().is_none() {
+            self.available.add_all(&row.charge.plain);
         }
+        self.slaves.insert(slave.0, row);
         self.tree.order.measure(&self.totals);
         self.touch(slave);
         self.touch_held_back(has_reservations(total));
@@ -206,7 +226,7 @@ impl Allocator {
             // Its reservations counted against limits.
             self.touch_held_back(has_reservations(&row.total));
             if row.exclusion().is_none() {
-                self.count_available(&row.free, false);
+                self.available.sub_all(&row.charge.plain);
             }
         }
         self.with_free.remove(slave.0);
@@ -244,11 +264,7 @@ impl Allocator {
         change(row);
         let is_offered = row.exclusion().is_none();
         if was_offered != is_offered {
-            let free = std::mem::take(&mut row.free);
-            self.count_available(&free, is_offered);
-            if let Some(row) = self.slaves.get_mut(slave.0) {
-                row.free = free;
-            }
+            self.available.change(&row.charge.plain, is_offered);
         }
         self.touch(slave);
         self.touch_held_back(false);
@@ -284,15 +300,14 @@ impl Allocator {
         let Some(row) = self.slaves.get_mut(slave.0) else {
             return false;
         };
-        if row.free.checked_sub_assign(resources).is_err() {
+        let exclusive = exclusive(resources);
+        let taken = row.change_free(&self.names, |free| free.checked_sub_assign(&exclusive));
+        if taken.is_err() {
             return false;
         }
-        let is_offered = row.exclusion().is_none();
-        let charge = Charge::of(resources, &mut self.names);
-        if is_offered {
-            for amounts in charge.unreserved() {
-                self.available.sub_all(amounts);
-            }
+        let charge = Charge::of(resources, &self.names);
+        if row.exclusion().is_none() {
+            self.available.sub_all(&charge.plain);
         }
         let leaf = self.tree.make_leaf(framework, role);
         self.tree.charge(leaf, &charge, false);
@@ -302,15 +317,17 @@ impl Allocator {
         true
     }
 
-    /// Takes back resources that were granted or charged.
+    /// Takes back resources that were granted or charged. What was granted is best given back as
+    /// it came.
     pub fn release(
         &mut self,
         framework: FrameworkId,
         role: &RoleName,
         slave: SlaveId,
-        resources: Resources,
+        resources: impl Into<Arc<Resources>>,
     ) {
-        let charge = Charge::of(&resources, &mut self.names);
+        let resources = resources.into();
+        let charge = Charge::of(&resources, &self.names);
         let mut has_more_room = false;
         if let Some(leaf) = self.tree.find_leaf(framework, role) {
             has_more_room = self.tree.has_quota_above(leaf);
@@ -318,17 +335,9 @@ impl Allocator {
             self.forget_leaf(leaf);
         }
         if let Some(row) = self.slaves.get_mut(slave.0) {
-            if row.free.is_empty() {
-                row.free = resources;
-            } else {
-                row.free
-                    .checked_add_assign(&resources)
-                    .expect("what was taken from free fits back into it (M1)");
-            }
+            row.put_back(resources, &charge, &self.names);
             if row.exclusion().is_none() {
-                for amounts in charge.unreserved() {
-                    self.available.add_all(amounts);
-                }
+                self.available.add_all(&charge.plain);
             }
             self.touch(slave);
         }
@@ -343,14 +352,14 @@ impl Allocator {
         let Some(row) = self.slaves.get_mut(slave.0) else {
             return Ok(());
         };
-        row.total.checked_add_assign(more)?;
-        row.free
-            .checked_add_assign(more)
-            .expect("free is a part of the total");
+        Arc::make_mut(&mut row.total).checked_add_assign(more)?;
         let is_offered = row.exclusion().is_none();
         self.count_total(more, true);
+        let row = self.slaves.get_mut(slave.0).expect("looked up above");
+        row.change_free(&self.names, |free| free.checked_add_assign(more))
+            .expect("free is a part of the total");
         if is_offered {
-            self.count_available(more, true);
+            self.available.add_all(&Charge::of(more, &self.names).plain);
         }
         self.tree.order.measure(&self.totals);
         self.touch(slave);
@@ -374,16 +383,14 @@ impl Allocator {
         let Some(row) = self.slaves.get_mut(slave.0) else {
             return Ok(());
         };
-        row.total.checked_sub_assign(from)?;
-        row.total
+        let total = Arc::make_mut(&mut row.total);
+        total.checked_sub_assign(from)?;
+        total
             .checked_add_assign(to)
             .expect("as much as was there before");
         self.count_reserved(from, false);
         self.count_reserved(to, true);
-        let (before, after) = (
-            Charge::of(from, &mut self.names),
-            Charge::of(to, &mut self.names),
-        );
+        let (before, after) = (Charge::of(from, &self.names), Charge::of(to, &self.names));
         let leaf = self.tree.make_leaf(framework, role);
         self.tree.discharge(leaf, &before);
         self.tree.charge(leaf, &after, false);
@@ -392,17 +399,18 @@ impl Allocator {
     }
 
     /// A framework does not want these or less of them until then (semantics E3); false if it has
-    /// too many such wishes, and this one is not kept.
+    /// too many such wishes, and this one is not kept. What was granted is best refused as it came.
     pub fn filter(
         &mut self,
         framework: FrameworkId,
         role: &RoleName,
         slave: SlaveId,
-        refused: &Resources,
+        refused: impl Into<Arc<Resources>>,
         until: Timestamp,
     ) -> bool {
+        let refused = refused.into();
         let leaf = self.tree.make_leaf(framework, role);
-        let is_kept = self.filters.add((framework, leaf), slave, refused, until);
+        let is_kept = self.filters.add((framework, leaf), slave, &refused, until);
         self.forget_leaf(leaf);
         is_kept
     }
@@ -457,159 +465,6 @@ impl Allocator {
         !self.dirty.is_empty() && self.tree.active() > 0
     }
 
-    /// One round: grants what is free on the slaves where something has changed, and adds it to
-    /// `grants`.
-    pub fn plan(&mut self, grants: &mut Vec<Grant>) {
-        if !self.is_dirty() {
-            return;
-        }
-        if self.tree.order.refresh() {
-            self.tree.rebuild();
-        }
-        loop {
-            let before = grants.len();
-            self.pass(grants);
-            // What a grant does for one guarantee may leave more to those held back for it.
-            if grants.len() == before || self.held_back.is_empty() {
-                return;
-            }
-            self.touch_held_back(true);
-        }
-    }
-
-    /// Visits the slaves where something has changed.
-    fn pass(&mut self, grants: &mut Vec<Grant>) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for slave in dirty.iter() {
-            self.visit(SlaveId(slave), grants);
-        }
-        // Visits make nothing dirty; the room is kept.
-        dirty.clear();
-        self.dirty = dirty;
-    }
-
-    /// Grants what is free on a slave.
-    fn visit(&mut self, slave: SlaveId, grants: &mut Vec<Grant>) {
-        while let Some((leaf, portion)) = self.choose(slave) {
-            let row = self.slaves.get_mut(slave.0).expect("chosen on it");
-            let resources = match portion {
-                Portion::All => take_all(&mut row.free),
-                Portion::Part(part) => {
-                    take_part(&mut row.free, &part);
-                    part
-                }
-            };
-            let charge = Charge::of(&resources, &mut self.names);
-            for amounts in charge.unreserved() {
-                self.available.sub_all(amounts);
-            }
-            self.tree.charge(leaf, &charge, true);
-            let (framework, node) = {
-                let leaf = self.tree.leaf(leaf);
-                (leaf.framework, leaf.node)
-            };
-            self.framework_mut(framework).outstanding += 1;
-            let is_done = row_is_done(&self.slaves, slave);
-            grants.push(Grant {
-                framework,
-                role: self.tree.node(node).name.clone(),
-                slave,
-                resources,
-            });
-            if is_done {
-                break;
-            }
-        }
-        self.note_free(slave);
-    }
-
-    /// The first in turn to whom something of a slave can be offered, and what.
-    fn choose(&mut self, slave: SlaveId) -> Option<(LeafSlot, Portion)> {
-        let mut hidden = std::mem::take(&mut self.hidden);
-        let mut candidates = std::mem::take(&mut self.candidates);
-        let chosen = self.slaves.get(slave.0).and_then(|row| {
-            if row.exclusion().is_some() || row.free.is_empty() {
-                return None;
-            }
-            self.filters.hidden(slave, &row.free, &mut hidden);
-            self.choose_unhidden((slave, row), &hidden, &mut candidates)
-        });
-        self.hidden = hidden;
-        self.candidates = candidates;
-        if chosen.is_none() && self.tree.has_quota() && self.with_free.contains(slave.0) {
-            self.held_back.insert(slave.0);
-        }
-        chosen
-    }
-
-    fn choose_unhidden(
-        &self,
-        (slave, row): (SlaveId, &Slave),
-        hidden: &Bits,
-        candidates: &mut Vec<LeafSlot>,
-    ) -> Option<(LeafSlot, Portion)> {
-        let mut ask = |leaf: LeafSlot| {
-            if hidden.contains(leaf) {
-                return None;
-            }
-            let portion = self.judge((slave, row), leaf, Stage::Share).ok()?;
-            Some((leaf, portion))
-        };
-        let is_plain = row
-            .free
-            .iter()
-            .all(|it| it.is_unreserved() && !it.is_revocable());
-        let wanted = match hidden.is_empty() {
-            true => self.active.len(),
-            false => self.active.count_without(hidden),
-        };
-        if wanted == 0 {
-            return None;
-        }
-        if let Some(found) = self.choose_guaranteed((slave, row), hidden) {
-            return Some(found);
-        }
-        // Either walk everybody in order past the hidden, or put the few others into order.
-        if wanted * wanted * 2 < self.active.len() {
-            candidates.clear();
-            candidates.extend(self.active.iter_without(hidden));
-            candidates.sort_unstable_by(|a, b| self.tree.cmp(*a, *b));
-            return candidates.iter().find_map(|leaf| ask(*leaf));
-        }
-        // Roles that are full can have what is reserved for them, and what is revocable.
-        if row.free.iter().any(|it| it.is_unreserved()) {
-            return self.tree.find(ROOT, !is_plain, &mut ask);
-        }
-        let targets = self.reserved_roles(&row.free);
-        self.tree.find_in(ROOT, &targets, &mut ask)
-    }
-
-    /// The first role in turn whose guarantee is not met and can be served from a slave.
-    fn choose_guaranteed(
-        &self,
-        (slave, row): (SlaveId, &Slave),
-        hidden: &Bits,
-    ) -> Option<(LeafSlot, Portion)> {
-        self.tree.unmet().find_map(|node| {
-            self.tree.find(node, true, &mut |leaf| {
-                if hidden.contains(leaf) {
-                    return None;
-                }
-                let stage = Stage::Guarantee(node);
-                let portion = self.judge((slave, row), leaf, stage).ok()?;
-                Some((leaf, portion))
-            })
-        })
-    }
-
-    /// The roles that parts of a sum are reserved for.
-    fn reserved_roles(&self, free: &Resources) -> Vec<NodeSlot> {
-        let roles = free.iter().filter_map(|it| it.reservations().role());
-        let mut nodes: Vec<NodeSlot> = roles.filter_map(|role| self.tree.find_node(role)).collect();
-        nodes.dedup();
-        nodes
-    }
-
     /// Sees to it that a round looks at a slave, if there is something to look at.
     fn touch(&mut self, slave: SlaveId) {
         self.note_free(slave);
@@ -619,7 +474,7 @@ impl Allocator {
     }
 
     fn note_free(&mut self, slave: SlaveId) {
-        let can_offer = |row: &Slave| row.exclusion().is_none() && !row.free.is_empty();
+        let can_offer = |row: &Slave| row.exclusion().is_none() && row.has_free();
         if self.slaves.get(slave.0).is_some_and(can_offer) {
             self.with_free.insert(slave.0);
         } else {
@@ -648,8 +503,8 @@ impl Allocator {
     /// Forgets a leaf that wants nothing, holds nothing and hides nothing.
     fn forget_leaf(&mut self, leaf: LeafSlot) {
         if self.filters.is_free_of(leaf)
-            && let Some(framework) = self.tree.framework_of(leaf)
-            && !self.wishes.contains_key(&(framework, leaf))
+            && self.tree.framework_of(leaf).is_some()
+            && self.wishes.get(leaf).is_none()
         {
             self.tree.drop_leaf(leaf);
         }
@@ -673,17 +528,10 @@ impl Allocator {
         }
     }
 
-    fn count_available(&mut self, free: &Resources, is_more: bool) {
-        let charge = Charge::of(free, &mut self.names);
-        for amounts in charge.unreserved() {
-            self.available.change(amounts, is_more);
-        }
-    }
-
     /// What is free on a slave that takes part.
     #[must_use]
     pub fn free(&self, slave: SlaveId) -> Option<&Resources> {
-        self.slaves.get(slave.0).map(|row| &row.free)
+        self.slaves.get(slave.0).map(|row| &*row.free)
     }
 
     /// Whether what is free on a slave is offered.
@@ -696,7 +544,7 @@ impl Allocator {
     /// What a slave that takes part has.
     #[must_use]
     pub fn total(&self, slave: SlaveId) -> Option<&Resources> {
-        self.slaves.get(slave.0).map(|row| &row.total)
+        self.slaves.get(slave.0).map(|row| &*row.total)
     }
 
     /// Whether a framework is charged exactly this in a role (M6).
@@ -744,11 +592,11 @@ impl Allocator {
                     add(&mut available, resource);
                 }
             }
-            for resource in &row.total {
+            for resource in &*row.total {
                 add(&mut totals, resource);
             }
             let has_free = is_offered && !row.free.is_empty();
-            if self.with_free.contains(number) != has_free {
+            if self.with_free.contains(number) != has_free || !row.is_consistent(&self.names) {
                 return false;
             }
         }
@@ -764,29 +612,6 @@ impl Allocator {
                 .filters
                 .is_consistent(|leaf| self.tree.framework_of(leaf))
     }
-}
-
-/// Takes all but shared volumes, which stay for others to share.
-fn take_all(free: &mut Resources) -> Resources {
-    if free.iter().any(|it| it.is_shared()) {
-        let shared = free.filter(|it| it.is_shared());
-        return std::mem::replace(free, shared);
-    }
-    std::mem::take(free)
-}
-
-/// Takes a part, except shared volumes.
-fn take_part(free: &mut Resources, part: &Resources) {
-    let exclusive = part.filter(|it| !it.is_shared());
-    free.checked_sub_assign(&exclusive)
-        .expect("a part of what is free");
-}
-
-/// Whether nothing is left that anybody could be offered: shared volumes alone are not.
-fn row_is_done(slaves: &Numbered<Slave>, slave: SlaveId) -> bool {
-    slaves
-        .get(slave.0)
-        .is_none_or(|row| row.free.iter().all(|it| it.is_shared()))
 }
 
 /// Whether a part of it counts against somebody's quota whoever holds it, so that guarantees and

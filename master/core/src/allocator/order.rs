@@ -19,16 +19,23 @@ pub enum Sorter {
 /// The place among siblings: those that may have no more come last, then the least share, then the
 /// fewest grants; what is equal in all that is ordered by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    is_full: bool,
-    /// Of a number that is not negative the bits are ordered as the numbers are.
-    share: u64,
-    count: u64,
-}
+pub(super) struct Key(u128);
 
 impl Key {
+    fn new(is_full: bool, share: f64, count: u64) -> Self {
+        // Of a number that is not negative the bits are ordered as the numbers are, and the first
+        // is zero.
+        let share = u128::from(share.to_bits()) << 64;
+        Self(u128::from(is_full) << 127 | share | u128::from(count))
+    }
+
     pub(super) fn is_full(self) -> bool {
-        self.is_full
+        self.0 >> 127 != 0
+    }
+
+    fn share(self) -> f64 {
+        let bits = self.0 << 1 >> 65;
+        f64::from_bits(u64::try_from(bits).expect("63 bits"))
     }
 }
 
@@ -134,11 +141,7 @@ impl Order {
             Sorter::WeightedRandom { .. } => standing.turn,
         };
         // A negative share would be a fault of ours; it must not come last because of its bits.
-        Key {
-            is_full,
-            share: share.max(0.0).to_bits(),
-            count: standing.count,
-        }
+        Key::new(is_full, share.max(0.0), standing.count)
     }
 
     /// It has had a grant: the turns of each competitor are a Poisson process whose rate is its
@@ -153,7 +156,7 @@ impl Order {
     /// It competes from now on; those that are there are at `first`.
     pub(super) fn enter(&mut self, standing: &mut Standing, weight: f64, first: Option<Key>) {
         if matches!(self.sorter, Sorter::WeightedRandom { .. }) {
-            let first = first.map_or(0.0, |key| f64::from_bits(key.share));
+            let first = first.map_or(0.0, Key::share);
             standing.turn = standing.turn.max(first) + self.exponential() / weight;
         }
     }
@@ -168,4 +171,13 @@ impl Order {
         let uniform = (((x ^ (x >> 31)) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         -uniform.ln()
     }
+}
+
+/// Where in a round a slave is visited: the same for the same seed, round and slave, and as good as
+/// chance otherwise.
+pub(super) fn visiting_place(seed: u64, round: u64, slave: u32) -> u32 {
+    let mut x = seed ^ round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(slave) << 32);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    u32::try_from(x >> 32).expect("the upper half")
 }

@@ -1,8 +1,10 @@
 //! The allocator by itself.
 
 mod differential;
+mod explaining;
 mod naive;
 mod policy;
+mod semantics;
 
 use std::time::Duration;
 
@@ -79,7 +81,7 @@ fn a_filter_hides_a_part_of_what_was_refused_and_nothing_more() {
     // semantics: E3
     let mut allocator = with_slaves(1);
     allocator.set_active(F, &any_role(), true);
-    assert!(allocator.filter(F, &any_role(), S, &cpus(2), Timestamp(10)));
+    assert!(allocator.filter(F, &any_role(), S, cpus(2), Timestamp(10)));
     let hides = |allocator: &Allocator, count| hides(allocator, S, &cpus(count));
     assert!(hides(&allocator, 1) && hides(&allocator, 2) && !hides(&allocator, 3));
     allocator.expire_filters(Timestamp(9));
@@ -95,7 +97,7 @@ fn filters_of_one_slave_are_few_and_the_first_to_end_makes_room() {
     // Each is longer and smaller than the one before: none hides another for its whole time.
     for number in 0..=FILTERS_PER_KEY_MAX as u64 {
         let until = Timestamp(100 + number);
-        assert!(allocator.filter(F, &any_role(), S, &cpus(20 - number), until));
+        assert!(allocator.filter(F, &any_role(), S, cpus(20 - number), until));
     }
     assert!(!hides(&allocator, S, &cpus(20)));
     assert!(hides(&allocator, S, &cpus(19)));
@@ -107,11 +109,11 @@ fn a_framework_with_too_many_filters_gets_no_more() {
     let mut allocator = Allocator::default();
     let bound = u32::try_from(FILTERS_PER_FRAMEWORK_MAX).expect("small");
     for number in 0..bound {
-        assert!(allocator.filter(F, &any_role(), SlaveId(number), &cpus(1), Timestamp(9)));
+        assert!(allocator.filter(F, &any_role(), SlaveId(number), cpus(1), Timestamp(9)));
     }
-    assert!(!allocator.filter(F, &any_role(), SlaveId(bound), &cpus(1), Timestamp(9)));
+    assert!(!allocator.filter(F, &any_role(), SlaveId(bound), cpus(1), Timestamp(9)));
     allocator.clear_filters(F, Some(&any_role()));
-    assert!(allocator.filter(F, &any_role(), S, &cpus(1), Timestamp(9)));
+    assert!(allocator.filter(F, &any_role(), S, cpus(1), Timestamp(9)));
 }
 
 #[derive(Debug, Clone)]
@@ -184,7 +186,7 @@ proptest! {
                     let grant = held.swap_remove(at);
                     let (framework, slave) = (grant.framework, grant.slave);
                     let until = now.after(Duration::from_micros(refuse));
-                    allocator.filter(framework, &grant.role, slave, &grant.resources, until);
+                    allocator.filter(framework, &grant.role, slave, grant.resources.clone(), until);
                     allocator.release(framework, &grant.role, slave, grant.resources);
                 }
                 Step::GiveBack(..) => {}

@@ -8,15 +8,15 @@
 //! the guarantees not met of such nodes.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use meros_proto::ids::FrameworkId;
-use meros_proto::resources::{Resources, Value};
 use meros_proto::role::RoleName;
 use smallvec::SmallVec;
 
-use super::amounts::{Amounts, Names};
+use super::amounts::{Amounts, Charge};
 use super::order::{Key, Order, Standing};
+use super::ranking::Ranking;
 use crate::numbered::Numbered;
 
 pub(super) type LeafSlot = u32;
@@ -24,62 +24,6 @@ pub(super) type NodeSlot = u32;
 
 /// Above all roles; itself no role.
 pub(super) const ROOT: NodeSlot = 0;
-
-/// Scalars that are charged or given back, by what matters for accounts.
-#[derive(Debug, Default)]
-pub(super) struct Charge {
-    /// All, for shares.
-    all: Amounts,
-    /// What is not revocable, by the depth of the role it is reserved for; 0 if unreserved.
-    by_depth: SmallVec<[(u32, Amounts); 1]>,
-}
-
-impl Charge {
-    pub(super) fn of(resources: &Resources, names: &mut Names) -> Self {
-        let mut charge = Self::default();
-        for resource in resources.iter().filter(|it| !it.is_shared()) {
-            let Value::Scalar(scalar) = resource.value() else {
-                continue;
-            };
-            let Some(number) = names.number(resource.name()) else {
-                continue;
-            };
-            charge.all.add(number, scalar.thousandths());
-            if resource.is_revocable() {
-                continue;
-            }
-            let depth = resource.reservations().role().map_or(0, depth_of);
-            let at = match charge.by_depth.iter().position(|(it, _)| *it == depth) {
-                Some(at) => at,
-                None => {
-                    charge.by_depth.push((depth, Amounts::default()));
-                    charge.by_depth.len() - 1
-                }
-            };
-            charge.by_depth[at].1.add(number, scalar.thousandths());
-        }
-        charge
-    }
-
-    /// What is neither reserved nor revocable.
-    pub(super) fn unreserved(&self) -> impl Iterator<Item = &Amounts> {
-        self.taken_at(1)
-    }
-
-    /// What a role at this depth takes of what is not reserved for it or below it.
-    fn taken_at(&self, depth: u32) -> impl Iterator<Item = &Amounts> {
-        self.by_depth
-            .iter()
-            .filter(move |(reserved_at, _)| *reserved_at < depth)
-            .map(|(_, amounts)| amounts)
-    }
-}
-
-/// 1 for `a`, 2 for `a/b`.
-pub(super) fn depth_of(role: &RoleName) -> u32 {
-    let slashes = role.as_str().bytes().filter(|byte| *byte == b'/').count();
-    1 + u32::try_from(slashes).expect("roles are short")
-}
 
 /// A framework in a role.
 #[derive(Debug)]
@@ -119,11 +63,11 @@ pub(super) struct Node {
     weight: f64,
     key: Key,
     /// Its subroles with active leaves.
-    order: BTreeSet<(Key, RoleName, NodeSlot)>,
+    order: Ranking<(Key, RoleName, NodeSlot)>,
     /// Its own frameworks, as one competitor among its subroles, and among themselves.
     own: Standing,
     own_key: Key,
-    own_order: BTreeSet<(Key, FrameworkId, LeafSlot)>,
+    own_order: Ranking<(Key, FrameworkId, LeafSlot)>,
     pub(super) quota: Option<Box<QuotaRow>>,
     /// What its leaves and those below hold that is not reserved for it or below it.
     taken: Amounts,
@@ -147,10 +91,10 @@ impl Node {
             standing: Standing::default(),
             weight,
             key: Key::default(),
-            order: BTreeSet::new(),
+            order: Ranking::default(),
             own: Standing::default(),
             own_key: Key::default(),
-            own_order: BTreeSet::new(),
+            own_order: Ranking::default(),
             quota: None,
             taken: Amounts::default(),
             reserved: Amounts::default(),
@@ -184,6 +128,15 @@ impl Node {
             .map(|(number, limit)| (*number, limit.saturating_sub(self.consumed(*number)).max(0)))
     }
 
+    /// What its limit of a name leaves, below zero if it has more than that.
+    pub(super) fn left(&self, number: usize) -> i64 {
+        let limits = self.quota.as_deref().map_or(&[][..], |it| &it.limits);
+        let limit = limits.iter().find(|(it, _)| *it == number);
+        limit.map_or(i64::MAX, |(_, limit)| {
+            limit.saturating_sub(self.consumed(number))
+        })
+    }
+
     /// Whether it has more than a limit allows.
     pub(super) fn is_above_limit(&self) -> bool {
         let limits = self.quota.as_deref().map_or(&[][..], |it| &it.limits);
@@ -211,7 +164,7 @@ pub(super) struct Tree {
     by_framework: Numbered<Vec<LeafSlot>>,
     weights: BTreeMap<RoleName, f64>,
     /// Roles with active leaves whose guarantees are not met.
-    unmet: BTreeSet<(Key, RoleName, NodeSlot)>,
+    unmet: Ranking<(Key, RoleName, NodeSlot)>,
     quotas: u32,
     /// The least amounts that are worth an offer, any one of them.
     pub(super) minimum: Vec<Amounts>,
@@ -229,7 +182,7 @@ impl Tree {
             free_leaves: Vec::new(),
             by_framework: Numbered::default(),
             weights: BTreeMap::new(),
-            unmet: BTreeSet::new(),
+            unmet: Ranking::default(),
             quotas: 0,
             minimum,
         }
@@ -273,6 +226,11 @@ impl Tree {
         self.quotas > 0
     }
 
+    /// Whether so much is worth an offer.
+    pub(super) fn is_worth(&self, amounts: &Amounts) -> bool {
+        self.minimum.is_empty() || self.minimum.iter().any(|least| amounts.covers(least))
+    }
+
     /// Whether the role of a leaf or one above it has a quota.
     pub(super) fn has_quota_above(&self, leaf: LeafSlot) -> bool {
         let node = self.leaf(leaf).node;
@@ -286,6 +244,20 @@ impl Tree {
 
     pub(super) fn find_node(&self, role: &RoleName) -> Option<NodeSlot> {
         self.by_name.get(role).copied()
+    }
+
+    /// The node of a role, or of the nearest role above it that is known.
+    pub(super) fn nearest_node(&self, role: &RoleName) -> NodeSlot {
+        let mut role = role.clone();
+        loop {
+            if let Some(found) = self.find_node(&role) {
+                return found;
+            }
+            let Some((above, _)) = role.as_str().rsplit_once('/') else {
+                return ROOT;
+            };
+            role = RoleName::new(above).expect("a part of the path of a role is a role");
+        }
     }
 
     /// The roles of a framework that are known here.
@@ -535,9 +507,9 @@ impl Tree {
         let node = self.leaf(slot).node;
         {
             let leaf = self.leaves[slot as usize].as_deref_mut().expect("in use");
-            leaf.standing.held.change(&charge.all, is_more);
+            charge.change_all(&mut leaf.standing.held, is_more);
             let own = self.nodes[node as usize].as_deref_mut().expect("in use");
-            own.own.held.change(&charge.all, is_more);
+            charge.change_all(&mut own.own.held, is_more);
             if is_grant {
                 self.order.granted(&mut leaf.standing, 1.0);
                 self.order.granted(&mut own.own, 1.0);
@@ -548,7 +520,7 @@ impl Tree {
         let mut at = node;
         while at != ROOT {
             let node = self.nodes[at as usize].as_deref_mut().expect("in use");
-            node.standing.held.change(&charge.all, is_more);
+            charge.change_all(&mut node.standing.held, is_more);
             for taken in charge.taken_at(node.depth) {
                 node.taken.change(taken, is_more);
             }
@@ -654,40 +626,28 @@ impl Tree {
 
     /// Computes all places anew: the proportions of the cluster have changed, or the minimum.
     pub(super) fn rebuild(&mut self) {
-        for slot in 0..self.leaves.len() {
-            if let Some(leaf) = self.leaves[slot].as_deref_mut() {
-                leaf.key = self.order.key(&leaf.standing, 1.0, false);
-            }
+        for leaf in self.leaves.iter_mut().flatten() {
+            leaf.key = self.order.key(&leaf.standing, 1.0, false);
         }
-        let mut own: Vec<Vec<(Key, FrameworkId, LeafSlot)>> = vec![Vec::new(); self.nodes.len()];
-        let mut orders: Vec<Vec<(Key, RoleName, NodeSlot)>> = vec![Vec::new(); self.nodes.len()];
-        for (slot, leaf) in (0u32..).zip(&self.leaves) {
-            if let Some(leaf) = leaf.as_deref().filter(|leaf| leaf.is_active) {
-                own[leaf.node as usize].push((leaf.key, leaf.framework, slot));
-            }
-        }
-        self.unmet.clear();
-        for slot in 1..self.nodes.len() {
-            let Some(node) = self.nodes[slot].as_deref_mut() else {
-                continue;
-            };
+        for node in self.nodes.iter_mut().skip(1).flatten() {
             let is_full = node.is_full(&self.minimum);
             node.key = self.order.key(&node.standing, node.weight, is_full);
             node.own_key = self.order.key(&node.own, 1.0, false);
-            let slot = u32::try_from(slot).expect("slots are numbers of 32 bits");
-            if node.active > 0 {
-                orders[node.parent as usize].push((node.key, node.name.clone(), slot));
-            }
-            if node.is_unmet {
-                self.unmet.insert((node.key, node.name.clone(), slot));
-            }
         }
-        for ((node, own), order) in self.nodes.iter_mut().zip(own).zip(orders) {
-            if let Some(node) = node.as_deref_mut() {
-                node.own_order = own.into_iter().collect();
-                node.order = order.into_iter().collect();
-            }
+        for slot in 0..self.nodes.len() {
+            let Some(node) = self.nodes[slot].as_deref_mut() else {
+                continue;
+            };
+            let mut own = std::mem::take(&mut node.own_order);
+            let mut order = std::mem::take(&mut node.order);
+            own.change_all(|(key, _, leaf)| *key = self.leaf(*leaf).key);
+            order.change_all(|(key, _, child)| *key = self.node(*child).key);
+            let node = self.nodes[slot].as_deref_mut().expect("taken from it");
+            (node.own_order, node.order) = (own, order);
         }
+        let mut unmet = std::mem::take(&mut self.unmet);
+        unmet.change_all(|(key, _, node)| *key = self.node(*node).key);
+        self.unmet = unmet;
     }
 
     /// Asks the active leaves below a node in order, until one answers. Those below roles that are
@@ -700,7 +660,7 @@ impl Tree {
     ) -> Option<T> {
         let node = self.node(slot);
         let mut own = Some(&node.own_order).filter(|order| !order.is_empty());
-        for (key, _, child) in &node.order {
+        for (key, _, child) in node.order.iter() {
             if key.is_full() && !asks_full {
                 break;
             }

@@ -26,7 +26,7 @@ fn rogue_offer() -> Outstanding {
         framework: FrameworkId(0),
         slave: SlaveId(0),
         role: role("*"),
-        resources: resources("cpus:1"),
+        resources: resources("cpus:1").into(),
         made_at: Timestamp(0),
     }
 }

@@ -11,7 +11,7 @@ use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::super::{Abilities, Allocator, Grant};
+use super::super::{Abilities, Allocator, Grant, Policy};
 use super::naive::Naive;
 
 /// Chance that a seed fixes: SplitMix64.
@@ -57,16 +57,29 @@ fn resources(text: &str) -> Resources {
 }
 
 /// Both, driven alike.
-struct Pair {
-    fast: Allocator,
-    naive: Naive,
+pub(super) struct Pair {
+    pub(super) fast: Allocator,
+    pub(super) naive: Naive,
     held: Vec<Grant>,
     now: Timestamp,
     chance: Chance,
 }
 
 impl Pair {
-    fn who(&mut self) -> (FrameworkId, RoleName) {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            fast: Allocator::new(Policy {
+                shuffle: (seed % 2 == 1).then_some(seed),
+                ..Policy::default()
+            }),
+            naive: Naive::new((seed % 2 == 1).then_some(seed)),
+            held: Vec::new(),
+            now: Timestamp(0),
+            chance: Chance(seed),
+        }
+    }
+
+    pub(super) fn who(&mut self) -> (FrameworkId, RoleName) {
         let framework = FrameworkId(u32::try_from(self.chance.below(4)).unwrap());
         (framework, role(self.chance.pick(&ROLES)))
     }
@@ -134,13 +147,13 @@ impl Pair {
         assert_eq!(is_free, is_charged);
         if is_free {
             self.held.push(Grant {
-                resources: used,
+                resources: used.into(),
                 ..grant
             });
         }
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         match self.chance.below(26) {
             0 | 1 => {
                 let (slave, total) = (self.slave(), self.total());
@@ -224,9 +237,12 @@ impl Pair {
             let until = self.now.after(Duration::from_micros(micros));
             let grant = &self.held[at];
             let who = (grant.framework, grant.role.clone());
-            let refused = &grant.resources;
-            assert!(self.fast.filter(who.0, &who.1, grant.slave, refused, until));
-            self.naive.filter(&who, grant.slave, refused, until);
+            let refused = grant.resources.clone();
+            assert!(
+                self.fast
+                    .filter(who.0, &who.1, grant.slave, refused.clone(), until)
+            );
+            self.naive.filter(&who, grant.slave, &refused, until);
         }
         self.release(at);
     }
@@ -258,13 +274,7 @@ impl Pair {
 }
 
 fn run(seed: u64, steps: usize) -> u64 {
-    let mut pair = Pair {
-        fast: Allocator::default(),
-        naive: Naive::default(),
-        held: Vec::new(),
-        now: Timestamp(0),
-        chance: Chance(seed),
-    };
+    let mut pair = Pair::new(seed);
     for _ in 0..steps {
         pair.step();
         for slave in (0..4).map(SlaveId) {

@@ -9,6 +9,7 @@ use meros_proto::resources::{Resource, ResourceName, Resources, Scalar, Value};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
+use super::super::order::visiting_place;
 use super::super::{Abilities, Grant, Minimum};
 
 type Who = (FrameworkId, RoleName);
@@ -34,6 +35,8 @@ pub(super) struct Naive {
     quotas: BTreeMap<RoleName, Quota>,
     abilities: BTreeMap<FrameworkId, Abilities>,
     measured: Sums,
+    shuffle: Option<u64>,
+    rounds: u64,
 }
 
 fn amount(resource: &Resource) -> i64 {
@@ -68,6 +71,13 @@ fn path(role: &RoleName) -> Vec<RoleName> {
 }
 
 impl Naive {
+    pub(super) fn new(shuffle: Option<u64>) -> Self {
+        Self {
+            shuffle,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn add_slave(&mut self, slave: SlaveId, total: &Resources) {
         let is_excluded = self.slaves.get(&slave).is_some_and(|row| row.is_excluded);
         let row = Slave {
@@ -315,6 +325,7 @@ impl Naive {
     /// Goes through all slaves again until nobody gets anything.
     pub(super) fn plan(&mut self) -> Vec<Grant> {
         let mut grants = Vec::new();
+        self.rounds += 1;
         loop {
             let more = self.pass();
             if more.is_empty() {
@@ -326,7 +337,10 @@ impl Naive {
 
     fn pass(&mut self) -> Vec<Grant> {
         let mut grants = Vec::new();
-        let slaves: Vec<SlaveId> = self.slaves.keys().copied().collect();
+        let mut slaves: Vec<SlaveId> = self.slaves.keys().copied().collect();
+        if let Some(seed) = self.shuffle {
+            slaves.sort_by_key(|slave| visiting_place(seed, self.rounds, slave.0));
+        }
         for slave in slaves {
             while let Some((who, resources)) = self.choose(slave) {
                 let row = self.slaves.get_mut(&slave).unwrap();
@@ -337,7 +351,7 @@ impl Naive {
                     framework: who.0,
                     role: who.1,
                     slave,
-                    resources,
+                    resources: resources.into(),
                 });
             }
         }

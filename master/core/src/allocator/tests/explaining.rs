@@ -1,0 +1,284 @@
+//! Explanations: the first reason for each slave, and the smallest change that would do.
+
+use meros_proto::constraint::{Constraint, OfferConstraints, Predicate, Subject};
+use meros_proto::framework::FrameworkCapability;
+use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::quota::Quota;
+use meros_proto::resources::{ResourceName, Resources, Scalar};
+use meros_proto::role::RoleName;
+use meros_proto::time::Timestamp;
+
+use super::super::{
+    Abilities, Allocator, Change, Constraints, Explanation, Minimum, Reason, SmallestChange, Wishes,
+};
+use super::differential::Pair;
+use super::policy::{cluster, plan, quota, resources, role};
+
+const F: FrameworkId = FrameworkId(0);
+
+pub(super) fn changes(explained: &Explanation) -> Vec<Change> {
+    let smallest = explained.smallest_change.as_ref();
+    smallest.map_or(Vec::new(), |it| it.changes.clone())
+}
+
+fn text(allocator: &Allocator, framework: FrameworkId, role: &RoleName) -> String {
+    let explained = allocator.explain_all(framework, role);
+    explained
+        .smallest_change
+        .map_or(String::new(), |it| it.to_string())
+}
+
+#[test]
+fn the_smallest_change_is_the_frameworks_own_if_there_is_one() {
+    let any = RoleName::any();
+    let mut allocator = cluster(2, "cpus:4", &[(0, "*")]);
+    for slave in (0..2).map(SlaveId) {
+        assert!(allocator.filter(F, &any, slave, resources("cpus:4"), Timestamp(7)));
+    }
+    allocator.set_offerable(SlaveId(1), false);
+    let explained = allocator.explain_all(F, &any);
+    assert_eq!(explained.filter_ends, Some(Timestamp(7)));
+    assert_eq!(
+        explained.smallest_change,
+        Some(SmallestChange {
+            changes: vec![Change::Revive {
+                until: Timestamp(7)
+            }],
+            slave: SlaveId(0),
+            slaves: 1,
+        })
+    );
+    allocator.expire_filters(Timestamp(7));
+    let explained = allocator.explain_all(F, &any);
+    assert_eq!((explained.offerable, explained.smallest_change), (1, None));
+    // Nothing is known of this one, and more than one slave would do if it subscribed.
+    allocator.set_offerable(SlaveId(1), true);
+    let stranger = text(&allocator, FrameworkId(5), &role("x/y"));
+    assert_eq!(
+        stranger,
+        "subscribe, or revive the role: slave S0 and 1 other"
+    );
+}
+
+#[test]
+fn each_slave_has_the_first_reason_and_the_slave_with_the_least_in_the_way_is_named() {
+    // semantics: E2
+    let a = role("a");
+    let mut allocator = cluster(5, "cpus:4;mem:400", &[(0, "a")]);
+    allocator.set_quota(&a, &quota("", "cpus:0;mem:0"));
+    allocator.set_excluded(SlaveId(0), true);
+    allocator.set_offerable(SlaveId(1), false);
+    assert!(allocator.charge(
+        FrameworkId(9),
+        &role("b"),
+        SlaveId(2),
+        &resources("cpus:4;mem:400")
+    ));
+    assert!(allocator.charge(
+        FrameworkId(9),
+        &role("b"),
+        SlaveId(3),
+        &resources("cpus:4;mem:380")
+    ));
+    let explained = allocator.explain_all(F, &a);
+    let limit = Reason::Limit {
+        role: a.clone(),
+        resource: ResourceName::CPUS,
+    };
+    let kinds: Vec<(String, u32)> = explained
+        .refused
+        .iter()
+        .map(|(reason, count)| (format!("{reason:?}"), *count))
+        .collect();
+    assert_eq!(explained.refused.values().sum::<u32>(), 5, "{kinds:?}");
+    assert_eq!(explained.refused[&limit], 1, "{kinds:?}");
+    assert_eq!(explained.refused[&Reason::NothingFree], 1, "{kinds:?}");
+    // A hundredth of a processor is the least that is worth an offer.
+    assert_eq!(
+        text(&allocator, F, &a),
+        "raise the limit of cpus of role a by 0.01: slave S4"
+    );
+}
+
+#[test]
+fn several_changes_are_named_if_one_alone_would_not_do() {
+    let any = RoleName::any();
+    let mut allocator = cluster(1, "cpus:4;gpus:2", &[]);
+    let none = Abilities {
+        gpus: false,
+        ..Abilities::default()
+    };
+    allocator.set_abilities(F, none);
+    let explained = allocator.explain_all(F, &any);
+    assert_eq!(explained.refused, [(Reason::Inactive, 1)].into());
+    assert_eq!(
+        changes(&explained),
+        [
+            Change::Activate,
+            Change::Declare(FrameworkCapability::GpuResources)
+        ]
+    );
+}
+
+#[test]
+fn of_several_groups_of_constraints_the_one_with_the_fewest_that_fail_is_named() {
+    let is = |name: &str, text: &str| Constraint {
+        subject: Subject::Attribute(name.to_owned()),
+        predicate: Predicate::Equals(text.to_owned()),
+    };
+    let wanted = OfferConstraints {
+        groups: vec![
+            vec![is("rack", "r1"), is("disk", "ssd")],
+            vec![is("arch", "x"), is("rack", "r2"), is("os", "y")],
+        ],
+        least: Resources::new(),
+    };
+    let any = RoleName::any();
+    let mut allocator = cluster(1, "cpus:4", &[(0, "*")]);
+    let profile = super::super::Profile {
+        hostname: "host".to_owned(),
+        attributes: "arch:x;os:y;rack:r3".parse().unwrap(),
+    };
+    allocator.describe_slave(SlaveId(0), profile);
+    let wishes = Wishes {
+        constraints: Some(Constraints::compile(&wanted).unwrap()),
+        ..Wishes::default()
+    };
+    allocator.set_wishes(F, &any, Some(wishes));
+    let explained = allocator.explain_all(F, &any);
+    assert_eq!(changes(&explained), [Change::Relax { group: 1, place: 1 }]);
+}
+
+#[test]
+fn what_must_become_free_is_told_in_amounts_and_what_never_will_be_as_well() {
+    let any = RoleName::any();
+    let mut allocator = cluster(2, "cpus:4;mem:400", &[(0, "*")]);
+    let other = FrameworkId(9);
+    assert!(allocator.charge(other, &any, SlaveId(0), &resources("cpus:3;mem:100")));
+    assert!(allocator.charge(other, &any, SlaveId(1), &resources("cpus:2;mem:100")));
+    let mut asks_for = |text: &str| {
+        let any_of = vec![resources(text)];
+        let wishes = Wishes {
+            minimum: Some(Minimum { any_of }),
+            constraints: None,
+        };
+        allocator.set_wishes(F, &any, Some(wishes));
+        changes(&allocator.explain_all(F, &any))
+    };
+    let missing = resources("cpus:1");
+    assert_eq!(asks_for("cpus:3;mem:200"), [Change::FreeUp { missing }]);
+    let missing = resources("cpus:5");
+    assert_eq!(asks_for("cpus:9"), [Change::AskForLess { missing }]);
+}
+
+#[test]
+fn guarantees_of_others_are_told_by_how_much_they_are_too_high() {
+    // semantics: E8
+    let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "b")]);
+    allocator.set_quota(&role("a"), &quota("cpus:6;mem:500", ""));
+    let explained = allocator.explain_all(F, &role("b"));
+    // Two processors more than there are, and a hundredth for an offer.
+    let by = Scalar::from_thousandths(2_010).unwrap();
+    let resource = ResourceName::CPUS;
+    assert_eq!(
+        changes(&explained),
+        [Change::LowerGuarantees { resource, by }]
+    );
+}
+
+/// Does what was advised, as far as an allocator knows of it.
+fn apply(
+    pair: &mut Pair,
+    quotas: &mut Vec<(RoleName, Quota)>,
+    who: &(FrameworkId, RoleName),
+    slave: SlaveId,
+    change: &Change,
+) {
+    let allocator = &mut pair.fast;
+    match change {
+        Change::Revive { .. } => allocator.clear_filters(who.0, Some(&who.1)),
+        Change::Activate => allocator.set_active(who.0, &who.1, true),
+        Change::AnswerOffers { count } => (0..*count).for_each(|_| allocator.offer_ended(who.0)),
+        Change::Relax { .. } => allocator.set_wishes(who.0, &who.1, None),
+        Change::Declare(_) => {
+            let all = Abilities {
+                gpus: true,
+                revocable: true,
+                shared: true,
+                refined: true,
+            };
+            allocator.set_abilities(who.0, all);
+        }
+        Change::AskForLess { .. } => {
+            let wishes = Wishes {
+                minimum: Some(Minimum { any_of: Vec::new() }),
+                constraints: None,
+            };
+            allocator.set_wishes(who.0, &who.1, Some(wishes));
+        }
+        Change::RaiseLimit { role, resource, by } => {
+            for (_, quota) in quotas.iter_mut().filter(|(it, _)| it == role) {
+                let limit = quota.limits.get_mut(resource).expect("it is limited");
+                *limit = limit.saturating_add(*by);
+                allocator.set_quota(role, quota);
+            }
+        }
+        Change::LowerGuarantees { resource, .. } => {
+            for (role, quota) in quotas {
+                quota.guarantees.remove(resource);
+                allocator.set_quota(role, quota);
+            }
+        }
+        Change::Unreserve => {}
+        Change::ReactivateSlave => allocator.set_excluded(slave, false),
+        Change::FreeUp { missing } => allocator.grow_slave(slave, missing).expect("small"),
+        Change::BringBackSlave => allocator.set_offerable(slave, true),
+    }
+}
+
+#[test]
+fn who_does_what_is_advised_can_be_offered_something() {
+    let mut advised = std::collections::BTreeMap::new();
+    for seed in 0..3_000 {
+        let mut pair = Pair::new(seed);
+        for _ in 0..40 {
+            pair.step();
+        }
+        let who = pair.who();
+        let explained = pair.fast.explain_all(who.0, &who.1);
+        let Some(advice) = explained.smallest_change else {
+            continue;
+        };
+        // What is reserved for others is not converted here.
+        if advice.changes.contains(&Change::Unreserve) {
+            continue;
+        }
+        let mut quotas: Vec<(RoleName, Quota)> = Vec::new();
+        quotas.extend(
+            pair.naive
+                .quotas()
+                .iter()
+                .map(|(role, quota)| (role.clone(), quota.clone())),
+        );
+        for change in &advice.changes {
+            *advised.entry(change.code()).or_insert(0u32) += 1;
+            apply(&mut pair, &mut quotas, &who, advice.slave, change);
+        }
+        let answer = pair.fast.explain(who.0, &who.1, advice.slave);
+        assert_eq!(answer, Ok(()), "seed {seed}: {who:?}: {advice:?}");
+        assert!(!plan(&mut pair.fast).is_empty(), "seed {seed}");
+    }
+    for code in [
+        "revive",
+        "activate",
+        "declare",
+        "raise_limit",
+        "lower_guarantees",
+        "free_up",
+    ] {
+        assert!(
+            advised.contains_key(code),
+            "{code} was never advised: {advised:?}"
+        );
+    }
+}
