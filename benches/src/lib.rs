@@ -1,1 +1,5 @@
-//! Benchmarks of the hot paths.
+//! What the benchmarks of the hot paths share: clusters to measure, and ways to measure them.
+
+pub mod cluster;
+pub mod counting;
+pub mod cpu_time;

@@ -4,19 +4,18 @@
 //! two commits can be compared. What is timed is the processor time of the one thread that decides,
 //! because machines are shared. With `--test` everything runs once, on small clusters.
 
-mod setup;
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use meros_benches::cluster::{Chance, Cluster, Digest, FOR_EVER, parsed};
+use meros_benches::cpu_time::CpuTime;
 use meros_master_core::allocator::Abilities;
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::labels::{Label, Labels};
 use meros_proto::quota::Quota;
 use meros_proto::resources::{Reservation, Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
-
-use setup::{Chance, Cluster, CpuTime, Digest, FOR_EVER, parsed};
 
 fn is_test() -> bool {
     std::env::args().any(|arg| arg == "--test")
@@ -371,7 +370,7 @@ fn reservations(c: &mut Criterion) {
             for (from, to) in [(&plain, &new), (&new, &plain)] {
                 cluster.plan();
                 let grant = cluster.grants.pop().expect("what is not in use");
-                assert_eq!(grant.resources, *from);
+                assert_eq!(*grant.resources, *from);
                 let allocator = &mut cluster.allocator;
                 allocator
                     .convert(framework, &role, slave, from, to)
@@ -414,8 +413,9 @@ fn multi_framework(c: &mut Criterion) {
             for mut grant in std::mem::take(&mut cluster.grants) {
                 let at = grant.framework.0 as usize;
                 let (task, per_offer) = &tasks[at];
+                let rest = Arc::make_mut(&mut grant.resources);
                 for _ in 0..left[at].min(*per_offer) {
-                    if grant.resources.checked_sub_assign(task).is_err() {
+                    if rest.checked_sub_assign(task).is_err() {
                         break;
                     }
                     left[at] -= 1;
@@ -473,7 +473,7 @@ fn churn(c: &mut Criterion) {
             for _ in 0..count {
                 let at = chance.below(slaves) as usize;
                 let begin = CpuTime::now();
-                let resources = std::mem::take(&mut held[at].resources);
+                let resources = held[at].resources.clone();
                 let (framework, slave) = (held[at].framework, held[at].slave);
                 cluster
                     .allocator

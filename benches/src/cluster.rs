@@ -1,27 +1,35 @@
 //! Clusters to measure: slaves, frameworks and what they hold.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use meros_master_core::allocator::{Allocator, Grant};
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
-use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Longer than anything here takes.
-pub(crate) const FOR_EVER: Timestamp = Timestamp(365 * 24 * 60 * 60 * 1_000_000);
+pub const FOR_EVER: Timestamp = Timestamp(365 * 24 * 60 * 60 * 1_000_000);
 
-pub(crate) fn parsed(text: &str) -> Resources {
+/// Resources from their text.
+///
+/// # Panics
+/// The text is not well formed.
+#[must_use]
+pub fn parsed(text: &str) -> Resources {
     text.parse().expect("written in this file")
 }
 
 /// Chance that a seed fixes: SplitMix64.
-pub(crate) struct Chance(pub(crate) u64);
+#[derive(Debug)]
+pub struct Chance(pub u64);
 
 impl Chance {
-    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+    /// A number from 0 to `bound`, which it never is.
+    ///
+    /// # Panics
+    /// `bound` is zero.
+    pub fn below(&mut self, bound: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,28 +38,13 @@ impl Chance {
     }
 }
 
-/// The processor time of this thread so far.
-pub(crate) struct CpuTime(Timespec);
-
-impl CpuTime {
-    pub(crate) fn now() -> Self {
-        Self(clock_gettime(ClockId::ThreadCPUTime))
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        let nanos = |at: &Timespec| at.tv_sec * 1_000_000_000 + at.tv_nsec;
-        let elapsed = u64::try_from(nanos(&now) - nanos(&self.0));
-        Duration::from_nanos(elapsed.expect("time goes forward"))
-    }
-}
-
 /// What came out, so that two commits can be seen to decide the same.
-#[derive(Default)]
-pub(crate) struct Digest(u64);
+#[derive(Debug, Default)]
+pub struct Digest(u64);
 
 impl Digest {
-    pub(crate) fn add(&mut self, grants: &[Grant]) {
+    /// Takes a round in.
+    pub fn add(&mut self, grants: &[Grant]) {
         for grant in grants {
             for part in [grant.slave.0, grant.framework.0] {
                 self.0 = (self.0 ^ u64::from(part)).wrapping_mul(0x0100_0000_01b3);
@@ -59,21 +52,29 @@ impl Digest {
         }
     }
 
-    pub(crate) fn print(&self, name: &str) {
+    /// Prints it.
+    pub fn print(&self, name: &str) {
         println!("{name}: digest of the decisions {:016x}", self.0);
     }
 }
 
 /// An allocator with slaves 0.. and frameworks 0.., and a buffer for its grants.
-pub(crate) struct Cluster {
-    pub(crate) allocator: Allocator,
-    pub(crate) grants: Vec<Grant>,
-    pub(crate) frameworks: u32,
-    pub(crate) role: RoleName,
+#[derive(Debug)]
+pub struct Cluster {
+    /// What is measured.
+    pub allocator: Allocator,
+    /// What the last round granted.
+    pub grants: Vec<Grant>,
+    /// How many frameworks there are.
+    pub frameworks: u32,
+    /// The role of all of them.
+    pub role: RoleName,
 }
 
 impl Cluster {
-    pub(crate) fn empty(frameworks: u32) -> Self {
+    /// Without slaves; no framework wants anything yet.
+    #[must_use]
+    pub fn empty(frameworks: u32) -> Self {
         Self {
             allocator: Allocator::default(),
             grants: Vec::new(),
@@ -84,7 +85,11 @@ impl Cluster {
 
     /// The set-up that the benchmarks of Apache Mesos share: all frameworks in one role, and on
     /// each slave a part in use by one of them, with 16 port ranges.
-    pub(crate) fn fragmented(slaves: u32, frameworks: u32, mem_in_use: u32) -> Self {
+    ///
+    /// # Panics
+    /// The allocator does not have what was added to it.
+    #[must_use]
+    pub fn fragmented(slaves: u32, frameworks: u32, mem_in_use: u32) -> Self {
         let mut cluster = Self::empty(frameworks);
         let mut ports = String::new();
         for at in 0..16u32 {
@@ -110,32 +115,37 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn set_active(&mut self, framework: u32, is_active: bool) {
+    /// A framework wants offers, or does not.
+    pub fn set_active(&mut self, framework: u32, is_active: bool) {
         self.allocator
             .set_active(FrameworkId(framework), &self.role, is_active);
     }
 
-    pub(crate) fn activate_all(&mut self) {
+    /// All frameworks want offers.
+    pub fn activate_all(&mut self) {
         for framework in 0..self.frameworks {
             self.set_active(framework, true);
         }
     }
 
     /// One round, into the buffer.
-    pub(crate) fn plan(&mut self) {
+    pub fn plan(&mut self) {
         self.grants.clear();
         self.allocator.plan(&mut self.grants);
     }
 
     /// Gives all grants of the last round back, refused until then or not at all.
-    pub(crate) fn give_back(&mut self, until: Option<Timestamp>) {
+    ///
+    /// # Panics
+    /// A framework has too many filters.
+    pub fn give_back(&mut self, until: Option<Timestamp>) {
         for grant in self.grants.drain(..) {
             if let Some(until) = until {
                 assert!(self.allocator.filter(
                     grant.framework,
                     &grant.role,
                     grant.slave,
-                    &grant.resources,
+                    grant.resources.clone(),
                     until,
                 ));
             }
