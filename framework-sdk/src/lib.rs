@@ -102,6 +102,12 @@
 //! of the same framework ([`Refusal::Superseded`]). Everything else is retried for ever, with a
 //! jittered delay of up to 15 s, and told to [`Scheduler::connect_failed`].
 //!
+//! # Tests
+//!
+//! With the feature `test-kit`, the module `testing` runs a [`Scheduler`] against a simulated
+//! datacenter, inside `#[test]`, in milliseconds: masters die, slaves are cut off, and the same seed
+//! is the same run.
+//!
 //! # The lower level
 //!
 //! [`Session::connect`] gives a stream of [`News`] and a clonable [`Handle`], for programs that
@@ -114,6 +120,8 @@ mod session;
 mod shell;
 mod state_file;
 mod task;
+#[cfg(feature = "test-kit")]
+pub mod testing;
 
 pub use config::{
     Acknowledge, ConfigError, IDLE_REFUSE_DEFAULT, MASTER_PORT_DEFAULT, MASTERS_MAX, SessionConfig,

@@ -178,7 +178,7 @@ impl Actions {
     }
 
     /// The calls in order, with a decline of what nobody decided on.
-    fn into_calls(mut self, idle_refuse: Duration) -> Vec<Call> {
+    pub(crate) fn into_calls(mut self, idle_refuse: Duration) -> Vec<Call> {
         if !self.undecided.is_empty() {
             let filters = if self.used {
                 Filters::default()
@@ -208,18 +208,7 @@ pub async fn run(
     let mut shell = Shell::open(&config)?;
     loop {
         while let Some(news) = shell.pop_news() {
-            let acknowledge = match (config.acknowledge, &news) {
-                (Acknowledge::Automatic, News::Update(status)) => Some(acknowledgement(status)),
-                _ => None,
-            };
-            let mut actions = Actions::default();
-            tell(scheduler, news, &mut actions);
-            // What the framework made of an update goes out before its acknowledgement.
-            for call in actions
-                .into_calls(config.idle_refuse)
-                .into_iter()
-                .chain(acknowledge)
-            {
+            for call in react(scheduler, news, &config) {
                 shell.feed(Event::Call(call)).await;
             }
         }
@@ -230,6 +219,24 @@ pub async fn run(
         let happened = shell.wait().await;
         shell.take_in(happened).await;
     }
+}
+
+/// Tells a scheduler, and returns what follows from it: its calls in order, then the
+/// acknowledgement of an update, which goes out after what was made of it.
+pub(crate) fn react(
+    scheduler: &mut (impl Scheduler + ?Sized),
+    news: News,
+    config: &SessionConfig,
+) -> Vec<Call> {
+    let acknowledge = match (config.acknowledge, &news) {
+        (Acknowledge::Automatic, News::Update(status)) => Some(acknowledgement(status)),
+        _ => None,
+    };
+    let mut actions = Actions::default();
+    tell(scheduler, news, &mut actions);
+    let mut calls = actions.into_calls(config.idle_refuse);
+    calls.extend(acknowledge);
+    calls
 }
 
 fn tell(scheduler: &mut (impl Scheduler + ?Sized), news: News, actions: &mut Actions) {

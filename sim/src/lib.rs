@@ -13,6 +13,7 @@ pub mod command;
 mod fault;
 mod invariants;
 mod journal;
+pub mod kit;
 mod plan;
 mod prng;
 mod queue;

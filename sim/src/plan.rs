@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use meros_master_core::{Command, Config};
 use meros_proto::attribute::Attributes;
+use meros_proto::constraint::OfferWishes;
 use meros_proto::resources::Resources;
+use meros_proto::role::RoleName;
 use meros_sdk_core::NEWS_QUEUE;
 
 use crate::behaviour::nonsense::Manner;
 use crate::fault::{self, Fault, Targets};
+use crate::kit::{GuestPlan, TaskRuns};
 use crate::prng::Rng;
 use crate::scenario::JobsPlan;
 
@@ -93,6 +96,46 @@ pub(crate) enum FrameworkPlan {
     Probe,
     /// Comes after the probe, and is owed a part of what that one has.
     Creditor,
+    /// A framework of a developer, through the SDK's driver: what it does is asked outside.
+    Guest(GuestPlan),
+}
+
+impl FrameworkPlan {
+    /// For people.
+    pub(crate) fn name(&self, at: usize) -> String {
+        match self {
+            Self::Guest(plan) => plan.framework.name.clone(),
+            Self::Jobs(plan) => plan.name.clone(),
+            Self::Workload(_) | Self::Nonsense { .. } | Self::Probe | Self::Creditor => {
+                format!("framework {at}")
+            }
+        }
+    }
+
+    /// Whether ids of its tasks may mean more than one task.
+    pub(crate) fn reuses_ids(&self) -> bool {
+        match self {
+            Self::Nonsense { .. } => true,
+            Self::Guest(plan) => plan.guest.borrow().reuses_ids,
+            Self::Workload(_) | Self::Jobs(_) | Self::Probe | Self::Creditor => false,
+        }
+    }
+
+    /// What it wishes of its offers at first.
+    pub(crate) fn wishes(&self) -> Vec<OfferWishes> {
+        match self {
+            Self::Guest(plan) => plan.wishes.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The roles that it wants no offers for at first.
+    pub(crate) fn suppressed_roles(&self) -> Vec<RoleName> {
+        match self {
+            Self::Guest(plan) => plan.suppressed_roles.clone(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A run that is measured and not judged: for so long, then it is over.
@@ -128,6 +171,9 @@ pub(crate) struct Plan {
     pub(crate) configured: Vec<Command>,
     /// Set for a scenario.
     pub(crate) measured: Option<Measured>,
+    /// Set for a test kit: faults come when they are asked for, and nothing ends by itself. How the
+    /// tasks of guests behave.
+    pub(crate) driven: Option<TaskRuns>,
 }
 
 impl Plan {
@@ -192,6 +238,7 @@ impl Plan {
             patience,
             configured: Vec::new(),
             measured: None,
+            driven: None,
         }
     }
 

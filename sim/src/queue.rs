@@ -36,6 +36,11 @@ impl<T> Queue<T> {
         });
     }
 
+    /// When the next thing happens.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.heap.peek().map(|entry| entry.at)
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(Timestamp, T)> {
         self.heap.pop().map(|entry| (entry.at, entry.what))
     }

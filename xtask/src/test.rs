@@ -75,8 +75,12 @@ pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
     if scope == Scope::Full {
         steps.extend([
             Step::new("doc tests", "cargo test --locked --workspace --doc"),
-            Step::new("documentation", "cargo doc --locked --workspace --no-deps")
-                .with("RUSTDOCFLAGS", "-D warnings"),
+            // With what is documented for tests of frameworks, which no program has.
+            Step::new(
+                "documentation",
+                "cargo doc --locked --workspace --no-deps --features meros-sdk/test-kit",
+            )
+            .with("RUSTDOCFLAGS", "-D warnings"),
             Step::new(
                 "benchmarks",
                 "cargo bench --locked --workspace --profile dev --bench * -- --test",

@@ -205,7 +205,8 @@ impl Scheduler for Job {
     }
 
     fn update(&mut self, status: TaskStatus, actions: &mut Actions) {
-        if !status.state.is_terminal() {
+        let is_lost = status.state == TaskState::Unreachable;
+        if !status.state.is_terminal() && !is_lost {
             return;
         }
         // Not ours if it is of an attempt that was given up.
@@ -215,6 +216,10 @@ impl Scheduler for Job {
         if status.state == TaskState::Finished {
             self.finished(&work, &status, actions);
         } else {
+            if is_lost {
+                // Its slave may come back, or never.
+                actions.kill(status.task_id.clone(), None);
+            }
             self.failed(work, attempt, &status, actions);
         }
         self.end_if_over(actions);
@@ -243,4 +248,93 @@ pub(crate) fn map_output(scratch: &Path, number: usize) -> PathBuf {
 /// Where a reduce task leaves its sum.
 pub(crate) fn reduce_output(scratch: &Path, part: u32) -> PathBuf {
     scratch.join(format!("reduce-{part}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_sdk::EndReason;
+    use meros_sdk::testing::{Builder, Cluster, Framework, TaskRun, seeds};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const CRATES: usize = 20;
+
+    fn job() -> Job {
+        let crates = (0..CRATES).map(|number| format!("/crates/c{number}").into());
+        Job::new(
+            "wordcount".to_owned(),
+            crates.collect(),
+            Path::new("/scratch"),
+        )
+    }
+
+    fn cluster() -> Builder {
+        Cluster::builder().masters(3).slaves(3, "cpus:1;mem:1024")
+    }
+
+    fn has_ended(cluster: &Cluster, job: Framework<Job>) -> bool {
+        cluster.ended(job) == Some(EndReason::TornDown { confirmed: true })
+    }
+
+    #[test]
+    fn reduce_tasks_start_when_all_map_tasks_have_finished() {
+        let mut cluster = cluster().start();
+        let job = cluster.framework("wordcount", job);
+        let reduces = |cluster: &Cluster| {
+            let ids = cluster.task_states(job).into_keys();
+            ids.filter(|id| id.starts_with("reduce-")).count()
+        };
+        cluster.run_until(HOUR, |cluster| reduces(cluster) > 0);
+        assert_eq!(cluster.count(job, TaskState::Finished), CRATES);
+        cluster.run_until(HOUR, |cluster| has_ended(cluster, job));
+        let outcome = &cluster[job].outcome;
+        assert!(outcome.complete && outcome.failure.is_none(), "{outcome:?}");
+        assert_eq!((reduces(&cluster), outcome.repeated), (4, 0));
+        assert_eq!(
+            outcome.tasks_per_slave.len(),
+            3,
+            "all slaves have their share"
+        );
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_and_given_up_in_the_end() {
+        let first_fails = |id: &str| id.ends_with(".0");
+        let mut cluster = cluster()
+            .tasks(move |task, _| match first_fails(task.task_id.as_str()) {
+                true => TaskRun::fails_after(SECOND, 1),
+                false => TaskRun::finishes_after(SECOND),
+            })
+            .start();
+        let patient = cluster.framework("wordcount", job);
+        cluster.run_until(HOUR, |cluster| has_ended(cluster, patient));
+        assert!(cluster[patient].outcome.complete);
+        assert_eq!(cluster[patient].outcome.repeated, CRATES as u64 + 4);
+
+        let mut cluster = self::cluster()
+            .tasks(|_, _| TaskRun::fails_after(SECOND, 1))
+            .start();
+        let vain = cluster.framework("wordcount", job);
+        cluster.run_until(HOUR, |cluster| has_ended(cluster, vain));
+        let failure = cluster[vain].outcome.failure.as_deref().unwrap_or_default();
+        assert!(
+            failure.starts_with("given up after 3 attempts"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn a_failover_and_a_slave_that_is_cut_off_are_survived() {
+        for seed in seeds(0..10) {
+            let mut cluster = cluster().seed(seed).start();
+            let job = cluster.framework("wordcount", job);
+            cluster.run_until(HOUR, |cluster| cluster.running(job) > 5);
+            cluster.cut_off("host1");
+            cluster.kill_leader(HOUR);
+            cluster.run_until(HOUR, |cluster| has_ended(cluster, job));
+            assert!(cluster[job].outcome.complete, "{:?}", cluster[job].outcome);
+        }
+    }
 }

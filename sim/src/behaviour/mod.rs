@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meros_proto::ids::TaskId;
 use meros_proto::time::Timestamp;
-use meros_sdk_core::{Call, News};
+use meros_sdk_core::{Call, EndReason, News};
 
 use crate::fault::Memory;
 use crate::scenario::Record;
@@ -42,6 +42,11 @@ pub(crate) trait App: Debug {
 
     /// What is due by itself; what it asks of its driver.
     fn on_wake(&mut self, now: Timestamp) -> Vec<Call>;
+
+    /// Whether it begins anew after its session has ended like this.
+    fn comes_back(&self, reason: &EndReason) -> bool {
+        *reason != EndReason::Left
+    }
 
     /// What is measured of it, if anything is.
     fn record(&self) -> Option<&Record> {

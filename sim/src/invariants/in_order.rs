@@ -18,6 +18,11 @@ impl InOrder {
         self.0.retain(|(of, _), _| *of != framework);
     }
 
+    /// A framework uses the id of a task that has ended for another one.
+    pub(crate) fn on_reused(&mut self, framework: usize, task: &TaskId) {
+        self.0.remove(&(framework, task.clone()));
+    }
+
     /// News that a driver passes on.
     pub(crate) fn on_told(&mut self, framework: usize, status: &TaskStatus) -> Result<(), Broken> {
         let Some(id) = status.update_id.filter(|id| !id.is_by_master()) else {

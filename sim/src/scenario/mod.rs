@@ -33,6 +33,7 @@ pub use run::{Progress, RunError, RunOptions, run};
 pub use trace::TraceError;
 pub use variant::Variant;
 
-pub(crate) use jobs::{Jobs, JobsPlan};
+pub(crate) use arrivals::{Arrivals, Runs};
+pub(crate) use jobs::{Jobs, JobsPlan, OfferPolicy, WorkPlan};
 pub(crate) use meter::{Meter, Stopwatch};
 pub(crate) use record::Record;

@@ -153,6 +153,7 @@ impl File {
                 every: every.map_or(duration / SAMPLES, |every| every.get_ref().0),
                 checks: setting.checks,
             }),
+            driven: None,
         };
         Ok((plan, groups))
     }

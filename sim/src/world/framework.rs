@@ -21,6 +21,7 @@ use crate::behaviour::workload::Workload;
 use crate::clock::Clock;
 use crate::fault::{Memory, Point};
 use crate::invariants::{Broken, sent_away};
+use crate::kit::GuestApp;
 use crate::plan::{Client, FrameworkPlan};
 use crate::prng::Rng;
 use crate::scenario::{Jobs, Record};
@@ -97,6 +98,7 @@ impl FrameworkNode {
             }
             FrameworkPlan::Probe => Mind::Probe(Probe::of_everything()),
             FrameworkPlan::Creditor => Mind::Probe(Probe::creditor()),
+            FrameworkPlan::Guest(plan) => work(Box::new(GuestApp::new(plan, rng.fork("app")))),
         };
         Self {
             mind,
@@ -137,6 +139,7 @@ fn describe(
     let plan = match plan {
         FrameworkPlan::Workload(plan) => plan,
         FrameworkPlan::Jobs(plan) => return Some(plan.describe(id)),
+        FrameworkPlan::Guest(plan) => return Some(plan.describe(id)),
         FrameworkPlan::Nonsense { .. } | FrameworkPlan::Probe | FrameworkPlan::Creditor => {
             return None;
         }
@@ -189,8 +192,8 @@ impl World {
         };
         let config = DriverConfig {
             framework,
-            suppressed_roles: Vec::new(),
-            wishes: Vec::new(),
+            suppressed_roles: self.plan.frameworks[at].suppressed_roles(),
+            wishes: self.plan.frameworks[at].wishes(),
             cluster_id: node.cluster_id,
             epoch: node.epoch,
             seed: node.rng.next(),
@@ -428,7 +431,10 @@ impl World {
     }
 
     fn on_session_ended(&mut self, at: usize, reason: EndReason) -> Result<(), Broken> {
-        let is_over = reason == EndReason::Left;
+        let is_over = match &self.frameworks[at].mind {
+            Mind::Workload(worker) => !worker.app.comes_back(&reason),
+            Mind::Nonsense(_) | Mind::Probe(_) => false,
+        };
         self.trace
             .line(|| format!("session of framework {at} ends: {reason:?}"));
         self.end_process(at, Memory::Nothing);
@@ -587,7 +593,7 @@ impl World {
             let id = self.frameworks[at].framework_id;
             sent_away::check_session(self.log.registry(), id, reason)?;
         }
-        if !matches!(news, News::Offers(_)) {
+        if !matches!(news, News::Offers(_)) && self.plan.driven.is_none() {
             self.trace
                 .line(|| format!("framework {at} is told {news:?}"));
         }

@@ -409,9 +409,11 @@ impl World {
         let record = self.frameworks[framework]
             .framework_id
             .and_then(|id| Some((id, self.log.registry().framework(id)?)));
-        let (true, FrameworkPlan::Workload(_), Some((framework_id, record))) =
-            (leads, &self.plan.frameworks[framework], record)
-        else {
+        let works = matches!(
+            self.plan.frameworks[framework],
+            FrameworkPlan::Workload(_) | FrameworkPlan::Guest(_)
+        );
+        let (true, true, Some((framework_id, record))) = (leads, works, record) else {
             return Ok(());
         };
         let description = &record.framework;
@@ -442,9 +444,7 @@ impl World {
                 // Of a framework that is gone, and of tasks whose id was used again elsewhere, the
                 // master itself is the end of the line.
                 let is_gone = disk.framework(*framework_id).is_none();
-                let reuses_ids = owner.is_some_and(|at| {
-                    matches!(self.plan.frameworks[at], FrameworkPlan::Nonsense { .. })
-                });
+                let reuses_ids = owner.is_some_and(|at| self.plan.frameworks[at].reuses_ids());
                 match is_gone || reuses_ids {
                     true => Ok(()),
                     false => self

@@ -96,6 +96,15 @@ impl Network {
         }
     }
 
+    /// From now on messages take so long at the least and at the most; those under way do not.
+    pub(crate) fn set_latency(&mut self, min: Duration, max: Duration) {
+        self.plan.latency_min = min;
+        self.plan.latency_max = max;
+        for connection in self.connections.values_mut() {
+            connection.latency_max = max;
+        }
+    }
+
     /// How long a message takes on a connection; some are slower than others.
     fn latency(&mut self, link: Link) -> Duration {
         let most = self.connections.get(&link).map(|it| it.latency_max);

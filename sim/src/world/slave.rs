@@ -15,6 +15,7 @@ use meros_slave_core::{
 };
 
 use super::election::master_named;
+use super::guests::script_of;
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
@@ -472,7 +473,8 @@ impl World {
                 if self.plan.checks() {
                     durable::check_started(&node.disk, &key)?;
                 }
-                let script = Script::of(&self.rng, &run.task);
+                let script = script_of(&self.plan, &self.owners, &run)
+                    .unwrap_or_else(|| Script::of(&self.rng, &run.task));
                 let step = match script.starts {
                     true => ContainerStep::Started,
                     false => ContainerStep::NotStarted,

@@ -24,16 +24,19 @@ pub(crate) struct Trace {
     /// How many of the last lines are kept.
     lines_max: usize,
     lines: VecDeque<String>,
+    /// Whether what happens and what is delivered is left out of them.
+    is_brief: bool,
 }
 
 impl Trace {
-    pub(crate) fn new(lines_max: usize) -> Self {
+    pub(crate) fn new(lines_max: usize, is_brief: bool) -> Self {
         Self {
             steps: 0,
             hash: 0,
             now: Timestamp::default(),
             lines_max,
             lines: VecDeque::new(),
+            is_brief,
         }
     }
 
@@ -47,6 +50,11 @@ impl Trace {
 
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.iter().cloned().collect()
+    }
+
+    /// Nothing has happened until now.
+    pub(crate) fn wait(&mut self, until: Timestamp) {
+        self.now = until;
     }
 
     fn mix(&mut self, value: u64) {
@@ -99,7 +107,7 @@ impl Trace {
                 | Happening::Sample
                 | Happening::Replicate(_)
         );
-        if self.lines_max > 0 && !is_silent {
+        if self.lines_max > 0 && !is_silent && !self.is_brief {
             self.line(|| format!("{what:?}"));
         }
         self.steps
@@ -116,7 +124,7 @@ impl Trace {
                 | Message::ToFramework(MasterToFramework::Offers(_))
                 | Message::FromFramework(FrameworkToMaster::Decline { .. })
         );
-        if self.lines_max > 0 && !is_idle {
+        if self.lines_max > 0 && !is_idle && !self.is_brief {
             self.line(|| format!("{client:?} {message:?}"));
         }
     }

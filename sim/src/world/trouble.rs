@@ -16,6 +16,7 @@ impl World {
     pub(super) fn on_fault(&mut self, at: usize) -> Result<(), Broken> {
         let what = self.plan.faults[at].what.clone();
         self.meet(what.kind());
+        self.say_fault(&what);
         match what {
             Trouble::CrashMaster {
                 master,
