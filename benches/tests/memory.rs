@@ -142,6 +142,7 @@ fn a_slave_and_a_task_take_no_more_memory_than_they_may() {
         message: FrameworkToMaster::Subscribe {
             framework: description,
             suppressed_roles: Vec::new(),
+            wishes: Vec::new(),
         },
     });
     assert_eq!(master.offers.len(), SLAVES as usize);

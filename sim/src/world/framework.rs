@@ -8,6 +8,7 @@ use meros_proto::ids::{ClusterId, Epoch, FrameworkId, TaskId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Operation;
+use meros_proto::refusal::Refusal;
 use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, Driver, DriverConfig, Effect, EndReason, Event, News, NewsQueue};
 
@@ -98,7 +99,10 @@ impl FrameworkNode {
             }
             FrameworkPlan::Probe => Mind::Probe(Probe::of_everything()),
             FrameworkPlan::Creditor => Mind::Probe(Probe::creditor()),
-            FrameworkPlan::Guest(plan) => work(Box::new(GuestApp::new(plan, rng.fork("app")))),
+            FrameworkPlan::Guest(plan) => {
+                let app = GuestApp::new(plan, rng.fork("app"));
+                work(Box::new(app), NewsQueue::default())
+            }
         };
         Self {
             mind,
@@ -589,7 +593,14 @@ impl World {
             self.checks.ends_once.on_told(at, status)?;
             self.checks.in_order.on_told(at, status)?;
         }
-        if let (News::Ended(reason), true) = (&news, self.plan.checks()) {
+        // A guest may describe itself as no framework can be: that is its own fault.
+        let is_guest = matches!(self.plan.frameworks[at], FrameworkPlan::Guest(_));
+        let is_odd = is_guest
+            && matches!(
+                news,
+                News::Ended(EndReason::Refused(Refusal::Invalid { .. }))
+            );
+        if let (News::Ended(reason), true) = (&news, self.plan.checks() && !is_odd) {
             let id = self.frameworks[at].framework_id;
             sent_away::check_session(self.log.registry(), id, reason)?;
         }
