@@ -141,3 +141,15 @@ fn main() -> std::process::ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn what_the_command_line_takes_does_not_contradict_itself() {
+        Cli::command().debug_assert();
+    }
+}

@@ -15,6 +15,8 @@ use crate::why::slave_id;
 
 /// What `meros slaves` takes.
 #[derive(Debug, clap::Args)]
+// What every list takes has the name `Args` as well, and clap wants each name once.
+#[group(id = "slaves")]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]

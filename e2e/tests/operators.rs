@@ -108,7 +108,9 @@ fn reasons(cluster: &LocalCluster, role: &str) -> Vec<String> {
 #[test]
 fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     let mut cluster = two_racks("quota");
-    let said = done(&cluster, &["quota", "set", "web", "--limit", "cpus:1"]);
+    // Of both: with memory left, an offer without cpus would be made, and declined.
+    let limit = "cpus:1;mem:64";
+    let said = done(&cluster, &["quota", "set", "web", "--limit", limit]);
     assert!(said.contains("no framework is in web yet"), "{said}");
     let _first = Sleeper::start(&cluster, "first", &["--role=web", "--cpus=1"]);
     await_running(&cluster, "first");
@@ -132,8 +134,11 @@ fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     assert!(why.contains("(role_unknown)"), "{why}");
     let why = refused(&cluster, &["weights", "set", "web=0"]);
     assert!(why.contains("from 0.001"), "{why}");
-    let forced = ["quota", "set", "web", "--limit", "cpus:0.5", "--force"];
-    done(&cluster, &forced);
+    let limit = "cpus:0.5;mem:64";
+    done(
+        &cluster,
+        &["quota", "set", "web", "--limit", limit, "--force"],
+    );
     done(&cluster, &["weights", "set", "web=3", "batch=0.5"]);
 
     cluster.master.kill();

@@ -32,7 +32,7 @@ pub(crate) fn print<T: Serialize>(
 /// Prints one thing in the wanted form.
 ///
 /// # Errors
-/// As of [`print`].
+/// As of [`print()`].
 pub(crate) fn print_one<T: Serialize + ?Sized>(
     output: Output,
     value: &T,

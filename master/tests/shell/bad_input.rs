@@ -71,6 +71,7 @@ async fn garbage_after_the_handshake_ends_that_connection_only() {
     )
     .await;
     is_served(&mut honest).await;
+    master.shutdown().await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,6 +125,7 @@ async fn certificates_of_other_roles_and_clusters_are_turned_away() {
         .await
         .map(drop);
     assert!(error.is_err(), "another cluster's certificate was taken");
+    master.shutdown().await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,6 +187,7 @@ async fn ids_that_do_not_exist_are_refused_with_a_code() {
         "meros_master_connections_cut_total{code=\"wrong_cluster\"} 1",
     )
     .await;
+    master.shutdown().await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,6 +248,7 @@ async fn a_framework_that_does_not_read_is_cut_off_and_others_are_served() {
         metrics.contains("meros_master_inbox_messages 0"),
         "{metrics}"
     );
+    master.shutdown().await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

@@ -146,6 +146,7 @@ async fn an_operator_s_kill_reaches_the_slave_over_http() {
         })
         .await;
     assert_eq!(grace, Some(Duration::from_secs(7)));
+    master.shutdown().await;
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
 //! What can go wrong, and what becomes of it.
 
-use meros_proto::ids::ClusterId;
+use meros_proto::ids::{ClusterId, Epoch};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::MasterToSlave;
-use meros_proto::refusal::Refusal;
+use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::status::TaskState;
 use meros_proto::task::Command;
 use meros_slave::{ExitReason, StartError};
@@ -68,7 +68,12 @@ pub(crate) fn refused(world: &mut World) {
             theirs: CLUSTER,
         };
         let refusal = why.clone();
-        let refused = MasterToSlave::Refused { refusal, by: None };
+        // In the name of the term that it has heard of: an older one would not be believed.
+        let by = Some(Leadership {
+            cluster_id: CLUSTER,
+            epoch: Epoch(1),
+        });
+        let refused = MasterToSlave::Refused { refusal, by };
         world.master.say(refused).await;
         let reason = timeout(PATIENCE, slave.wait()).await.expect("it ends");
         assert_eq!(reason, ExitReason::Refused { why });
