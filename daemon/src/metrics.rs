@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric,
+};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
@@ -59,33 +61,15 @@ impl<'a, 'e> Out<'a, 'e> {
         )
     }
 
-    /// One gauge for each label.
+    /// One gauge for each label, whole (`u64`) or not (`f64`).
     ///
     /// # Errors
     /// See [`Out::counter`].
-    pub fn gauges<L: EncodeLabelSet>(
+    pub fn gauges<L: EncodeLabelSet, N: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = (L, u64)>,
-    ) -> fmt::Result {
-        let values = values.into_iter();
-        self.family(
-            name,
-            help,
-            values.map(|(label, value)| (label, ConstGauge::new(value))),
-        )
-    }
-
-    /// One gauge for each label, of amounts that are not whole.
-    ///
-    /// # Errors
-    /// See [`Out::counter`].
-    pub fn amounts<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, f64)>,
+        values: impl IntoIterator<Item = (L, N)>,
     ) -> fmt::Result {
         let values = values.into_iter();
         self.family(

@@ -33,7 +33,7 @@ pub(super) fn encode(out: &mut Out<'_, '_>, frameworks: &Page<FrameworkRow>) -> 
         "Those of them that it did not accept",
         rows.iter().map(|row| (label(row), row.offers_unused)),
     )?;
-    out.amounts(
+    out.gauges(
         "framework_offers_held_seconds",
         "How long a framework keeps offers, on average",
         rows.iter()

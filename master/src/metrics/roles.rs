@@ -21,7 +21,7 @@ pub(super) fn encode(out: &mut Out<'_, '_>, roles: &Page<RoleRow>) -> fmt::Resul
     )?;
     let rows = roles.rows.as_slice();
     let label = |row: &RoleRow| [("role", row.role.to_string())];
-    out.amounts(
+    out.gauges(
         "role_weight",
         "Weight of a role among its siblings",
         rows.iter().map(|row| (label(row), row.weight.as_f64())),
@@ -64,7 +64,7 @@ pub(super) fn encode(out: &mut Out<'_, '_>, roles: &Page<RoleRow>) -> fmt::Resul
                 (labels, amount.as_f64())
             })
         };
-        out.amounts(name, help, rows.iter().flat_map(of_role))?;
+        out.gauges(name, help, rows.iter().flat_map(of_role))?;
     }
     Ok(())
 }
