@@ -38,6 +38,9 @@ impl MasterCore {
         if let WhyQuestion::Task(framework_id, task_id) = question {
             return self.why_task(*framework_id, task_id).map(Why::Task);
         }
+        self.check_paid(now)?;
+        // A name that nobody has was looked for among all, too.
+        self.charge_for(self.registry.frameworks().count(), now);
         let asked = self.asked_about(question)?;
         let slaves = match question {
             WhyQuestion::Slave(_) => 1,
@@ -45,7 +48,8 @@ impl MasterCore {
         };
         let most = (WHY_JUDGEMENTS_MAX / slaves).max(1);
         let looked_at = asked.len().min(most);
-        self.pay_for(looked_at * slaves, now)?;
+        // Those that are left out were gone through, too.
+        self.charge_for((looked_at * slaves).max(asked.len()), now);
         let row = |(framework, role): &(FrameworkId, RoleName)| {
             let explanation = match question {
                 WhyQuestion::Slave(slave) => self.allocator.explain_one(*framework, role, *slave),
@@ -102,19 +106,23 @@ impl MasterCore {
         }
     }
 
-    /// Takes the time that an answer costs from what questions may take.
-    fn pay_for(&mut self, judgements: usize, now: Timestamp) -> Result<(), Refusal> {
-        if now < self.why_from {
-            return Err(Refusal::OverLimit {
-                what: "what questions may cost the master in a second".to_owned(),
-                limit: WHY_JUDGEMENTS_PER_SECOND as u64,
-                advice: "ask again in a second".to_owned(),
-            });
+    /// Refuses, before anything is looked up, while what was answered before is not paid for.
+    fn check_paid(&self, now: Timestamp) -> Result<(), Refusal> {
+        if now >= self.why_from {
+            return Ok(());
         }
+        Err(Refusal::OverLimit {
+            what: "what questions may cost the master in a second".to_owned(),
+            limit: WHY_JUDGEMENTS_PER_SECOND as u64,
+            advice: "ask again in a second".to_owned(),
+        })
+    }
+
+    /// Takes the time that an answer costs from what questions may take.
+    fn charge_for(&mut self, judgements: usize, now: Timestamp) {
         let judgements = judgements.max(JUDGEMENTS_MIN) as u64;
         let micros = judgements * 1_000_000 / WHY_JUDGEMENTS_PER_SECOND as u64;
         self.why_from = now.after(Duration::from_micros(micros));
-        Ok(())
     }
 
     fn row(&self, framework: FrameworkId, role: &RoleName, found: &Explanation) -> WhyRow {

@@ -96,6 +96,20 @@ fn questions_cost_the_core_a_bounded_part_of_its_time() {
         answered, 334,
         "2.5 ms each, at least; asked each millisecond"
     );
+    // Nobody looks in vain for nothing.
+    let now = world.now.after(secs(1));
+    let nobodys = WhyQuestion::Role(role("nobodys"));
+    let first = world.core.on_why(&nobodys, now);
+    assert!(
+        matches!(first, Err(Refusal::RoleUnknown { .. })),
+        "{first:?}"
+    );
+    let second = world.core.on_why(&nobodys, now);
+    assert!(
+        matches!(second, Err(Refusal::OverLimit { .. })),
+        "{second:?}"
+    );
+    world.now = now.after(secs(1));
     // Many frameworks at once: as many as the time is for, and the rest is counted.
     for _ in 0..9 {
         world.framework(framework());
