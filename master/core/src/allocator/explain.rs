@@ -7,7 +7,7 @@ use meros_proto::resources::ResourceName;
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::judge::{Candidate, First, Stage, Why};
+use super::judge::{Candidate, First, Why};
 use super::slaves::Slave;
 use super::{Allocator, Exclusion, SmallestChange};
 
@@ -40,14 +40,15 @@ pub enum Reason {
     Refined,
     /// What is free is reserved for other roles.
     ReservedForOthers,
-    /// A limit is reached.
+    /// A limit is reached, or leaves no more than what the framework has declined or does not want.
     Limit {
         /// The role that is limited, or one above it.
         role: RoleName,
         /// What of.
         resource: ResourceName,
     },
-    /// What is free is kept for guarantees of other roles.
+    /// What is free is kept for guarantees of other roles, or all but what the framework has declined
+    /// or does not want.
     Guarantees {
         /// What of.
         resource: ResourceName,
@@ -189,20 +190,18 @@ impl Allocator {
         (slave, row): (SlaveId, &Slave),
         candidate: Candidate<'_>,
     ) -> Result<(), (Reason, Option<Timestamp>)> {
-        let path = self.tree.path(candidate.node);
-        let stages = path
-            .filter(|node| node.unmet().next().is_some())
-            .filter_map(|node| self.tree.find_node(&node.name))
-            .map(Stage::Guarantee)
-            .chain([Stage::Share]);
-        let mut why = None;
-        for stage in stages {
+        let mut first = None;
+        for stage in self.stages(candidate.node) {
             match self.judge((slave, row), candidate, stage, &mut First) {
                 Ok(_) => return Ok(()),
-                Err(refused) => why = Some(refused),
+                // Nothing more is due to it; that does not keep it from its share.
+                Err(Why::Owed(_)) => {}
+                Err(refused) => {
+                    first.get_or_insert(refused);
+                }
             }
         }
-        let why = why.expect("at least everybody's stage was judged");
+        let why = first.expect("nothing is owed at everybody's turn");
         Err((self.reason(why, candidate.framework), until(why)))
     }
 
@@ -291,7 +290,7 @@ impl Allocator {
                 role: self.tree.node(node).name.clone(),
                 resource: name(number),
             },
-            Why::Guarantees(number) => Reason::Guarantees {
+            Why::Guarantees(number) | Why::Owed(number) => Reason::Guarantees {
                 resource: name(number),
             },
             Why::BelowMinimum => Reason::BelowMinimum,

@@ -169,13 +169,16 @@ impl Filters {
             .copied()
     }
 
-    /// When the last filter of a leaf on a slave ends.
-    pub(super) fn last_end(&self, leaf: LeafSlot, slave: SlaveId) -> Option<Timestamp> {
-        let shapes = self.shapes(slave).iter();
-        shapes
-            .filter_map(|shape| shape.ends.get(&leaf))
-            .max()
-            .copied()
+    /// What a leaf has refused that hides an offer of `offered`.
+    pub(super) fn hiding(
+        &self,
+        leaf: LeafSlot,
+        slave: SlaveId,
+        offered: &Resources,
+    ) -> Option<&Resources> {
+        let hides = |shape: &&Shape| shape.leaves.contains(leaf) && shape.hides(offered);
+        let found = self.shapes(slave).iter().find(hides);
+        found.map(|shape| &*shape.refused)
     }
 
     /// The leaves that want no part of `free`, so that no visit asks them; none if there are none.

@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 
 use super::amounts::{Amounts, depth_of};
 use super::slaves::Slave;
-use super::tree::{LeafSlot, NodeSlot};
-use super::{Allocator, Exclusion, Minimum};
+use super::tree::{LeafSlot, NodeSlot, is_full};
+use super::{Allocator, Exclusion};
 
 /// What may be offered.
 #[derive(Debug, Clone)]
@@ -39,7 +39,10 @@ pub(super) enum Why {
     Refined,
     ReservedForOthers,
     Limit(NodeSlot, usize),
+    /// Kept for others.
     Guarantees(usize),
+    /// More than is due to it for a guarantee, for whose sake it is asked.
+    Owed(usize),
     BelowMinimum,
     Filtered(Timestamp),
 }
@@ -51,6 +54,27 @@ pub(super) enum Stage {
     Guarantee(NodeSlot),
     /// Everybody's turn.
     Share,
+}
+
+/// What limits and guarantees are taken to give way by, and what is taken to be free beside what is:
+/// to find out what would have to change.
+#[derive(Debug, Default)]
+pub(super) struct Relief {
+    pub(super) given: SmallVec<[(Why, i64); 2]>,
+    pub(super) freed: Amounts,
+}
+
+impl Relief {
+    fn by(&self, why: Why) -> i64 {
+        let given = self.given.iter().filter(|(it, _)| *it == why);
+        given.map(|(_, by)| by).sum()
+    }
+}
+
+/// What limits and guarantees leave of a sum, and which of them have cut it.
+pub(super) struct Cut {
+    pub(super) part: Resources,
+    pub(super) by: SmallVec<[Why; 4]>,
 }
 
 /// No more than `left` of what is reserved less deep than `depth` and not revocable.
@@ -141,30 +165,81 @@ impl Allocator {
         if let Some((group, place)) = constraints.and_then(|it| it.refusing(&row.profile)) {
             objections.raise(Why::Constraint(group, place))?;
         }
-        let portion = self.strip(row, candidate, objections)?;
+        let mut portion = self.strip(row, candidate, objections)?;
         if portion.of(&row.free).is_empty() {
             return Ok(portion);
         }
-        let portion = self.cap(row, portion, candidate, stage, objections)?;
-        let offered = portion.of(&row.free);
+        if let Some(cut) = self.cap(row, &portion, candidate, stage) {
+            let part = Portion::Part(cut.part.into());
+            if self.is_to_blame(&part, (slave, row), &portion, candidate) {
+                for why in cut.by {
+                    objections.raise(why)?;
+                }
+            } else {
+                portion = part;
+            }
+        }
+        if !self.is_enough(row, &portion, candidate) {
+            objections.raise(Why::BelowMinimum)?;
+        }
+        if let Some(until) = self.hidden_until(slave, portion.of(&row.free), candidate) {
+            objections.raise(Why::Filtered(until))?;
+        }
+        Ok(portion)
+    }
+
+    /// Whether it is for limits and guarantees that nothing is offered: what they leave is no use
+    /// to anybody, or not worth an offer, or declined, and the whole is not.
+    fn is_to_blame(
+        &self,
+        part: &Portion,
+        (slave, row): (SlaveId, &Slave),
+        whole: &Portion,
+        candidate: Candidate<'_>,
+    ) -> bool {
+        let (left, all) = (part.of(&row.free), whole.of(&row.free));
+        // Ports and sets alone are no use to anybody.
+        if !left.iter().any(|it| matches!(it.value(), Value::Scalar(_)))
+            || (!self.minimum.is_met_by(left) && self.minimum.is_met_by(all))
+        {
+            return true;
+        }
+        if !self.is_enough(row, part, candidate) {
+            return self.is_enough(row, whole, candidate);
+        }
+        let is_hidden = |offered| self.hidden_until(slave, offered, candidate).is_some();
+        is_hidden(left) && !is_hidden(all)
+    }
+
+    /// Whether it is worth an offer, to anybody and to the framework.
+    pub(super) fn is_enough(
+        &self,
+        row: &Slave,
+        portion: &Portion,
+        candidate: Candidate<'_>,
+    ) -> bool {
+        let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
         let own_minimum = wishes.and_then(|wishes| wishes.minimum.as_ref());
+        let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
+        let offered = portion.of(&row.free);
         let is_worth_it = match own_minimum {
             None if matches!(portion, Portion::All) && row.is_plain() => {
                 self.tree.is_worth(&row.charge.plain)
             }
             _ => own_minimum.unwrap_or(&self.minimum).is_met_by(offered),
         };
-        let is_enough = is_worth_it && constraints.is_none_or(|it| it.least.is_met_by(offered));
-        if !is_enough {
-            objections.raise(Why::BelowMinimum)?;
-        }
-        let hidden = candidate
-            .leaf
-            .and_then(|leaf| self.filters.until(leaf, slave, offered));
-        if let Some(until) = hidden {
-            objections.raise(Why::Filtered(until))?;
-        }
-        Ok(portion)
+        is_worth_it && constraints.is_none_or(|it| it.least.is_met_by(offered))
+    }
+
+    /// Until when a candidate does not want to be offered this.
+    pub(super) fn hidden_until(
+        &self,
+        slave: SlaveId,
+        offered: &Resources,
+        candidate: Candidate<'_>,
+    ) -> Option<Timestamp> {
+        let leaf = candidate.leaf?;
+        self.filters.until(leaf, slave, offered)
     }
 
     /// What its role may have and the framework understands.
@@ -206,19 +281,19 @@ impl Allocator {
         Ok(Portion::Part(row.free.filter(if_allowed).into()))
     }
 
-    /// No more than limits leave, and nothing that guarantees of others need (semantics E8).
+    /// No more than limits leave, and nothing that guarantees of others need (semantics E8); none
+    /// if that is all.
     fn cap(
         &self,
         row: &Slave,
-        portion: Portion,
+        portion: &Portion,
         candidate: Candidate<'_>,
         stage: Stage,
-        objections: &mut impl Objections,
-    ) -> Result<Portion, Why> {
+    ) -> Option<Cut> {
         if !self.tree.has_quota() {
-            return Ok(portion);
+            return None;
         }
-        let mut caps = self.caps(candidate.node, stage);
+        let caps = self.caps(candidate.node, stage, None);
         let offered = portion.of(&row.free);
         let fits = match portion {
             // All of it counts for every cap.
@@ -227,10 +302,15 @@ impl Allocator {
                 .all(|cap| row.charge.plain.get(cap.number) <= cap.left),
             _ => self.fits(offered, &caps),
         };
-        if fits {
-            return Ok(portion);
+        match fits {
+            true => None,
+            false => Some(self.cut(offered, caps)).filter(|cut| !cut.by.is_empty()),
         }
-        let mut cutting: SmallVec<[Why; 4]> = SmallVec::new();
+    }
+
+    /// What caps leave of a sum.
+    pub(super) fn cut(&self, offered: &Resources, mut caps: SmallVec<[Cap; 8]>) -> Cut {
+        let mut by: SmallVec<[Why; 4]> = SmallVec::new();
         let mut part = Resources::new();
         for resource in offered {
             let Some((number, amount, depth)) = self.counted(resource) else {
@@ -241,8 +321,8 @@ impl Allocator {
             let mut allowed = amount;
             for cap in caps.iter().filter(|it| concerns(it)) {
                 allowed = allowed.min(cap.left);
-                if cap.left < amount && !cutting.contains(&cap.why) {
-                    cutting.push(cap.why);
+                if cap.left < amount && !by.contains(&cap.why) {
+                    by.push(cap.why);
                 }
             }
             if allowed < amount && resource.volume().is_some() {
@@ -257,20 +337,7 @@ impl Allocator {
             let scalar = Scalar::from_thousandths(allowed).unwrap_or(Scalar::ZERO);
             add(&mut part, resource.with_amount(scalar));
         }
-        if cutting.is_empty() {
-            return Ok(portion);
-        }
-        // Ports and sets alone are no use to anybody, and too little because of a limit is the
-        // limit's doing.
-        let has_scalars = part.iter().any(|it| matches!(it.value(), Value::Scalar(_)));
-        let is_too_little = !self.minimum.is_met_by(&part) && self.minimum.is_met_by(offered);
-        if has_scalars && !is_too_little {
-            return Ok(Portion::Part(part.into()));
-        }
-        for why in cutting {
-            objections.raise(why)?;
-        }
-        Ok(portion)
+        Cut { part, by }
     }
 
     /// Whether no cap cuts anything off.
@@ -297,19 +364,32 @@ impl Allocator {
         Some((number, scalar.thousandths(), depth))
     }
 
-    pub(super) fn caps(&self, node: NodeSlot, stage: Stage) -> SmallVec<[Cap; 8]> {
-        let mut caps = SmallVec::new();
+    /// All that limits the offers of a role at a stage.
+    pub(super) fn caps(
+        &self,
+        node: NodeSlot,
+        stage: Stage,
+        relief: Option<&Relief>,
+    ) -> SmallVec<[Cap; 8]> {
+        let by = |why| relief.map_or(0, |relief| relief.by(why));
+        let mut caps: SmallVec<[Cap; 8]> = SmallVec::new();
         let mut at = node;
         while at != super::tree::ROOT {
             let node = self.tree.node(at);
-            let is_full = node.is_full(&self.tree.minimum);
-            caps.extend(node.room().map(|(number, room)| Cap {
-                number,
-                depth: node.depth,
-                left: room,
-                why: Why::Limit(at, number),
+            let first = caps.len();
+            caps.extend(node.left().map(|(number, left)| {
+                let why = Why::Limit(at, number);
+                Cap {
+                    number,
+                    depth: node.depth,
+                    left: left.saturating_add(by(why)).max(0),
+                    why,
+                }
             }));
-            if is_full && let Some((limited, _)) = node.room().min_by_key(|(_, room)| *room) {
+            let room = || caps[first..].iter().map(|cap: &Cap| (cap.number, cap.left));
+            if is_full(room, &self.tree.minimum)
+                && let Some((limited, _)) = room().min_by_key(|(_, room)| *room)
+            {
                 // Of what is left of the other names it gets nothing either.
                 caps.extend(self.limited_names().map(|number| Cap {
                     number,
@@ -334,21 +414,36 @@ impl Allocator {
                     number: *number,
                     depth: 1,
                     left: unmet.map_or(0, |(_, missing)| missing),
-                    why: Why::Guarantees(*number),
+                    why: Why::Owed(*number),
                 });
             }
         }
         for (number, required) in self.tree.required_below().iter() {
             if required > 0 && !guaranteed.contains(&number) {
+                let why = Why::Guarantees(number);
+                let freed = relief.map_or(0, |relief| relief.freed.get(number));
+                let available = self.available.get(number) + freed;
                 caps.push(Cap {
                     number,
                     depth: 1,
-                    left: (self.available.get(number) - required).max(0),
-                    why: Why::Guarantees(number),
+                    left: (available - (required - by(why)).max(0)).max(0),
+                    why,
                 });
             }
         }
         caps
+    }
+
+    /// The times at which a role is asked: for each guarantee on its path that is not met, and at
+    /// everybody's turn.
+    pub(super) fn stages(&self, node: NodeSlot) -> impl Iterator<Item = Stage> {
+        let owed = self
+            .tree
+            .path(node)
+            .filter(|node| node.unmet().next().is_some());
+        owed.filter_map(|node| self.tree.find_node(&node.name))
+            .map(Stage::Guarantee)
+            .chain([Stage::Share])
     }
 
     fn limited_names(&self) -> impl Iterator<Item = usize> + use<> {
@@ -377,12 +472,4 @@ impl Portion {
 fn add(sum: &mut Resources, resource: Resource) {
     sum.checked_add_assign(&resource.into())
         .expect("a part of what one slave has");
-}
-
-impl Minimum {
-    /// As amounts, for roles that are full.
-    pub(super) fn amounts(&self, names: &mut super::amounts::Names) -> Vec<Amounts> {
-        let alternatives = self.any_of.iter();
-        alternatives.map(|least| names.amounts(least)).collect()
-    }
 }

@@ -19,6 +19,7 @@ mod explain;
 mod filters;
 mod frameworks;
 mod judge;
+mod minimum;
 mod order;
 mod quota;
 mod ranking;
@@ -41,6 +42,7 @@ pub use constraints::{ConstraintError, Constraints, Profile};
 pub use explain::{Explanation, Reason};
 pub use filters::{FILTERS_PER_FRAMEWORK_MAX, FILTERS_PER_KEY_MAX};
 pub use frameworks::{Abilities, Wishes};
+pub use minimum::{Minimum, MinimumError};
 pub use order::Sorter;
 pub use slaves::Exclusion;
 pub use smallest_change::{Change, SmallestChange};
@@ -65,36 +67,6 @@ pub struct Grant {
     pub slave: SlaveId,
     /// What; never empty. Given back or refused as it is, it is not copied.
     pub resources: Arc<Resources>,
-}
-
-/// The least that is worth an offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Minimum {
-    /// At least the scalars of one of these; without any, everything is worth an offer.
-    pub any_of: Vec<Resources>,
-}
-
-impl Default for Minimum {
-    /// `cpus:0.01` or `mem:32` (semantics E2).
-    fn default() -> Self {
-        let least = |text: &str| text.parse().expect("written well here");
-        Self {
-            any_of: vec![least("cpus:0.01"), least("mem:32")],
-        }
-    }
-}
-
-impl Minimum {
-    /// Whether something has enough.
-    fn is_met_by(&self, resources: &Resources) -> bool {
-        let has = |least: &Resources| {
-            least.iter().all(|it| match it.value() {
-                Value::Scalar(scalar) => resources.scalar(it.name()) >= *scalar,
-                Value::Ranges(_) | Value::Set(_) => true,
-            })
-        };
-        self.any_of.is_empty() || self.any_of.iter().any(has)
-    }
 }
 
 /// How an allocator decides.

@@ -1,5 +1,9 @@
 //! The smallest change that would make an offer possible: the same judgement as in a round, which
 //! notes each objection and goes on as if it were lifted.
+//!
+//! All of it together is enough, and no part of it is: what is needed against limits and guarantees
+//! is judged once more with it done. Amounts are the least that is worth an offer. One thing is not
+//! searched: where nothing that is free may be had, for unlike reasons, the first of them is lifted.
 
 use std::fmt;
 
@@ -10,7 +14,8 @@ use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
 use super::Allocator;
-use super::judge::{All, Candidate, Stage, Why};
+use super::amounts::{Amounts, Charge};
+use super::judge::{All, Candidate, Portion, Relief, Stage, Why};
 use super::slaves::Slave;
 
 /// One thing that would have to change, as an order to whoever can give it.
@@ -185,6 +190,15 @@ impl fmt::Display for SmallestChange {
     }
 }
 
+/// For whom, where and when it is asked what would have to change.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    slave: SlaveId,
+    row: &'a Slave,
+    candidate: Candidate<'a>,
+    stage: Stage,
+}
+
 impl Allocator {
     /// Of all slaves' changes the ones of least effort: what the framework can do itself before
     /// what an operator must do, before what nobody can order; then the fewest, then the smallest.
@@ -195,7 +209,9 @@ impl Allocator {
     ) -> Option<SmallestChange> {
         let mut best: Option<SmallestChange> = None;
         for (slave, row) in slaves {
-            let changes = self.changes_for((slave, row), candidate);
+            let Some(changes) = self.changes_for((slave, row), candidate) else {
+                continue;
+            };
             match &mut best {
                 Some(best) if best.changes == changes => best.slaves += 1,
                 Some(best) if rank(&best.changes) <= rank(&changes) => {}
@@ -211,96 +227,216 @@ impl Allocator {
         best
     }
 
-    /// What would have to change for something of one slave.
+    /// What would have to change for something of one slave: of the times at which the candidate is
+    /// asked the one that takes the least.
     fn changes_for(
         &self,
         (slave, row): (SlaveId, &Slave),
         candidate: Candidate<'_>,
-    ) -> Vec<Change> {
+    ) -> Option<Vec<Change>> {
+        let at = |stage| {
+            self.changes_at(Question {
+                slave,
+                row,
+                candidate,
+                stage,
+            })
+        };
+        let all = self.stages(candidate.node).filter_map(at);
+        all.min_by_key(|changes| rank(changes))
+    }
+
+    /// The same at one of these times; none if nothing helps then.
+    fn changes_at(&self, question: Question<'_>) -> Option<Vec<Change>> {
+        let Question { slave, row, .. } = question;
         let mut objections = All::default();
         let offered = self
-            .judge((slave, row), candidate, Stage::Share, &mut objections)
+            .judge(
+                (slave, row),
+                question.candidate,
+                question.stage,
+                &mut objections,
+            )
             .expect("it goes on at each objection");
-        let mut offered = offered.of(&row.free).clone();
+        let offered = offered.of(&row.free);
         let mut changes = Vec::new();
         for why in &objections.0 {
-            match *why {
-                // The reason is the first; both may be so.
-                Why::Excluded(_) => {
-                    let away = (!row.is_here).then_some(Change::BringBackSlave);
-                    let taken_out = row.is_excluded.then_some(Change::ReactivateSlave);
-                    changes.extend(away.into_iter().chain(taken_out));
-                }
-                Why::Inactive => changes.push(Change::Activate),
-                Why::Holding => changes.push(Change::AnswerOffers {
-                    count: self.framework(candidate.framework).above_its_limit(),
-                }),
-                Why::Constraint(..) => {
-                    let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
-                    let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
-                    let nearest = constraints.map(|it| it.nearest(&row.profile));
-                    let relax = |(group, place)| Change::Relax { group, place };
-                    changes.extend(nearest.into_iter().flatten().map(relax));
-                }
-                Why::Gpus => changes.push(Change::Declare(FrameworkCapability::GpuResources)),
-                Why::Revocable => changes.push(Change::Declare(match offered.iter().next() {
-                    Some(first) if first.is_shared() => FrameworkCapability::SharedResources,
-                    _ => FrameworkCapability::RevocableResources,
-                })),
-                Why::Refined => {
-                    changes.push(Change::Declare(FrameworkCapability::ReservationRefinement));
-                }
-                Why::ReservedForOthers => changes.push(Change::Unreserve),
-                // About amounts, and so about which least amount is the nearest: below.
-                Why::NothingFree
-                | Why::Limit(..)
-                | Why::Guarantees(_)
-                | Why::BelowMinimum
-                | Why::Filtered(_) => {}
-            }
+            self.add_simple_changes(&mut changes, *why, question, offered);
         }
-        let is_limited = |why: &Why| matches!(why, Why::Limit(..) | Why::Guarantees(_));
+        let is_limited =
+            |why: &Why| matches!(why, Why::Limit(..) | Why::Guarantees(_) | Why::Owed(_));
         let is_limited = objections.0.iter().any(is_limited);
-        if is_limited || offered.is_empty() || objections.0.contains(&Why::BelowMinimum) {
-            let alternatives = self.least_amounts(candidate, &offered);
-            let about_amounts = alternatives.iter().map(|least| {
-                let never = lacking(least, &row.total);
-                let reachable = reachable(least, &never, &offered, &row.total);
-                let missing = lacking(&reachable, &offered);
-                let ask = (!never.is_empty()).then_some(Change::AskForLess { missing: never });
-                let free_up = (!missing.is_empty()).then(|| Change::FreeUp {
-                    missing: missing.clone(),
-                });
-                let mut changes: Vec<Change> = ask.into_iter().chain(free_up).collect();
-                if is_limited || !missing.is_empty() {
-                    // A role that cannot have the least is full, whatever it asks for.
-                    let least = larger(least, &reachable);
-                    changes.extend(self.room_for(&least, &missing, candidate));
+        if !is_limited && !offered.is_empty() && !objections.0.contains(&Why::BelowMinimum) {
+            let hidden = self.hidden_until(slave, offered, question.candidate);
+            changes.extend(hidden.map(|until| Change::Revive { until }));
+            return Some(changes);
+        }
+        let alternatives = self.least_amounts(question.candidate, offered);
+        let about_amounts = alternatives
+            .iter()
+            .filter_map(|least| self.changes_of_amounts(question, offered, is_limited, least));
+        let more = is_limited
+            .then(|| self.more_than_declined(question, offered))
+            .flatten();
+        let all = about_amounts.chain(more);
+        changes.extend(all.min_by_key(|changes| rank(changes))?);
+        Some(changes)
+    }
+
+    /// What helps against an objection, unless it is about amounts: that depends on which least
+    /// amount is the nearest.
+    fn add_simple_changes(
+        &self,
+        changes: &mut Vec<Change>,
+        why: Why,
+        question: Question<'_>,
+        offered: &Resources,
+    ) {
+        let Question { row, candidate, .. } = question;
+        match why {
+            // The reason is the first; both may be so.
+            Why::Excluded(_) => {
+                let away = (!row.is_here).then_some(Change::BringBackSlave);
+                let taken_out = row.is_excluded.then_some(Change::ReactivateSlave);
+                changes.extend(away.into_iter().chain(taken_out));
+            }
+            Why::Inactive => changes.push(Change::Activate),
+            Why::Holding => changes.push(Change::AnswerOffers {
+                count: self.framework(candidate.framework).above_its_limit(),
+            }),
+            Why::Constraint(..) => {
+                let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
+                let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
+                let nearest = constraints.map(|it| it.nearest(&row.profile));
+                let relax = |(group, place)| Change::Relax { group, place };
+                changes.extend(nearest.into_iter().flatten().map(relax));
+            }
+            Why::Gpus => changes.push(Change::Declare(FrameworkCapability::GpuResources)),
+            Why::Revocable => changes.push(Change::Declare(match offered.iter().next() {
+                Some(first) if first.is_shared() => FrameworkCapability::SharedResources,
+                _ => FrameworkCapability::RevocableResources,
+            })),
+            Why::Refined => {
+                changes.push(Change::Declare(FrameworkCapability::ReservationRefinement));
+            }
+            Why::ReservedForOthers => changes.push(Change::Unreserve),
+            Why::NothingFree
+            | Why::Limit(..)
+            | Why::Guarantees(_)
+            | Why::Owed(_)
+            | Why::BelowMinimum
+            | Why::Filtered(_) => {}
+        }
+    }
+
+    /// What would have to change so that at least these amounts of what is on a slave, of which
+    /// `offered` is free, can be offered; none if that cannot be, or is what has been declined
+    /// already.
+    fn changes_of_amounts(
+        &self,
+        question: Question<'_>,
+        offered: &Resources,
+        is_limited: bool,
+        least: &Resources,
+    ) -> Option<Vec<Change>> {
+        let Question { row, candidate, .. } = question;
+        let never = lacking(least, &row.total);
+        let reachable = reachable(least, &never, offered, &row.total);
+        let missing = lacking(&reachable, offered);
+        let mut relief = relief_of(row);
+        relief
+            .freed
+            .add_all(&Charge::of(&missing, &self.names).plain);
+        let mut all = offered.clone();
+        all.checked_add_assign(&missing)
+            .expect("the least amounts are small");
+        let left = |relief: &Relief| {
+            let caps = self.caps(candidate.node, question.stage, Some(relief));
+            self.cut(&all, caps).part
+        };
+        let mut changes = Vec::new();
+        if is_limited || !missing.is_empty() {
+            // A role that cannot have the least is full, whatever it asks for.
+            let least = larger(least, &reachable);
+            changes = self.room_for(&least, question, &mut relief)?;
+            // What is reserved may be enough where what is not is kept for others.
+            for at in (0..changes.len()).rev() {
+                let given = relief.given.remove(at);
+                if lacking(&reachable, &left(&relief)).is_empty() {
+                    changes.remove(at);
+                } else {
+                    relief.given.insert(at, given);
                 }
-                (changes, missing)
-            });
-            if let Some((more, missing)) = about_amounts.min_by_key(|(changes, _)| rank(changes)) {
-                changes.extend(more);
-                offered
-                    .checked_add_assign(&missing)
-                    .expect("the least amounts are small");
             }
         }
-        // With less than all because of limits, what hid more than that may hide it.
-        let is_cut = |change: &Change| {
-            matches!(
-                change,
-                Change::RaiseLimit { .. } | Change::LowerGuarantees { .. }
+        let part = left(&relief);
+        let ask = (!never.is_empty()).then_some(Change::AskForLess { missing: never });
+        let free_up = (!missing.is_empty()).then_some(Change::FreeUp { missing });
+        changes.splice(0..0, ask.into_iter().chain(free_up));
+        match self.hidden_until(question.slave, &part, candidate) {
+            Some(_) if is_limited && changes.is_empty() && part != all => return None,
+            Some(until) => changes.push(Change::Revive { until }),
+            None => {}
+        }
+        Some(changes)
+    }
+
+    /// What would have to change when what limits and guarantees leave would do and has been
+    /// declined: they must leave more than that of one of the names that they cut, or of all.
+    fn more_than_declined(
+        &self,
+        question: Question<'_>,
+        offered: &Resources,
+    ) -> Option<Vec<Change>> {
+        let candidate = question.candidate;
+        let leaf = candidate.leaf?;
+        let relief = relief_of(question.row);
+        let caps = self.caps(candidate.node, question.stage, Some(&relief));
+        let cut = self.cut(offered, caps);
+        if !self.minimum.is_met_by(&cut.part)
+            || !self.is_enough(
+                question.row,
+                &Portion::Part(cut.part.clone().into()),
+                candidate,
             )
+        {
+            return None;
+        }
+        let more_of = |why: &Why| {
+            let (Why::Limit(_, number) | Why::Guarantees(number)) = why else {
+                return None;
+            };
+            let name = self.names.name(*number)?;
+            let step = self.least_step(name);
+            let mut amount = cut.part.scalar(name);
+            loop {
+                amount = amount.saturating_add(step);
+                let more = Resources::from(Resource::new(name.clone(), amount).ok()?);
+                let more = larger(&cut.part, &more);
+                if amount > offered.scalar(name) {
+                    return None;
+                }
+                match self.filters.hiding(leaf, question.slave, &more) {
+                    Some(refused) => amount = refused.scalar(name).max(amount),
+                    None => break,
+                }
+            }
+            let least = Resources::from(Resource::new(name.clone(), amount).ok()?);
+            self.changes_of_amounts(question, offered, true, &least)
         };
-        let hides = candidate
-            .leaf
-            .and_then(|leaf| match changes.iter().any(is_cut) {
-                true => self.filters.last_end(leaf, slave),
-                false => self.filters.until(leaf, slave, &offered),
-            });
-        changes.extend(hides.map(|until| Change::Revive { until }));
-        changes
+        let more_of_one = cut.by.iter().filter_map(more_of);
+        let least = more_of_one.min_by_key(|changes| rank(changes));
+        least.or_else(|| self.changes_of_amounts(question, offered, true, offered))
+    }
+
+    /// The least of a name that is worth an offer by itself.
+    fn least_step(&self, name: &ResourceName) -> Scalar {
+        let steps = self.minimum.any_of.iter().map(|least| least.scalar(name));
+        let least = steps.filter(|step| !step.is_zero()).min();
+        least.unwrap_or_else(|| match *name == ResourceName::GPUS {
+            true => Scalar::ONE,
+            false => Scalar::from_thousandths(1).unwrap_or(Scalar::ONE),
+        })
     }
 
     /// The least amounts any one of which is worth an offer to a candidate, and that leave its
@@ -330,38 +466,43 @@ impl Allocator {
         }
     }
 
-    /// What limits and guarantees would have to give way for so much, when `freed` becomes free.
+    /// What limits and guarantees would have to give way for so much, which is added to the relief;
+    /// none if it is more than is due for the sake of a guarantee.
     fn room_for(
         &self,
         least: &Resources,
-        freed: &Resources,
-        candidate: Candidate<'_>,
-    ) -> Vec<Change> {
+        question: Question<'_>,
+        relief: &mut Relief,
+    ) -> Option<Vec<Change>> {
         let mut changes: Vec<Change> = Vec::new();
-        for cap in self.caps(candidate.node, Stage::Share) {
+        for cap in self.caps(question.candidate.node, question.stage, None) {
             let Some(resource) = self.names.name(cap.number) else {
                 continue;
             };
             // Limits may be exceeded already, and more be guaranteed than there is.
             let left = match cap.why {
                 Why::Limit(node, number) if number == cap.number => {
-                    self.tree.node(node).left(number)
+                    let mut left = self.tree.node(node).left();
+                    left.find(|(it, _)| *it == number)
+                        .map_or(cap.left, |it| it.1)
                 }
                 // It gets nothing else while it is full of another; that one is in the list.
                 Why::Limit(..) => continue,
+                Why::Owed(_) => cap.left,
                 _ => {
-                    let free =
-                        self.available.get(cap.number) + freed.scalar(resource).thousandths();
+                    let free = self.available.get(cap.number) + relief.freed.get(cap.number);
                     free - self.tree.required_below().get(cap.number)
                 }
             };
-            let wanted = least.scalar(resource);
-            let by = Scalar::from_thousandths(wanted.thousandths() - left);
-            let Some(by) = by.filter(|by| !by.is_zero() && !wanted.is_zero()) else {
+            let wanted = least.scalar(resource).thousandths();
+            if wanted == 0 || wanted <= left {
                 continue;
-            };
+            }
+            let given = (cap.why, wanted - left);
             let resource = resource.clone();
+            let by = Scalar::from_thousandths(given.1)?;
             let change = match cap.why {
+                Why::Owed(_) => return None,
                 Why::Limit(node, _) => Change::RaiseLimit {
                     role: self.tree.node(node).name.clone(),
                     resource,
@@ -371,9 +512,21 @@ impl Allocator {
             };
             if !changes.contains(&change) {
                 changes.push(change);
+                relief.given.push(given);
             }
         }
-        changes
+        Some(changes)
+    }
+}
+
+/// What a slave has free counts as free only once it is offered.
+fn relief_of(row: &Slave) -> Relief {
+    Relief {
+        freed: match row.exclusion() {
+            Some(_) => row.charge.plain.clone(),
+            None => Amounts::default(),
+        },
+        ..Relief::default()
     }
 }
 

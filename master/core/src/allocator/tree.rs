@@ -120,21 +120,12 @@ impl Node {
         })
     }
 
-    /// What its limits leave: name and amount, not below zero.
-    pub(super) fn room(&self) -> impl Iterator<Item = (usize, i64)> {
+    /// What its limits leave: name and amount, below zero where it has more than that.
+    pub(super) fn left(&self) -> impl Iterator<Item = (usize, i64)> {
         let limits = self.quota.as_deref().map_or(&[][..], |it| &it.limits);
         limits
             .iter()
-            .map(|(number, limit)| (*number, limit.saturating_sub(self.consumed(*number)).max(0)))
-    }
-
-    /// What its limit of a name leaves, below zero if it has more than that.
-    pub(super) fn left(&self, number: usize) -> i64 {
-        let limits = self.quota.as_deref().map_or(&[][..], |it| &it.limits);
-        let limit = limits.iter().find(|(it, _)| *it == number);
-        limit.map_or(i64::MAX, |(_, limit)| {
-            limit.saturating_sub(self.consumed(number))
-        })
+            .map(|(number, limit)| (*number, limit.saturating_sub(self.consumed(*number))))
     }
 
     /// Whether it has more than a limit allows.
@@ -146,10 +137,18 @@ impl Node {
 
     /// Whether its limits leave less than the least that is worth an offer.
     pub(super) fn is_full(&self, minimum: &[Amounts]) -> bool {
-        let is_out_of_reach =
-            |least: &Amounts| self.room().any(|(number, room)| room < least.get(number));
-        self.quota.is_some() && !minimum.is_empty() && minimum.iter().all(is_out_of_reach)
+        self.quota.is_some() && is_full(|| self.left(), minimum)
     }
+}
+
+/// Whether what limits leave is less than the least that is worth an offer.
+pub(super) fn is_full<I: Iterator<Item = (usize, i64)>>(
+    left: impl Fn() -> I,
+    minimum: &[Amounts],
+) -> bool {
+    let is_out_of_reach =
+        |least: &Amounts| left().any(|(number, left)| left.max(0) < least.get(number));
+    !minimum.is_empty() && minimum.iter().all(is_out_of_reach)
 }
 
 /// The tree.

@@ -15,6 +15,7 @@ use super::differential::Pair;
 use super::policy::{cluster, plan, quota, resources, role};
 
 const F: FrameworkId = FrameworkId(0);
+const S: SlaveId = SlaveId(0);
 
 pub(super) fn changes(explained: &Explanation) -> Vec<Change> {
     let smallest = explained.smallest_change.as_ref();
@@ -186,10 +187,87 @@ fn guarantees_of_others_are_told_by_how_much_they_are_too_high() {
     );
 }
 
+#[test]
+fn a_limit_that_cut_what_was_declined_is_named_and_not_the_decline() {
+    // semantics: E2, E8
+    let a = role("a");
+    let mut allocator = cluster(2, "cpus:4;mem:400", &[(0, "a")]);
+    allocator.set_quota(&a, &quota("", "cpus:0"));
+    // Memory alone is of no use to it.
+    for grant in plan(&mut allocator) {
+        assert_eq!(*grant.resources, resources("mem:400"));
+        let refused = grant.resources.clone();
+        assert!(allocator.filter(F, &a, grant.slave, refused, Timestamp(9)));
+        allocator.release(F, &a, grant.slave, grant.resources);
+    }
+    assert!(plan(&mut allocator).is_empty());
+    let explained = allocator.explain_all(F, &a);
+    let limit = Reason::Limit {
+        role: a.clone(),
+        resource: ResourceName::CPUS,
+    };
+    assert_eq!(explained.refused, [(limit.clone(), 2)].into());
+    let raise = |by| Change::RaiseLimit {
+        role: a.clone(),
+        resource: ResourceName::CPUS,
+        by: Scalar::from_thousandths(by).unwrap(),
+    };
+    assert_eq!(changes(&explained), [raise(10)]);
+    // When all was refused without a limit once, the decline would hide it even without the limit.
+    assert!(allocator.filter(F, &a, S, resources("cpus:4;mem:400"), Timestamp(9)));
+    let of_first = allocator.explain_one(F, &a, S);
+    assert_eq!(of_first.refused, [(Reason::Filtered, 1)].into());
+    let until = Timestamp(9);
+    assert_eq!(changes(&of_first), [Change::Revive { until }]);
+    // A decline of a part is passed with more than that part.
+    assert!(allocator.filter(F, &a, SlaveId(1), resources("cpus:1;mem:400"), Timestamp(9)));
+    let of_second = allocator.explain_one(F, &a, SlaveId(1));
+    assert_eq!(changes(&of_second), [raise(1_010)]);
+    allocator.set_quota(&a, &quota("", "cpus:1.01"));
+    let grants = plan(&mut allocator);
+    assert_eq!(*grants[0].resources, resources("cpus:1.01;mem:400"));
+}
+
+#[test]
+fn a_limit_that_leaves_less_than_the_framework_asks_for_is_named() {
+    // semantics: E2, E8
+    let a = role("a");
+    let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "a")]);
+    allocator.set_quota(&a, &quota("", "cpus:1"));
+    let wishes = Wishes {
+        minimum: Some(Minimum {
+            any_of: vec![resources("cpus:3")],
+        }),
+        constraints: None,
+    };
+    allocator.set_wishes(F, &a, Some(wishes));
+    assert!(plan(&mut allocator).is_empty());
+    let explained = allocator.explain_all(F, &a);
+    let (role, resource) = (a.clone(), ResourceName::CPUS);
+    let limit = Reason::Limit { role, resource };
+    assert_eq!(explained.refused, [(limit, 1)].into());
+    let expected = "raise the limit of cpus of role a by 2: slave S0";
+    assert_eq!(text(&allocator, F, &a), expected);
+}
+
+#[test]
+fn a_role_is_not_told_that_its_own_guarantee_is_in_its_way() {
+    // semantics: E1, E8
+    let a = role("a");
+    let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "a")]);
+    allocator.set_quota(&a, &quota("cpus:4;mem:400", ""));
+    assert!(allocator.filter(F, &a, S, resources("cpus:4;mem:400"), Timestamp(9)));
+    assert!(plan(&mut allocator).is_empty());
+    let explained = allocator.explain_all(F, &a);
+    assert_eq!(explained.refused, [(Reason::Filtered, 1)].into());
+    let until = Timestamp(9);
+    assert_eq!(changes(&explained), [Change::Revive { until }]);
+}
+
 /// Does what was advised, as far as an allocator knows of it.
 fn apply(
     pair: &mut Pair,
-    quotas: &mut Vec<(RoleName, Quota)>,
+    quotas: &mut [(RoleName, Quota)],
     who: &(FrameworkId, RoleName),
     slave: SlaveId,
     change: &Change,
@@ -200,14 +278,16 @@ fn apply(
         Change::Activate => allocator.set_active(who.0, &who.1, true),
         Change::AnswerOffers { count } => (0..*count).for_each(|_| allocator.offer_ended(who.0)),
         Change::Relax { .. } => allocator.set_wishes(who.0, &who.1, None),
-        Change::Declare(_) => {
-            let all = Abilities {
-                gpus: true,
-                revocable: true,
-                shared: true,
-                refined: true,
-            };
-            allocator.set_abilities(who.0, all);
+        Change::Declare(capability) => {
+            let mut abilities = allocator.framework(who.0).abilities;
+            match capability {
+                FrameworkCapability::GpuResources => abilities.gpus = true,
+                FrameworkCapability::RevocableResources => abilities.revocable = true,
+                FrameworkCapability::SharedResources => abilities.shared = true,
+                FrameworkCapability::ReservationRefinement => abilities.refined = true,
+                other => panic!("{other:?} helps nobody"),
+            }
+            allocator.set_abilities(who.0, abilities);
         }
         Change::AskForLess { .. } => {
             let wishes = Wishes {
@@ -223,10 +303,28 @@ fn apply(
                 allocator.set_quota(role, quota);
             }
         }
-        Change::LowerGuarantees { resource, .. } => {
-            for (role, quota) in quotas {
-                quota.guarantees.remove(resource);
-                allocator.set_quota(role, quota);
+        Change::LowerGuarantees { resource, by } => {
+            let required = |allocator: &Allocator| {
+                let number = allocator.names.find(resource).expect("it has one");
+                allocator.tree.required_below().get(number)
+            };
+            let enough = required(allocator) - by.thousandths();
+            for (role, quota) in quotas.iter_mut() {
+                let Some(guarantee) = quota.guarantees.get_mut(resource) else {
+                    continue;
+                };
+                let unmet = guarantee.saturating_sub(allocator.consumed(role, resource));
+                let more = (required(allocator) - enough).min(unmet.thousandths());
+                if let Some(less) = Scalar::from_thousandths(more) {
+                    *guarantee = guarantee.saturating_sub(less);
+                    allocator.set_quota(role, quota);
+                }
+            }
+            // What roles below are due may count for one above as well, so once more.
+            for (role, quota) in quotas.iter_mut() {
+                if required(allocator) > enough && quota.guarantees.remove(resource).is_some() {
+                    allocator.set_quota(role, quota);
+                }
             }
         }
         Change::Unreserve => {}
@@ -236,35 +334,51 @@ fn apply(
     }
 }
 
+/// A history, whom to ask about, and what they are advised.
+fn advised(seed: u64) -> (Pair, (FrameworkId, RoleName), Option<SmallestChange>) {
+    let mut pair = Pair::new(seed);
+    for _ in 0..40 {
+        pair.step();
+    }
+    let who = pair.who();
+    let explained = pair.fast.explain_all(who.0, &who.1);
+    let has_slaves = !explained.refused.is_empty();
+    let advice = explained.smallest_change;
+    assert_eq!(advice.is_some(), has_slaves && explained.offerable == 0);
+    // What is reserved for others is not converted here.
+    let advice = advice.filter(|it| !it.changes.contains(&Change::Unreserve));
+    (pair, who, advice)
+}
+
+/// Does some of what was advised, and asks again.
+fn obey(
+    mut pair: Pair,
+    who: &(FrameworkId, RoleName),
+    slave: SlaveId,
+    changes: &[&Change],
+) -> (Result<(), (Reason, Option<Timestamp>)>, Pair) {
+    let quotas = pair.naive.quotas().iter();
+    let mut quotas: Vec<_> = quotas
+        .map(|(role, quota)| (role.clone(), quota.clone()))
+        .collect();
+    for change in changes {
+        apply(&mut pair, &mut quotas, who, slave, change);
+    }
+    (pair.fast.explain(who.0, &who.1, slave), pair)
+}
+
 #[test]
 fn who_does_what_is_advised_can_be_offered_something() {
-    let mut advised = std::collections::BTreeMap::new();
-    for seed in 0..3_000 {
-        let mut pair = Pair::new(seed);
-        for _ in 0..40 {
-            pair.step();
-        }
-        let who = pair.who();
-        let explained = pair.fast.explain_all(who.0, &who.1);
-        let Some(advice) = explained.smallest_change else {
+    let mut codes = std::collections::BTreeMap::new();
+    for seed in 0..6_000 {
+        let (pair, who, Some(advice)) = advised(seed) else {
             continue;
         };
-        // What is reserved for others is not converted here.
-        if advice.changes.contains(&Change::Unreserve) {
-            continue;
-        }
-        let mut quotas: Vec<(RoleName, Quota)> = Vec::new();
-        quotas.extend(
-            pair.naive
-                .quotas()
-                .iter()
-                .map(|(role, quota)| (role.clone(), quota.clone())),
-        );
         for change in &advice.changes {
-            *advised.entry(change.code()).or_insert(0u32) += 1;
-            apply(&mut pair, &mut quotas, &who, advice.slave, change);
+            *codes.entry(change.code()).or_insert(0u32) += 1;
         }
-        let answer = pair.fast.explain(who.0, &who.1, advice.slave);
+        let all: Vec<&Change> = advice.changes.iter().collect();
+        let (answer, mut pair) = obey(pair, &who, advice.slave, &all);
         assert_eq!(answer, Ok(()), "seed {seed}: {who:?}: {advice:?}");
         assert!(!plan(&mut pair.fast).is_empty(), "seed {seed}");
     }
@@ -277,8 +391,32 @@ fn who_does_what_is_advised_can_be_offered_something() {
         "free_up",
     ] {
         assert!(
-            advised.contains_key(code),
-            "{code} was never advised: {advised:?}"
+            codes.contains_key(code),
+            "{code} was never advised: {codes:?}"
         );
     }
+}
+
+#[test]
+fn no_part_of_what_is_advised_is_enough() {
+    let mut several = 0;
+    for seed in 0..6_000 {
+        let (_, who, Some(advice)) = advised(seed) else {
+            continue;
+        };
+        if advice.changes.len() < 2 {
+            continue;
+        }
+        several += 1;
+        for without in &advice.changes {
+            let rest = advice.changes.iter().filter(|it| *it != without);
+            let rest: Vec<&Change> = rest.collect();
+            let (answer, _) = obey(advised(seed).0, &who, advice.slave, &rest);
+            assert!(
+                answer.is_err(),
+                "seed {seed}: {who:?}: {advice:?} without {without:?}"
+            );
+        }
+    }
+    assert!(several > 100, "{several} times more than one change");
 }
