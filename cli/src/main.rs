@@ -16,6 +16,7 @@ mod maintenance;
 mod output;
 mod roles;
 mod run;
+mod settings;
 mod signal;
 mod sim;
 mod slaves;
@@ -45,6 +46,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a local datacenter: a master and some slaves, until Ctrl-C
+    ///
+    /// Options of the daemons are given as variables: MEROS_SORTER=random meros dev
     Dev(dev::Args),
     /// Run a master
     Master(daemon::MasterArgs),
@@ -77,6 +80,8 @@ enum Command {
     /// Why nothing is offered to a framework, or what a task waits for
     #[command(subcommand)]
     Why(why::Command),
+    /// Show the options of the master with the values in force
+    Settings(list::Args),
     /// Show what a task wrote
     Logs(logs::Args),
     /// Kill a task
@@ -97,6 +102,7 @@ impl Command {
                 | Self::Offers(_)
                 | Self::Roles(_)
                 | Self::Why(_)
+                | Self::Settings(_)
                 | Self::Logs(_)
         )
     }
@@ -129,6 +135,7 @@ fn main() -> std::process::ExitCode {
         Command::Quota(command) => roles::quota(&command),
         Command::Weights(command) => roles::weights(&command),
         Command::Why(command) => why::run(&command),
+        Command::Settings(args) => settings::settings(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),
         Command::Sim(command) => sim::run(&command),

@@ -43,6 +43,27 @@ fn typos_in_flags_files_and_resources_are_named() {
 
     let ran = run(&["master", "--no-such-flag"]);
     assert_eq!(ran.code, 2);
+    let ran = run(&["master", "--min-allocatable=cpus:1|much"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.stderr.contains("\"much\" is no amount"),
+        "{}",
+        ran.stderr
+    );
+    let file = dir.path().join("master.toml");
+    std::fs::write(
+        &file,
+        "hoarding_offers = 0\ndata_dir = \"d\"\nidentity = \"i\"\n",
+    )
+    .expect("our folder");
+    let ran = run(&["master", "--config", file.to_str().expect("text")]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.stderr
+            .contains("hoarding_offers is 0, which is outside 1 to 100000"),
+        "{}",
+        ran.stderr
+    );
 
     ca_init(dir.path());
     issue(dir.path(), "slave", "slave-1");

@@ -36,6 +36,7 @@ impl Dev {
             .args(["dev", "--slaves=2", "--port=0", "--end-with-parent"])
             .args(["--dir", dir.path().to_str().expect("temp folders are text")])
             .args(["--cgroup-root", cgroups.name()])
+            .env("MEROS_HOARDING_OFFERS", "7")
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary was found");
@@ -153,6 +154,11 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
 
     let slaves = dev.json(&["slaves", "--output", "json"]);
     assert_eq!(slaves.as_array().map(Vec::len), Some(2));
+    let settings = dev.meros(&["settings"]).stdout;
+    assert!(
+        settings.contains("hoarding_offers           7\n"),
+        "{settings}"
+    );
 
     let mut sleeper = meros()
         .env("MEROS_MASTER", &dev.master)

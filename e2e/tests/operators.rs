@@ -106,10 +106,51 @@ fn reasons(cluster: &LocalCluster, role: &str) -> Vec<String> {
 }
 
 #[test]
+fn how_resources_are_shared_is_set_at_start_and_shown() {
+    let mut options = ClusterOptions::new("settings", 1);
+    options.master_args = [
+        "--min-allocatable=cpus:3",
+        "--sorter=random",
+        "--fair-share-excluded=gpus",
+        "--hoarding-offers=2",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let cluster = LocalCluster::start(options);
+    let settings = json(&cluster, &["settings"]);
+    let value = |option: &str| {
+        let mut rows = settings.as_array().expect("a list").iter();
+        let row = rows.find(|row| row["option"] == option);
+        row.expect("it is shown")["value"].clone()
+    };
+    assert_eq!(value("min_allocatable"), "cpus:3");
+    assert_eq!(value("sorter"), "random");
+    assert_eq!(value("fair_share_excluded"), "gpus");
+    assert_eq!(value("hoarding_offers"), "2");
+    assert_eq!(value("hoarding_after"), "1m");
+    let text = done(&cluster, &["settings"]);
+    assert!(
+        text.contains("min_allocatable           cpus:3\n"),
+        "{text}"
+    );
+
+    // The slave has four: while a task has two of them, the rest is not worth an offer.
+    let mut first = Sleeper::start(&cluster, "first", &["--cpus=2"]);
+    await_running(&cluster, "first");
+    let _second = Sleeper::start(&cluster, "second", &["--cpus=1"]);
+    eventually("what is left is too little", SLOW, || {
+        reasons(&cluster, "*").contains(&"below_minimum".to_owned())
+    });
+    done(&cluster, &["kill", "first.0000"]);
+    first.await_end();
+    await_running(&cluster, "second");
+}
+
+#[test]
 fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     let mut cluster = two_racks("quota");
-    // Of both: with memory left, an offer without cpus would be made, and declined.
-    let limit = "cpus:1;mem:64";
+    // Memory without cpus is offered then, and declined: that the limit is why is told all the same.
+    let limit = "cpus:1";
     let said = done(&cluster, &["quota", "set", "web", "--limit", limit]);
     assert!(said.contains("no framework is in web yet"), "{said}");
     let _first = Sleeper::start(&cluster, "first", &["--role=web", "--cpus=1"]);

@@ -4,10 +4,14 @@
 //! `MEROS_OFFER_TIMEOUT` and the key `offer_timeout` are the same option. [`RawConfig::or`] lays one
 //! source over another.
 
+mod shown;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meros_master_core::allocator::Minimum;
+use meros_proto::resources::ResourceName;
 use serde::Deserialize;
 
 /// The port of masters, on UDP for QUIC and on TCP for HTTP.
@@ -43,6 +47,18 @@ pub const SLAVE_REREGISTER_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 *
 pub const ALLOCATION_DELAY_DEFAULT: Duration = Duration::from_millis(2);
 /// Longer is what Mesos did, and what made it slow.
 pub const ALLOCATION_DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// The most names that can be left out of shares.
+pub const FAIR_SHARE_EXCLUDED_MAX: usize = 64;
+
+/// A framework that keeps offers longer than this on average, and does not use most of them, hoards.
+pub const HOARDING_AFTER_DEFAULT: Duration = Duration::from_secs(60);
+/// Longer than any offer can be held.
+pub const HOARDING_AFTER_MAX: Duration = OFFER_TIMEOUT_MAX;
+/// Offers that a framework that hoards may always have.
+pub const HOARDING_OFFERS_DEFAULT: u32 = 16;
+/// With more it is no limit on any cluster there is.
+pub const HOARDING_OFFERS_MAX: u32 = 100_000;
 
 /// Slaves and frameworks at the same time: 50,000 slaves and room for the rest.
 pub const CONNECTIONS_DEFAULT: u32 = 60_000;
@@ -106,10 +122,62 @@ pub struct RawConfig {
     #[serde(deserialize_with = "duration_text")]
     pub allocation_delay: Option<Duration>,
 
+    /// The least that is worth an offer: amounts with a bar between alternatives, at most 16.
+    /// Default cpus:0.01|mem:32; empty: everything. Frameworks may ask for more or less, for each
+    /// role. With more than any slave has free, nothing is offered
+    #[arg(long, env = "MEROS_MIN_ALLOCATABLE", value_name = "AMOUNTS")]
+    #[serde(deserialize_with = "from_text")]
+    pub min_allocatable: Option<Minimum>,
+
+    /// Who is next among roles, and among the frameworks of a role. Default drf
+    #[arg(long, env = "MEROS_SORTER", value_enum)]
+    pub sorter: Option<Sorter>,
+
+    /// Resources that do not count in shares, at most 64, such as gpus that only few can use.
+    /// Default: none
+    #[arg(
+        long,
+        env = "MEROS_FAIR_SHARE_EXCLUDED",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub fair_share_excluded: Option<Vec<ResourceName>>,
+
+    /// A framework that keeps offers longer than this on average, and does not use most of them,
+    /// gets few at a time while others want some, 0s to 1h. Default 1min; 0s: never
+    #[arg(long, env = "MEROS_HOARDING_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub hoarding_after: Option<Duration>,
+
+    /// How many offers at a time it gets then, 1 to 100000; one for ten slaves in a large cluster.
+    /// Default 16
+    #[arg(long, env = "MEROS_HOARDING_OFFERS", value_name = "COUNT")]
+    pub hoarding_offers: Option<u32>,
+
     /// Most slaves and frameworks connected at the same time, 1 to 1000000. Default 60000. Each
     /// takes memory; those beyond are refused
     #[arg(long, env = "MEROS_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<u32>,
+}
+
+/// Who is next among those that compete with each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sorter {
+    /// Dominant resource fairness: the least share for its weight is next.
+    #[default]
+    Drf,
+    /// By chance, in proportion to weights, whatever they hold.
+    Random,
+}
+
+fn from_text<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn duration_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -137,6 +205,11 @@ impl RawConfig {
                 .slave_reregister_timeout
                 .or(lower.slave_reregister_timeout),
             allocation_delay: self.allocation_delay.or(lower.allocation_delay),
+            min_allocatable: self.min_allocatable.or(lower.min_allocatable),
+            sorter: self.sorter.or(lower.sorter),
+            fair_share_excluded: self.fair_share_excluded.or(lower.fair_share_excluded),
+            hoarding_after: self.hoarding_after.or(lower.hoarding_after),
+            hoarding_offers: self.hoarding_offers.or(lower.hoarding_offers),
             connections_max: self.connections_max.or(lower.connections_max),
         }
     }
@@ -201,6 +274,16 @@ pub struct Config {
     pub slave_reregister_timeout: Duration,
     /// How long freed resources wait for more.
     pub allocation_delay: Duration,
+    /// The least that is worth an offer.
+    pub min_allocatable: Minimum,
+    /// Who is next.
+    pub sorter: Sorter,
+    /// Resources that do not count in shares.
+    pub fair_share_excluded: Vec<ResourceName>,
+    /// Who keeps unused offers longer on average gets few at a time; zero: never.
+    pub hoarding_after: Duration,
+    /// So many at a time.
+    pub hoarding_offers: u32,
     /// The most peers at the same time.
     pub connections_max: u32,
 }
@@ -250,6 +333,20 @@ impl Config {
                 Duration::ZERO,
                 ALLOCATION_DELAY_MAX,
             )?,
+            min_allocatable: raw.min_allocatable.unwrap_or_default(),
+            sorter: raw.sorter.unwrap_or_default(),
+            fair_share_excluded: check_excluded(raw.fair_share_excluded.unwrap_or_default())?,
+            hoarding_after: check_duration(
+                "hoarding_after",
+                raw.hoarding_after.unwrap_or(HOARDING_AFTER_DEFAULT),
+                Duration::ZERO,
+                HOARDING_AFTER_MAX,
+            )?,
+            hoarding_offers: check_count(
+                "hoarding_offers",
+                raw.hoarding_offers.unwrap_or(HOARDING_OFFERS_DEFAULT),
+                HOARDING_OFFERS_MAX,
+            )?,
             connections_max: check_count(
                 "connections_max",
                 raw.connections_max.unwrap_or(CONNECTIONS_DEFAULT),
@@ -270,6 +367,18 @@ fn check_http(http: Option<SocketAddr>, quic: SocketAddr) -> Result<IpAddr, Conf
             quic: quic.port(),
         }),
     }
+}
+
+fn check_excluded(names: Vec<ResourceName>) -> Result<Vec<ResourceName>, ConfigError> {
+    if names.len() <= FAIR_SHARE_EXCLUDED_MAX {
+        return Ok(names);
+    }
+    Err(ConfigError::OutOfRange {
+        option: "fair_share_excluded",
+        got: format!("{} names", names.len()),
+        min: "0".to_owned(),
+        max: FAIR_SHARE_EXCLUDED_MAX.to_string(),
+    })
 }
 
 fn check_duration(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use meros_daemon::clock::Clock;
 use meros_master_core::MasterCore;
 use meros_master_core::Registry;
-use meros_master_core::allocator::Policy;
+use meros_master_core::allocator::{self, Policy};
 use meros_master_core::event::Event;
 use meros_proto::ids::ClusterId;
 use meros_proto::transport::{Identity, LoadError, PeerRole};
@@ -20,7 +20,7 @@ use tokio::task;
 use tracing::{info, warn};
 
 use crate::bind::{self, BindError, Bound};
-use crate::config::Config;
+use crate::config::{Config, Sorter};
 use crate::endpoint::Endpoint;
 use crate::exit::{Exit, ExitReason};
 use crate::http::{self, Api};
@@ -211,7 +211,10 @@ impl Running {
             Arc::clone(&metrics),
             stopping.clone(),
         ));
-        let api = Arc::new(Api::new(projection, inbox.clone(), metrics));
+        let api = Arc::new(Api {
+            settings: config.settings(),
+            ..Api::new(projection, inbox.clone(), metrics)
+        });
         let http = tokio::spawn(serve_http(bound.listener, api, stopping, exit.clone()));
         Ok(Self {
             quic_addr: bound.quic,
@@ -307,12 +310,18 @@ fn core_config(config: &Config) -> meros_master_core::Config {
         ping_misses_max: config.ping_misses_max,
         slave_reregister_timeout: config.slave_reregister_timeout,
         allocation_delay: config.allocation_delay,
-        // Any seed will do: each round has an order of its own.
+        hoarding_after: config.hoarding_after,
+        hoarding_offers: config.hoarding_offers,
+        // Any seeds will do: each round has an order of its own, each turn a chance.
         policy: Policy {
+            sorter: match config.sorter {
+                Sorter::Drf => allocator::Sorter::DominantShare,
+                Sorter::Random => allocator::Sorter::WeightedRandom { seed: 0 },
+            },
+            excluded_names: config.fair_share_excluded.clone(),
+            minimum: config.min_allocatable.clone(),
             shuffle: Some(0),
-            ..Policy::default()
         },
-        ..Default::default()
     }
 }
 

@@ -30,6 +30,15 @@ pub struct MasterView {
     pub version: String,
 }
 
+/// An option of a daemon with the value in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingView {
+    /// Its name, as in a configuration file.
+    pub option: String,
+    /// Its value as text; a list has commas.
+    pub value: String,
+}
+
 /// A slave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlaveView {

@@ -30,6 +30,8 @@ pub struct Config {
     /// A framework that keeps offers longer than this on average, and does not use most of them, gets
     /// fewer at a time while others want some. Default 1 min; zero never.
     pub hoarding_after: Duration,
+    /// So many it may always have, and one for ten slaves. Default 16, at least 1.
+    pub hoarding_offers: u32,
     /// How free resources are divided.
     pub policy: Policy,
 }
@@ -44,6 +46,7 @@ impl Default for Config {
             slave_reregister_timeout: Duration::from_secs(10 * 60),
             allocation_delay: Duration::from_millis(2),
             hoarding_after: Duration::from_secs(60),
+            hoarding_offers: 16,
             policy: Policy::default(),
         }
     }
@@ -55,6 +58,7 @@ impl Config {
         self.ping_interval = self.ping_interval.max(INTERVAL_MIN);
         self.offer_timeout = self.offer_timeout.max(INTERVAL_MIN);
         self.ping_misses_max = self.ping_misses_max.max(1);
+        self.hoarding_offers = self.hoarding_offers.max(1);
         self
     }
 

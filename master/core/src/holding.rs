@@ -5,9 +5,7 @@ use std::time::Duration;
 
 /// With fewer answered offers than this nothing is said of a framework.
 const ENDED_MIN: u64 = 8;
-/// Nobody gets fewer unanswered offers than this at a time …
-const OUTSTANDING_MIN: u32 = 16;
-/// … or than this part of the slaves.
+/// Nobody gets fewer unanswered offers at a time than one for so many slaves.
 const OUTSTANDING_PART: usize = 10;
 
 /// What has been measured of a framework since it is known to this leader.
@@ -40,13 +38,18 @@ impl Holding {
         is_slow && self.ended >= ENDED_MIN && self.unused * 2 > self.ended
     }
 
-    /// The most offers that it may have unanswered while others want some.
-    pub(crate) fn outstanding_max(&self, hoarding_after: Duration, slaves: usize) -> u32 {
+    /// The most offers that it may have unanswered while others want some; not below `least`.
+    pub(crate) fn outstanding_max(
+        &self,
+        hoarding_after: Duration,
+        least: u32,
+        slaves: usize,
+    ) -> u32 {
         if !self.is_hoarding(hoarding_after) {
             return u32::MAX;
         }
         let part = u32::try_from(slaves / OUTSTANDING_PART).unwrap_or(u32::MAX);
-        part.max(OUTSTANDING_MIN)
+        part.max(least)
     }
 }
 
@@ -63,22 +66,23 @@ mod tests {
             holding.ended(5 * MINUTE, false);
         }
         assert_eq!(
-            holding.outstanding_max(MINUTE, 1_000),
+            holding.outstanding_max(MINUTE, 16, 1_000),
             u32::MAX,
             "too early"
         );
         holding.ended(5 * MINUTE, false);
-        assert_eq!(holding.outstanding_max(MINUTE, 1_000), 100);
-        assert_eq!(holding.outstanding_max(MINUTE, 5), OUTSTANDING_MIN);
+        assert_eq!(holding.outstanding_max(MINUTE, 16, 1_000), 100);
+        assert_eq!(holding.outstanding_max(MINUTE, 16, 5), 16);
+        assert_eq!(holding.outstanding_max(MINUTE, 1, 5), 1);
         assert_eq!(
-            holding.outstanding_max(Duration::ZERO, 5),
+            holding.outstanding_max(Duration::ZERO, 16, 5),
             u32::MAX,
             "switched off"
         );
         for _ in 0..13 {
             holding.ended(Duration::ZERO, false);
         }
-        assert_eq!(holding.outstanding_max(MINUTE, 1_000), u32::MAX);
+        assert_eq!(holding.outstanding_max(MINUTE, 16, 1_000), u32::MAX);
     }
 
     #[test]

@@ -143,8 +143,8 @@ impl MasterCore {
         };
         let held = turn.now.since(offer.made_at);
         row.holding.ended(held, end == OfferEnd::Accepted);
-        let (after, slaves) = (self.config.hoarding_after, self.slaves.len());
-        let most = row.holding.outstanding_max(after, slaves);
+        let (after, least) = (self.config.hoarding_after, self.config.hoarding_offers);
+        let most = row.holding.outstanding_max(after, least, self.slaves.len());
         let before = row.offers_max;
         row.offers_max = Some(most).filter(|most| *most < u32::MAX);
         let has_changed = row.offers_max.is_some() != before.is_some();

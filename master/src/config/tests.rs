@@ -101,6 +101,27 @@ fn each_range_is_checked_and_named() {
             },
         ),
         (
+            "hoarding_after",
+            RawConfig {
+                hoarding_after: day,
+                ..required()
+            },
+        ),
+        (
+            "hoarding_offers",
+            RawConfig {
+                hoarding_offers: Some(0),
+                ..required()
+            },
+        ),
+        (
+            "fair_share_excluded",
+            RawConfig {
+                fair_share_excluded: Some(vec![ResourceName::GPUS; 65]),
+                ..required()
+            },
+        ),
+        (
             "connections_max",
             RawConfig {
                 connections_max: Some(0),
@@ -118,6 +139,8 @@ fn each_range_is_checked_and_named() {
         offer_timeout: second,
         slave_reregister_timeout: second,
         allocation_delay: none,
+        hoarding_after: none,
+        fair_share_excluded: Some(vec![ResourceName::GPUS; 64]),
         ..required()
     };
     assert!(
@@ -178,4 +201,61 @@ fn a_file_may_hold_the_same_options_and_no_others() {
     assert!(unknown.to_string().contains("offer_timeuot"), "{unknown}");
     let bare = read(r#"{"offer_timeout": "90"}"#).expect_err("no unit");
     assert!(bare.to_string().contains("500ms"), "{bare}");
+}
+
+#[test]
+fn how_resources_are_shared_is_set_by_flags_and_files_alike() {
+    let flags = parse(&[
+        "--min-allocatable=cpus:2;mem:64|gpus:1",
+        "--sorter=random",
+        "--fair-share-excluded=gpus,licences",
+        "--hoarding-after=0s",
+        "--hoarding-offers=3",
+    ]);
+    let flags = flags.expect("good flags");
+    let file = r#"{"min_allocatable": "cpus:2;mem:64|gpus:1", "sorter": "random",
+        "fair_share_excluded": ["gpus", "licences"], "hoarding_after": "0s", "hoarding_offers": 3}"#;
+    let file: RawConfig = serde_json::from_str(file).expect("good file");
+    assert_eq!(flags, file);
+    let config = Config::check(flags.or(required())).expect("complete");
+    assert_eq!(config.sorter, Sorter::Random);
+
+    let none = parse(&["--min-allocatable="]).expect("everything is worth an offer");
+    assert_eq!(none.min_allocatable.map(|it| it.any_of.len()), Some(0));
+    for (bad, why) in [
+        ("--min-allocatable=cpus:1|ports:[1-2]", "ports:[1-2]"),
+        ("--sorter=fair", "drf, random"),
+        ("--fair-share-excluded=a b", "letters, digits"),
+        ("--hoarding-offers=-1", "-1"),
+    ] {
+        let error = parse(&[bad]).expect_err(bad).to_string();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+    let bad = serde_json::from_str::<RawConfig>(r#"{"min_allocatable": "much"}"#);
+    let error = bad.expect_err("no amount").to_string();
+    assert!(error.contains("much"), "{error}");
+}
+
+#[test]
+fn settings_are_shown_so_that_they_can_be_written_in_a_file_again() {
+    let config = Config::check(required()).expect("complete");
+    let shown = config.settings();
+    let value = |option: &str| {
+        let found = shown.iter().find(|it| it.option == option);
+        found.map(|it| it.value.as_str())
+    };
+    assert_eq!(value("min_allocatable"), Some("cpus:0.01|mem:32"));
+    assert_eq!(value("offer_timeout"), Some("5m"));
+    // Each option there is, and no other.
+    let command = Flags::command();
+    let options = command.get_arguments().filter_map(clap::Arg::get_long);
+    for option in options {
+        assert!(value(&option.replace('-', "_")).is_some(), "{option}");
+    }
+    let text = ["offer_timeout", "sorter", "min_allocatable"]
+        .map(|option| format!("{option:?}: {:?}", value(option).expect("shown")))
+        .join(",");
+    let read: RawConfig = serde_json::from_str(&format!("{{{text}}}")).expect("as it is shown");
+    let again = Config::check(read.or(required())).expect("complete");
+    assert_eq!(again, config);
 }

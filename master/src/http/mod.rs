@@ -24,6 +24,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use meros_daemon::http::Limits;
+use meros_proto::view::SettingView;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -41,6 +42,8 @@ pub(crate) struct Api {
     pub(crate) inbox: Inbox,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) exposition: Exposition,
+    /// Of this master; none in tests without a configuration.
+    pub(crate) settings: Vec<SettingView>,
 }
 
 impl Api {
@@ -52,6 +55,7 @@ impl Api {
             inbox,
             metrics,
             exposition,
+            settings: Vec::new(),
         }
     }
 }
@@ -71,6 +75,7 @@ fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/health", get(reads::health))
         .route("/metrics", get(reads::metrics))
+        .route("/api/v1/settings", get(reads::settings))
         .route("/api/v1/master", get(reads::master))
         .route("/api/v1/slaves", get(reads::slaves))
         .route("/api/v1/frameworks", get(reads::frameworks))

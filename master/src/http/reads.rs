@@ -13,7 +13,7 @@ use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::status::TaskState;
-use meros_proto::view::MasterView;
+use meros_proto::view::{MasterView, SettingView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,11 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Api
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// Each master answers with its own, leading or not.
+pub(super) async fn settings(State(api): State<Arc<Api>>) -> Json<Vec<SettingView>> {
+    Json(api.settings.clone())
 }
 
 pub(super) async fn master(State(api): State<Arc<Api>>) -> Result<Json<MasterView>, ApiError> {
