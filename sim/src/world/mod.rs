@@ -369,7 +369,8 @@ impl World {
                 self.network.hold(link, Way::Down);
             }
             Happening::Deliver(link, way) => {
-                if let Some((client, message)) = self.network.receive(link, way, self.now) {
+                let received = self.network.receive(link, way, self.now, &mut self.queue);
+                if let Some((client, message)) = received {
                     self.trace.message(client, &message);
                     if way == Way::Up {
                         let latest = self.heard_on.entry(client).or_insert(link);

@@ -54,6 +54,9 @@ struct Lane {
     last: Timestamp,
     /// Waits for a partition to end, or for somebody to read.
     is_held: bool,
+    /// Was released, and what is due follows message by message: one that is held again after each of
+    /// them costs no happening for all that waits.
+    is_behind: bool,
     /// What would arrive from then on is lost.
     cut: Option<Timestamp>,
 }
@@ -126,6 +129,7 @@ impl Network {
             under_way: VecDeque::new(),
             last: now,
             is_held: false,
+            is_behind: false,
             cut: None,
         };
         let NetworkPlan {
@@ -219,6 +223,7 @@ impl Network {
         link: Link,
         way: Way,
         now: Timestamp,
+        queue: &mut Queue<Happening>,
     ) -> Option<(Client, Message)> {
         let connection = self.connections.get_mut(&link)?;
         let client = connection.client;
@@ -236,9 +241,12 @@ impl Network {
         if lane.is_held {
             return None;
         }
-        lane.under_way
-            .pop_front_if(|(at, _)| *at <= now)
-            .map(|(_, message)| (client, message))
+        let (_, message) = lane.under_way.pop_front_if(|(at, _)| *at <= now)?;
+        lane.is_behind &= lane.under_way.front().is_some_and(|(at, _)| *at <= now);
+        if lane.is_behind {
+            queue.push(now, Happening::Deliver(link, way));
+        }
+        Some((client, message))
     }
 
     /// An end closes after what it has sent; the other hears of it in order.
@@ -423,8 +431,9 @@ impl Network {
         lane.is_held = false;
         for (arrives, _) in &mut lane.under_way {
             *arrives = at.max(*arrives);
-            queue.push(*arrives, Happening::Deliver(link, way));
         }
+        lane.is_behind = !lane.under_way.is_empty();
+        queue.push(at, Happening::Deliver(link, way));
         lane.last = lane.last.max(at);
     }
 
@@ -467,6 +476,46 @@ mod tests {
 
     /// Messages are sent on several connections while partitions come and go, somebody does not read
     /// for a while, and connections break.
+    #[test]
+    fn a_reader_that_is_slow_costs_no_more_than_what_it_reads() {
+        let plan = NetworkPlan {
+            latency_min: Duration::from_millis(1),
+            latency_max: Duration::from_millis(80),
+            idle_timeout: Duration::from_secs(3),
+        };
+        let mut network = Network::new(plan, Rng::new(1).fork("network"));
+        let mut queue = Queue::new();
+        let mut now = crate::clock::START;
+        let link = network.dial(CLIENT, 0, now, &mut queue);
+        let _ = network.arrive(link, true, now, &mut queue);
+        for number in 0..1_000 {
+            network.send(link, Way::Down, ping(number), now, &mut queue);
+        }
+        now = now.after(Duration::from_secs(1));
+        let mut heard = Vec::new();
+        let mut happenings = 0;
+        // It reads one, and then nothing for a while.
+        for most in 0..=1_000 {
+            network.release(link, Way::Down, now, &mut queue);
+            while let Some((_, what)) = queue.pop() {
+                let Happening::Deliver(link, way) = what else {
+                    continue;
+                };
+                happenings += 1;
+                if heard.len() == most {
+                    network.hold(link, way);
+                } else if let Some((_, message)) = network.receive(link, way, now, &mut queue) {
+                    heard.push(number(&message));
+                }
+            }
+        }
+        assert_eq!(heard, (0..1_000).collect::<Vec<u64>>());
+        assert!(
+            happenings <= 3_000,
+            "{happenings} deliveries of 1,000 messages"
+        );
+    }
+
     #[test]
     fn a_connection_loses_only_its_end_and_swaps_nothing() {
         let mut has_overtaken = false;
@@ -516,7 +565,9 @@ mod tests {
                             let _ = network.arrive(link, true, at, &mut queue);
                         }
                         Happening::Deliver(link, way) => {
-                            if let Some((client, message)) = network.receive(link, way, at) {
+                            if let Some((client, message)) =
+                                network.receive(link, way, at, &mut queue)
+                            {
                                 assert_eq!(client, CLIENT);
                                 let number = number(&message);
                                 has_overtaken |= number < last;
