@@ -9,7 +9,8 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    CloseCode, Connection, Disconnect, Identity, MASTER_SERVER_NAME, PeerRole, Protocol, TlsError,
+    CloseCode, Connection, Disconnect, Identity, MASTER_SERVER_NAME, PeerIdentity, PeerRole,
+    Protocol, TlsError,
     opening::{self, OpeningError},
     server::peer_identity,
     tls,
@@ -129,9 +130,33 @@ impl Client {
         protocol: Protocol,
         address: SocketAddr,
     ) -> Result<Connection, ConnectError> {
-        timeout(CONNECT_TIMEOUT, self.attempt(protocol, address))
+        let attempt = async {
+            let known = self.shake_hands(protocol, address).await?;
+            known.open(protocol, false).await
+        };
+        timeout(CONNECT_TIMEOUT, attempt)
             .await
             .unwrap_or(Err(ConnectError::NoAnswer { address }))
+    }
+
+    /// As [`Client::connect`], but a master that does not lead answers only when it does: a connection
+    /// that is ready for that moment. The handshake takes at most [`CONNECT_TIMEOUT`], the rest may
+    /// take for ever; `ready` is called between them.
+    ///
+    /// # Errors
+    /// [`ConnectError`], never `Resolve`.
+    pub(super) async fn connect_when_leading(
+        &self,
+        protocol: Protocol,
+        address: SocketAddr,
+        ready: impl FnOnce(),
+    ) -> Result<Connection, ConnectError> {
+        let known = timeout(CONNECT_TIMEOUT, self.shake_hands(protocol, address));
+        let known = known
+            .await
+            .unwrap_or(Err(ConnectError::NoAnswer { address }))?;
+        ready();
+        known.open(protocol, true).await
     }
 
     /// Closes all connections of this client and its clones, and waits up to `grace` for the peers to
@@ -142,23 +167,18 @@ impl Client {
         let _ = timeout(grace, self.endpoint.wait_idle()).await;
     }
 
-    async fn attempt(
+    async fn shake_hands(
         &self,
         protocol: Protocol,
         address: SocketAddr,
-    ) -> Result<Connection, ConnectError> {
-        let ended = |source| match source {
-            // Silence up to here is nobody there, not a peer that fell silent.
-            Disconnect::TimedOut => ConnectError::NoAnswer { address },
-            source => ConnectError::Ended { address, source },
-        };
+    ) -> Result<Known, ConnectError> {
         let config = self.configs[protocol.index()].clone();
         let quic = self
             .endpoint
             .connect_with(config, address, MASTER_SERVER_NAME)
             .map_err(|source| ConnectError::Address { address, source })?
             .await
-            .map_err(|error| ended(error.into()))?;
+            .map_err(|error| ended(address, error.into()))?;
         let refuse = |detail: String| {
             quic.close(CloseCode::NotAllowed.to_wire(), b"not a master");
             ConnectError::NotAMaster { address, detail }
@@ -167,8 +187,31 @@ impl Client {
         if peer.role() != PeerRole::Master {
             return Err(refuse(format!("its certificate is for {peer}")));
         }
-        let (send, recv) = opening::begin(&quic).await.map_err(|error| match error {
-            OpeningError::Closed(source) => ended(source),
+        Ok(Known {
+            quic,
+            peer,
+            address,
+        })
+    }
+}
+
+/// A master that has proved who it is.
+struct Known {
+    quic: quinn::Connection,
+    peer: PeerIdentity,
+    address: SocketAddr,
+}
+
+impl Known {
+    async fn open(self, protocol: Protocol, waits: bool) -> Result<Connection, ConnectError> {
+        let Self {
+            quic,
+            peer,
+            address,
+        } = self;
+        let opened = opening::begin(&quic, waits).await;
+        let (send, recv) = opened.map_err(|error| match error {
+            OpeningError::Closed(source) => ended(address, source),
             OpeningError::Opening(source) => {
                 quic.close(CloseCode::BadFrame.to_wire(), source.code().as_bytes());
                 ConnectError::Opening { address, source }
@@ -181,5 +224,13 @@ impl Client {
             peer,
             protocol,
         })
+    }
+}
+
+fn ended(address: SocketAddr, source: Disconnect) -> ConnectError {
+    match source {
+        // Silence up to here is nobody there, not a peer that fell silent.
+        Disconnect::TimedOut => ConnectError::NoAnswer { address },
+        source => ConnectError::Ended { address, source },
     }
 }

@@ -6,7 +6,7 @@
 //! ([`Connection::split`] into [`Sender`] and [`Receiver`]), written in batches.
 //!
 //! A master runs a [`Server`]; everyone else has a [`Client`] and, for each connection to keep, a
-//! [`Dialer`].
+//! [`Dialer`], or [`Masters`] for connections to several of which one leads.
 //!
 //! Everything has a bound: the send queue (full is an error that gives the message back), the frame,
 //! bytes in flight, connections, handshakes, every wait. What a peer does wrong ends its own
@@ -23,6 +23,7 @@ mod connection;
 mod dialer;
 mod files;
 mod identity;
+mod masters;
 mod opening;
 mod receiver;
 mod sender;
@@ -43,7 +44,8 @@ pub use identity::{
     Identity, MASTER_SERVER_NAME, PEER_NAME_CHARS_MAX, PeerIdentity, PeerIdentityError, PeerRole,
     UnknownRole,
 };
+pub use masters::{MasterNews, Masters};
 pub use receiver::{Receiver, RecvError};
 pub use sender::{FLUSH_TIMEOUT, SendError, Sender, TrySendError};
-pub use server::{BindError, Server, ServerLimits, ServerStats};
+pub use server::{BindError, Gate, Server, ServerLimits, ServerStats};
 pub use tls::{IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, TlsError};

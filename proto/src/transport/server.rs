@@ -17,15 +17,16 @@ use std::{
 use quinn::crypto::rustls::HandshakeData;
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 
 use super::{
     CloseCode, Connection, Disconnect, Identity, PeerIdentity, Protocol, TlsError,
     connection::{canonical, count},
-    opening, tls,
+    opening::{self, OpeningError},
+    tls,
 };
 
 /// How much a [`Server`] takes on.
@@ -102,7 +103,37 @@ pub struct Server {
     endpoint: quinn::Endpoint,
     accepted: mpsc::Receiver<Admitted>,
     counters: Arc<Counters>,
+    gate: Arc<watch::Sender<Way>>,
     listener: JoinHandle<()>,
+}
+
+/// Whether peers that would rather wait than be turned away are let in. Open at first. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<watch::Sender<Way>>);
+
+/// What becomes of those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    Wait,
+    Out,
+}
+
+impl Gate {
+    /// Lets those in that wait, and those that come.
+    pub fn open(&self) {
+        self.0.send_replace(Way::In);
+    }
+
+    /// Lets those that come wait.
+    pub fn close(&self) {
+        self.0.send_replace(Way::Wait);
+    }
+
+    /// Sends those away that wait, and those that come: the process is stopping.
+    pub fn dismiss(&self) {
+        self.0.send_replace(Way::Out);
+    }
 }
 
 impl Server {
@@ -129,16 +160,19 @@ impl Server {
             .map_err(|source| BindError::Socket { address, source })?;
         let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
         let counters = Arc::new(Counters::default());
+        let gate = Arc::new(watch::Sender::new(Way::In));
         let listener = Listener {
             endpoint: endpoint.clone(),
             limits,
             accepted: sender,
             counters: Arc::clone(&counters),
+            gate: Arc::clone(&gate),
         };
         Ok(Self {
             endpoint,
             accepted,
             counters,
+            gate,
             listener: tokio::spawn(listener.run()),
         })
     }
@@ -151,6 +185,12 @@ impl Server {
         let Admitted { connection, place } = self.accepted.recv().await?;
         drop(place);
         Some(connection)
+    }
+
+    /// What a master closes while it does not lead.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        Gate(Arc::clone(&self.gate))
     }
 
     /// The address that is listened on.
@@ -214,6 +254,7 @@ struct Listener {
     limits: ServerLimits,
     accepted: mpsc::Sender<Admitted>,
     counters: Arc<Counters>,
+    gate: Arc<watch::Sender<Way>>,
 }
 
 impl Listener {
@@ -245,6 +286,8 @@ impl Listener {
                 accepted: self.accepted.clone(),
                 counters: Arc::clone(&self.counters),
                 time: self.limits.handshake_timeout,
+                gate: self.gate.subscribe(),
+                places: Arc::clone(&places),
             };
             handshakes.spawn(welcome.run(incoming, place));
         }
@@ -256,10 +299,12 @@ struct Welcome {
     accepted: mpsc::Sender<Admitted>,
     counters: Arc<Counters>,
     time: Duration,
+    gate: watch::Receiver<Way>,
+    places: Arc<Semaphore>,
 }
 
 impl Welcome {
-    async fn run(self, incoming: quinn::Incoming, place: OwnedSemaphorePermit) {
+    async fn run(mut self, incoming: quinn::Incoming, mut place: OwnedSemaphorePermit) {
         let address = canonical(incoming.remote_address());
         let quic = match timeout(self.time, incoming).await {
             Ok(Ok(quic)) => quic,
@@ -281,21 +326,31 @@ impl Welcome {
                 return quic.close(CloseCode::NotAllowed.to_wire(), reason.as_bytes());
             }
         };
-        let (send, recv) = match timeout(self.time, opening::answer(&quic)).await {
-            Ok(Ok(streams)) => streams,
-            failed => {
-                count(&self.counters.failed_openings, 1);
-                let (code, reason) = match failed {
-                    Ok(Err(error)) => (error.close_code(), error.to_string()),
-                    _ => (
-                        CloseCode::NoControlStream,
-                        "no control stream in time".to_owned(),
-                    ),
-                };
-                tracing::info!(%address, %peer, reason, "control stream not opened");
-                return quic.close(code.to_wire(), reason.as_bytes());
-            }
+        let heard = timeout(self.time, opening::hear(&quic)).await;
+        let ((mut send, recv), waits) = match heard {
+            Ok(Ok(heard)) => heard,
+            failed => return self.not_opened(&quic, address, &peer, failed.map(drop_ok)),
         };
+        let is_open = *self.gate.borrow() == Way::In;
+        if waits && !is_open {
+            // The place is for others meanwhile; the limit of connections still counts this one.
+            drop(place);
+            tracing::debug!(%address, %peer, "peer waits until this master leads");
+            place = tokio::select! {
+                place = self.wait() => match place {
+                    Some(place) => place,
+                    None => {
+                        let reason = b"shutting down";
+                        return quic.close(CloseCode::ShuttingDown.to_wire(), reason);
+                    }
+                },
+                _ = quic.closed() => return,
+            };
+        }
+        let answered = timeout(self.time, opening::welcome(&quic, &mut send)).await;
+        if !matches!(answered, Ok(Ok(()))) {
+            return self.not_opened(&quic, address, &peer, answered.map(drop_ok));
+        }
         count(&self.counters.accepted, 1);
         let connection = Connection {
             quic,
@@ -308,6 +363,38 @@ impl Welcome {
         // gone, and the connection then goes with it.
         let _ = self.accepted.send(Admitted { connection, place }).await;
     }
+
+    /// Until the gate is open, and then for a place; none if it will not be.
+    async fn wait(&mut self) -> Option<OwnedSemaphorePermit> {
+        let way = *self.gate.wait_for(|way| *way != Way::Wait).await.ok()?;
+        if way == Way::Out {
+            return None;
+        }
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    fn not_opened(
+        &self,
+        quic: &quinn::Connection,
+        address: SocketAddr,
+        peer: &PeerIdentity,
+        failed: Result<Result<(), OpeningError>, Elapsed>,
+    ) {
+        count(&self.counters.failed_openings, 1);
+        let (code, reason) = match failed {
+            Ok(Err(error)) => (error.close_code(), error.to_string()),
+            _ => (
+                CloseCode::NoControlStream,
+                "no control stream in time".to_owned(),
+            ),
+        };
+        tracing::info!(%address, %peer, reason, "control stream not opened");
+        quic.close(code.to_wire(), reason.as_bytes());
+    }
+}
+
+fn drop_ok<T>(result: Result<T, OpeningError>) -> Result<(), OpeningError> {
+    result.map(drop)
 }
 
 /// Who the peer is and what it wants, if it may.

@@ -4,6 +4,7 @@ mod admission;
 mod dialing;
 mod hostile;
 mod identities;
+mod leading;
 mod messages;
 
 use std::{

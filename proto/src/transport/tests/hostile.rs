@@ -138,6 +138,15 @@ async fn a_bad_opening_is_refused_with_the_reason() {
             "frame_too_long: frame of 1195725856 bytes is longer than the limit of 4194304",
         ),
         (b"", "payload_truncated: payload ends inside a value"),
+        // One that would wait, and does not say so in full.
+        (
+            &[0, 0, 0, 2, 1][..],
+            "payload_truncated: payload ends inside a value",
+        ),
+        (
+            &[0, 0, 0, 2, 9, 1][..],
+            "frame_version: peer speaks format version 9, this release speaks 2",
+        ),
     ] {
         let connection = soon(endpoint.connect(address, MASTER_SERVER_NAME).unwrap())
             .await
@@ -156,7 +165,7 @@ async fn a_bad_opening_is_refused_with_the_reason() {
         );
         neighbour.is_unharmed().await;
     }
-    assert_eq!(server.stats().failed_openings, 3);
+    assert_eq!(server.stats().failed_openings, 5);
 }
 
 #[tokio::test]
