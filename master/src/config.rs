@@ -65,6 +65,9 @@ pub const CONNECTIONS_DEFAULT: u32 = 60_000;
 /// Each connection takes some 20 KiB when idle, so this is 20 GiB.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
 
+/// A host name has at most 253 bytes.
+const ADDRESS_BYTES_MAX: usize = 300;
+
 const _: () = assert!(OFFER_TIMEOUT_MIN.as_millis() < OFFER_TIMEOUT_MAX.as_millis());
 const _: () = assert!(ALLOCATION_DELAY_DEFAULT.as_millis() < ALLOCATION_DELAY_MAX.as_millis());
 
@@ -84,8 +87,23 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
 
-    /// Directory of the registry: what the cluster consists of. Required. Losing it loses the
-    /// identity of every slave and framework; one master at a time
+    /// Masters of an existing cluster to join on the first start, any of them. Without it the first
+    /// start forms a new cluster. Later starts do not need it, and may keep it
+    #[arg(
+        long,
+        env = "MEROS_JOIN",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub join: Option<Vec<String>>,
+
+    /// Where the other masters, slaves and frameworks reach this master. Default: the address of
+    /// `listen`, or the name of this host if that is 0.0.0.0
+    #[arg(long, env = "MEROS_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Directory of the registry: what the cluster consists of. Required. Losing it on all masters
+    /// loses the identity of every slave and framework; one master at a time
     #[arg(long, env = "MEROS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -196,6 +214,8 @@ impl RawConfig {
         Self {
             listen: self.listen.or(lower.listen),
             http_listen: self.http_listen.or(lower.http_listen),
+            join: self.join.or(lower.join),
+            advertise: self.advertise.or(lower.advertise),
             data_dir: self.data_dir.or(lower.data_dir),
             identity: self.identity.or(lower.identity),
             offer_timeout: self.offer_timeout.or(lower.offer_timeout),
@@ -236,6 +256,14 @@ pub enum ConfigError {
         /// The most.
         max: String,
     },
+    /// An address of a master is not one.
+    #[error("{option} is {got:?}, which is not HOST:PORT")]
+    NotAnAddress {
+        /// The option, as the file spells it.
+        option: &'static str,
+        /// What was given.
+        got: String,
+    },
     /// HTTP and QUIC were given fixed and different ports, which clients could not find.
     #[error(
         "http_listen has port {http} and listen has port {quic}: a master has one port number for both; give http_listen the same port"
@@ -260,6 +288,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The address where HTTP listens, on the same port number as QUIC.
     pub http_address: IpAddr,
+    /// Masters to join on the first start; none: form a cluster.
+    pub join: Vec<String>,
+    /// Where others reach this master; none: where it listens.
+    pub advertise: Option<String>,
     /// The registry's directory.
     pub data_dir: PathBuf,
     /// The directory of the certificate.
@@ -301,6 +333,16 @@ impl Config {
         Ok(Self {
             listen,
             http_address: check_http(raw.http_listen, listen)?,
+            join: raw
+                .join
+                .unwrap_or_default()
+                .into_iter()
+                .map(|address| check_address("join", address))
+                .collect::<Result<_, _>>()?,
+            advertise: raw
+                .advertise
+                .map(|address| check_address("advertise", address))
+                .transpose()?,
             data_dir: raw.data_dir.ok_or(missing("data_dir"))?,
             identity: raw.identity.ok_or(missing("identity"))?,
             offer_timeout: check_duration(
@@ -379,6 +421,21 @@ fn check_excluded(names: Vec<ResourceName>) -> Result<Vec<ResourceName>, ConfigE
         min: "0".to_owned(),
         max: FAIR_SHARE_EXCLUDED_MAX.to_string(),
     })
+}
+
+/// Whether a text is `host:port`, of a length that names have.
+pub(crate) fn is_address(text: &str) -> bool {
+    text.len() <= ADDRESS_BYTES_MAX
+        && text
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn check_address(option: &'static str, got: String) -> Result<String, ConfigError> {
+    match is_address(&got) {
+        true => Ok(got),
+        false => Err(ConfigError::NotAnAddress { option, got }),
+    }
 }
 
 fn check_duration(

@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 use tracing::{error, info};
 
+use crate::registry::MasterId;
+
 /// Why a master has ended. The codes are stable: supervisors decide by them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
@@ -21,6 +23,21 @@ pub enum ExitReason {
     StoreFailed {
         /// What the store said.
         cause: String,
+    },
+    /// This master's registry is not what the leader's is. Exit code 24: somebody must look before it
+    /// is started again.
+    #[error(
+        "the registry differs from that of master {leader}: after entry {index} its hash is {ours:016x} here and {theirs:016x} there, which is a bug or broken memory; keep the data directories of both and report it; if the others agree with each other, remove this master from the cluster and let it join again with an empty data directory"
+    )]
+    RegistryDiverged {
+        /// After which entry.
+        index: u64,
+        /// The hash here.
+        ours: u64,
+        /// The leader's.
+        theirs: u64,
+        /// Who that is.
+        leader: MasterId,
     },
     /// A thread of ours panicked; the log has its message. Exit code 21. Going on without it could
     /// only do harm.
@@ -50,6 +67,7 @@ impl ExitReason {
             Self::StoreFailed { .. } => 20,
             Self::Panicked { .. } => 21,
             Self::ListenerFailed { .. } => 22,
+            Self::RegistryDiverged { .. } => 24,
         }
     }
 }
@@ -81,17 +99,18 @@ impl Exit {
 
     /// Asks for the end.
     pub(crate) fn end(&self, why: ExitReason) {
-        self.reason.send_if_modified(|reason| {
-            if reason.is_some() {
-                return false;
-            }
-            match &why {
-                ExitReason::Stopped => info!("stopping"),
-                why => error!(code = why.code(), %why, "stopping"),
-            }
-            *reason = Some(why);
-            true
+        let said = why.clone();
+        let is_first = self.reason.send_if_modified(|reason| {
+            let is_first = reason.is_none();
+            reason.get_or_insert(why);
+            is_first
         });
+        // Only then: the reason must be known also where the log cannot be written.
+        match said {
+            _ if !is_first => {}
+            ExitReason::Stopped => info!("stopping"),
+            why => error!(code = why.code(), %why, "stopping"),
+        }
     }
 
     /// Waits until somebody has asked for the end.
@@ -209,6 +228,12 @@ mod tests {
             ExitReason::ListenerFailed {
                 listener: "http",
                 cause: cause(),
+            },
+            ExitReason::RegistryDiverged {
+                index: 0,
+                ours: 1,
+                theirs: 2,
+                leader: MasterId(3),
             },
         ];
         let codes: std::collections::BTreeSet<u8> = reasons.iter().map(ExitReason::code).collect();

@@ -2,14 +2,14 @@
 //!
 //! [`start`] runs one; [`config`] is what can be set. Inside:
 //!
-//! - [`store`]: the registry on disk, a log with one member, and its group commit;
+//! - [`registry`]: what the cluster consists of, replicated among the masters;
 //! - `shell`: the thread that owns the core, the queue into it, and the peers' connections;
 //! - [`projection`]: the read model behind every GET;
 //! - `http`: health, metrics, reads, orders of operators;
 //! - [`metrics`]: the only place that names metrics.
 //!
-//! Threads: `core` decides, `registry` writes, `read-model` keeps what can be read; the network and
-//! HTTP are tasks of the caller's tokio runtime. Queues between them are bounded.
+//! Threads: `core` decides, `read-model` keeps what can be read; the registry, the network and HTTP are
+//! tasks of the caller's tokio runtime. Queues between them are bounded.
 
 mod bind;
 pub mod config;
@@ -18,9 +18,9 @@ pub mod exit;
 mod http;
 pub mod metrics;
 pub mod projection;
+pub mod registry;
 mod running;
 mod shell;
-pub mod store;
 
 pub use bind::BindError;
 pub use running::{Running, StartError, start};

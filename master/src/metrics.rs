@@ -26,6 +26,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::projection::{Projection, RoleFilter};
+use crate::registry::Status;
 use crate::shell::inbox::Inbox;
 
 const PREFIX: &str = "meros_master";
@@ -42,7 +43,7 @@ pub(crate) struct Code {
     code: &'static str,
 }
 
-/// `slave` or `framework`.
+/// `slave`, `framework` or `master`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Peer {
     peer: &'static str,
@@ -98,7 +99,7 @@ impl Metrics {
         *self.transport.lock() = stats;
     }
 
-    /// One write of the registry has made proposals durable that were this old.
+    /// One entry has committed proposals that were this old.
     pub(crate) fn committed(&self, ages: impl Iterator<Item = Duration>) {
         self.commits.inc();
         for age in ages {
@@ -107,7 +108,7 @@ impl Metrics {
         }
     }
 
-    /// Writes of the registry, and the commands in them.
+    /// Entries of the registry, and the commands in them.
     #[must_use]
     pub fn commits(&self) -> (u64, u64) {
         (self.commits.get(), self.commands_committed.get())
@@ -156,23 +157,28 @@ pub(crate) struct Exposition {
 impl Exposition {
     /// Names everything.
     #[must_use]
-    pub(crate) fn new(metrics: &Arc<Metrics>, projection: &Projection, inbox: &Inbox) -> Self {
+    pub(crate) fn new(
+        metrics: &Arc<Metrics>,
+        projection: &Projection,
+        inbox: &Inbox,
+        status: &Status,
+    ) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let m = metrics;
         registry.register("batches", "Batches of events handled", m.batches.clone());
         registry.register(
             "commits",
-            "Synced writes of the registry",
+            "Entries of this master that were committed; each is a synced write of the registry",
             m.commits.clone(),
         );
         registry.register(
             "commands_committed",
-            "Commands made durable; with commits, how many share a sync",
+            "Commands committed; with commits, how many share an entry",
             m.commands_committed.clone(),
         );
         registry.register_with_unit(
             "proposal",
-            "From a proposal to its report as durable",
+            "From a proposal to its report as committed",
             Unit::Seconds,
             m.proposal_seconds.clone(),
         );
@@ -206,6 +212,7 @@ impl Exposition {
             metrics: Arc::clone(metrics),
             projection: projection.clone(),
             inbox: inbox.clone(),
+            status: status.clone(),
         }));
         Self { registry }
     }
@@ -227,6 +234,7 @@ struct Lookup {
     metrics: Arc<Metrics>,
     projection: Projection,
     inbox: Inbox,
+    status: Status,
 }
 
 impl Collector for Lookup {
@@ -284,7 +292,31 @@ impl Collector for Lookup {
         roles::encode(&mut out, &roles)?;
         frameworks::encode(&mut out, &of_frameworks)?;
         out.gauge("leading", "1 if this master leads", leading)?;
-        out.gauge("epoch", "The term of the leading master", epoch)?;
+        out.gauge("epoch", "The epoch of the leading master", epoch)?;
+        let progress = self.status.progress();
+        out.gauge("raft_term", "The term of the replicated log", progress.term)?;
+        out.gauge("raft_voters", "Masters that have a vote", progress.voters)?;
+        out.gauge(
+            "raft_last_index",
+            "The last entry written here",
+            progress.last,
+        )?;
+        let lag = progress.last.saturating_sub(progress.applied);
+        out.gauge(
+            "raft_applied_index",
+            "The last entry applied here",
+            progress.applied,
+        )?;
+        out.gauge(
+            "raft_apply_lag",
+            "Entries written here and not yet applied",
+            lag,
+        )?;
+        out.gauge(
+            "raft_snapshot_index",
+            "The entry up to which there is a snapshot",
+            progress.snapshot,
+        )?;
         out.gauge("offers_outstanding", "Offers that frameworks hold", offers)?;
         let tasks = tasks
             .iter()

@@ -9,12 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use meros_daemon::clock::Clock;
-use meros_master_core::MasterCore;
-use meros_master_core::Registry;
 use meros_master_core::allocator::{self, Policy};
-use meros_master_core::event::Event;
 use meros_proto::ids::ClusterId;
-use meros_proto::transport::{Identity, LoadError, PeerRole};
+use meros_proto::transport::{Client, ClientError, Identity, LoadError, PeerRole};
 use tokio::sync::{Mutex, watch};
 use tokio::task;
 use tracing::{info, warn};
@@ -26,12 +23,17 @@ use crate::exit::{Exit, ExitReason};
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::projection::Projection;
+use crate::registry::{
+    self, JoinError, MasterId, Member, OpenStoreError, Replica, ReplicaParts, Start,
+};
 use crate::shell::inbox::{self, Inbox, Input};
 use crate::shell::{Shell, net};
-use crate::store::{OpenStoreError, Store, commit};
 
 /// How long HTTP requests at work may take once the master stops.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// How long the core may go on to wait for the registry once the master stops.
+const CORE_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a master did not start. Nothing of it runs then.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,12 @@ pub enum StartError {
     /// A port cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Other masters cannot be dialled.
+    #[error("cannot set up QUIC to other masters")]
+    Client(#[from] ClientError),
+    /// The cluster does not take it.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The system gives no thread or no random numbers, or a file cannot be written.
     #[error("cannot {action}")]
     System {
@@ -72,8 +80,8 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> StartError {
     move |source| StartError::System { action, source }
 }
 
-/// Starts a master on the current tokio runtime. When this returns it listens, and has written
-/// `endpoint.json` into its data directory.
+/// Starts a master on the current tokio runtime. When this returns it is a member of its cluster,
+/// leads if it is the only one, listens, and has written `endpoint.json` into its data directory.
 ///
 /// # Errors
 /// [`StartError`].
@@ -82,18 +90,44 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> StartError {
 /// Outside a tokio runtime with its timer and network enabled.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let identity = load_identity(&config)?;
-    let (store, registry) = open_store(&config, &identity).await?;
+    let client = Client::new(&identity)?;
+    let name = identity.peer().name().to_owned();
+    let opened = open_registry(&config, &identity).await?;
     let bound = bind::bind(&config, &identity).await?;
-    let cluster_id = registry
-        .cluster_id()
-        .expect("the store forms a cluster in an empty registry");
-    let running = Running::assemble(&config, store, registry, bound, cluster_id)?;
+    let member = Member {
+        name,
+        address: advertised(&config, bound.quic),
+    };
+    let mut running = Running::assemble(&config, opened, bound, member, client.clone()).await?;
+    if let Err(error) = running.replica.join(&client, &config.join).await {
+        running.shutdown().await;
+        return Err(error.into());
+    }
+    let cluster_id = running.replica.cluster_id().await;
+    running.cluster_id = cluster_id;
+    if running.replica.status().is_alone() {
+        // It is led by nobody else, and whoever connects now need not come back for that.
+        running.replica.leads().await;
+    }
     running
         .endpoint()
         .write(&config.data_dir)
         .map_err(system("write endpoint.json"))?;
     info!(%cluster_id, quic = %running.quic_addr, http = %running.http_addr, "master listens");
     Ok(running)
+}
+
+/// Where others reach a master that listens here.
+fn advertised(config: &Config, quic: SocketAddr) -> String {
+    if let Some(address) = &config.advertise {
+        return address.clone();
+    }
+    if !quic.ip().is_unspecified() {
+        return quic.to_string();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map_or_else(|_| "localhost".to_owned(), |host| host.trim().to_owned());
+    format!("{host}:{}", quic.port())
 }
 
 fn load_identity(config: &Config) -> Result<Identity, StartError> {
@@ -111,33 +145,41 @@ fn load_identity(config: &Config) -> Result<Identity, StartError> {
     }
 }
 
-async fn open_store(config: &Config, identity: &Identity) -> Result<(Store, Registry), StartError> {
-    let new_cluster = draw_cluster_id().map_err(system("draw a random number"))?;
+async fn open_registry(
+    config: &Config,
+    identity: &Identity,
+) -> Result<registry::Opened, StartError> {
+    let random = || draw().map_err(system("draw a random number"));
+    let new_id = MasterId(u64::from_be_bytes(
+        random()?[..8].try_into().expect("8 of 16 bytes"),
+    ));
+    let start = match config.join.is_empty() {
+        true => Start::Form {
+            cluster_id: ClusterId(u128::from_be_bytes(random()?)),
+            member: Member {
+                name: identity.peer().name().to_owned(),
+                // Its port may not be known yet; others are told when there are some.
+                address: advertised(config, config.listen),
+            },
+        },
+        false => Start::Join,
+    };
     let data_dir = config.data_dir.clone();
     let roots: Vec<Vec<u8>> = identity.roots().iter().map(|root| root.to_vec()).collect();
     let opened = task::spawn_blocking(move || {
         let roots: Vec<&[u8]> = roots.iter().map(Vec::as_slice).collect();
-        Store::open(&data_dir, &roots, new_cluster)
+        registry::open(&data_dir, &roots, new_id, start)
     });
-    let (store, registry) = opened.await.expect("opening a store does not panic")?;
-    info!(
-        term = store.term().0,
-        entries = store.last_index(),
-        slaves = registry.slaves().count(),
-        frameworks = registry.frameworks().count(),
-        "registry opened"
-    );
-    Ok((store, registry))
+    Ok(opened.await.expect("opening a registry does not panic")?)
 }
 
-fn draw_cluster_id() -> std::io::Result<ClusterId> {
+fn draw() -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(ClusterId(u128::from_be_bytes(bytes)))
+    Ok(bytes)
 }
 
 /// A master at work. Dropping it stops it without waiting.
-#[derive(Debug)]
 pub struct Running {
     /// Where slaves and frameworks connect (UDP).
     pub quic_addr: SocketAddr,
@@ -145,11 +187,22 @@ pub struct Running {
     pub http_addr: SocketAddr,
     /// The cluster.
     pub cluster_id: ClusterId,
+    replica: Arc<Replica>,
     exit: Exit,
     inbox: Inbox,
     stop: watch::Sender<bool>,
     data_dir: PathBuf,
     parts: Mutex<Parts>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("quic_addr", &self.quic_addr)
+            .field("http_addr", &self.http_addr)
+            .field("cluster_id", &self.cluster_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What has to end, in this order.
@@ -161,41 +214,42 @@ struct Parts {
 }
 
 impl Running {
-    fn assemble(
+    async fn assemble(
         config: &Config,
-        store: Store,
-        registry: Registry,
+        opened: registry::Opened,
         bound: Bound,
-        cluster_id: ClusterId,
+        member: Member,
+        client: Client,
     ) -> Result<Self, StartError> {
         let thread = system("start a thread");
         let exit = Exit::new();
         let metrics = Arc::new(Metrics::default());
         let clock = Clock::start();
-        // Besides what is on its way from the store, room for the order to stop.
-        let (inbox, outlet) = inbox::inbox(commit::IN_FLIGHT_MAX + 1);
+        let (inbox, outlet) = inbox::inbox();
         let (projection, publisher, read_model) = Projection::start(&exit).map_err(&thread)?;
-
-        let epoch = store.term();
-        let reports = inbox.clone();
-        let (proposals, committer) = commit::start(
-            store,
-            Arc::clone(&metrics),
-            &exit,
-            move |proposal, command| {
-                let event = Event::Committed {
-                    proposal: Some(proposal),
-                    command,
-                };
-                // A core that has ended needs no reports.
-                let _ = reports.report(Input::Event(Box::new(event)));
-            },
-        )
-        .map_err(&thread)?;
-        let core = MasterCore::new(core_config(config), registry, clock.now());
+        let (reports, follows) = (inbox.clone(), inbox.clone());
+        let parts = ReplicaParts {
+            member,
+            client,
+            metrics: Arc::clone(&metrics),
+            exit: exit.clone(),
+            // A core that has ended needs no reports.
+            report: Box::new(move |report| {
+                let _ = reports.report(Input::Registry(report));
+            }),
+            on_end: Box::new(move || {
+                let _ = follows.report(Input::Follow);
+            }),
+        };
+        let (replica, proposals) = Replica::start(opened, parts).await?;
+        let replica = Arc::new(replica);
+        let gate = bound.server.gate();
+        // It opens when this master leads.
+        gate.close();
         let shell = Shell {
-            core,
-            epoch,
+            config: core_config(config),
+            gate,
+            replica: Arc::clone(&replica),
             outlet,
             proposals,
             publisher,
@@ -208,25 +262,29 @@ impl Running {
         let net = tokio::spawn(net::serve(
             bound.server,
             inbox.clone(),
+            Arc::clone(&replica),
             Arc::clone(&metrics),
             stopping.clone(),
         ));
         let api = Arc::new(Api {
             settings: config.settings(),
-            ..Api::new(projection, inbox.clone(), metrics)
+            members: Some(replica.service()),
+            ..Api::new(projection, inbox.clone(), metrics, replica.status())
         });
         let http = tokio::spawn(serve_http(bound.listener, api, stopping, exit.clone()));
         Ok(Self {
             quic_addr: bound.quic,
             http_addr: bound.http,
-            cluster_id,
+            // Told once it is known.
+            cluster_id: ClusterId(0),
+            replica,
             exit,
             inbox,
             stop,
             data_dir: config.data_dir.clone(),
             parts: Mutex::new(Parts {
                 // The core first: the others end when it has.
-                threads: vec![core, committer, read_model],
+                threads: vec![core, read_model],
                 net: Some(net),
                 http: Some(http),
             }),
@@ -247,6 +305,9 @@ impl Running {
     /// is gone. May be cancelled and called again.
     pub async fn wait(&self) -> ExitReason {
         let reason = self.exit.asked().await;
+        if reason == ExitReason::Stopped {
+            self.replica.hand_over().await;
+        }
         self.end_parts().await;
         if reason == ExitReason::Stopped
             && let Err(error) = std::fs::remove_file(Endpoint::path(&self.data_dir))
@@ -257,7 +318,7 @@ impl Running {
         reason
     }
 
-    /// Stops: peers are told and disconnected, what was proposed becomes durable, threads end. Takes
+    /// Stops: another master is to lead, peers are told and disconnected, what was proposed becomes durable, threads end. Takes
     /// some seconds at most. Tells the reason of the end, which may be an earlier one.
     pub async fn shutdown(&self) -> ExitReason {
         self.exit.end(ExitReason::Stopped);
@@ -274,8 +335,16 @@ impl Running {
                 let _ = thread.join();
             }
         });
+        // The core may wait for a registry that cannot commit: without its reign it need not.
+        let leadership = self.replica.leadership();
+        let impatience = tokio::spawn(async move {
+            tokio::time::sleep(CORE_GRACE).await;
+            leadership.abdicate();
+        });
         // Threads end by what they own, so that a cancelled wait loses only the knowledge of it.
         let _ = joined.await;
+        impatience.abort();
+        self.replica.shutdown().await;
         if let Some(net) = &mut parts.net {
             let _ = net.await;
         }

@@ -15,6 +15,8 @@ impl Config {
         let settings = [
             ("listen", self.listen.to_string()),
             ("http_listen", self.http_address.to_string()),
+            ("join", self.join.join(",")),
+            ("advertise", self.advertise.clone().unwrap_or_default()),
             ("data_dir", self.data_dir.display().to_string()),
             ("identity", self.identity.display().to_string()),
             ("offer_timeout", time(self.offer_timeout)),

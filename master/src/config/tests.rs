@@ -259,3 +259,34 @@ fn settings_are_shown_so_that_they_can_be_written_in_a_file_again() {
     let again = Config::check(read.or(required())).expect("complete");
     assert_eq!(again, config);
 }
+
+#[test]
+fn other_masters_are_a_list_of_addresses() {
+    let raw = parse(&[
+        "--join",
+        "m1:5050,[::1]:5051",
+        "--advertise",
+        "m3.example:5050",
+    ]);
+    let raw = raw.expect("good flags");
+    let config = Config::check(raw.or(required())).expect("good addresses");
+    assert_eq!(config.join, ["m1:5050", "[::1]:5051"]);
+    assert_eq!(config.advertise.as_deref(), Some("m3.example:5050"));
+    assert!(Config::check(required()).expect("complete").join.is_empty());
+
+    let long = format!("{}:1", "a".repeat(300));
+    for bad in ["m1", "m1:", ":5050", "m1:x", "m1:70000", &long] {
+        let error = Config::check(RawConfig {
+            join: Some(vec![bad.to_owned()]),
+            ..required()
+        })
+        .expect_err(bad);
+        assert!(error.to_string().starts_with("join is "), "{error}");
+        let error = Config::check(RawConfig {
+            advertise: Some(bad.to_owned()),
+            ..required()
+        })
+        .expect_err(bad);
+        assert!(error.to_string().starts_with("advertise is "), "{error}");
+    }
+}

@@ -7,6 +7,7 @@
 
 mod error;
 mod maintenance;
+mod masters;
 mod orders;
 mod reads;
 mod roles;
@@ -18,29 +19,33 @@ mod why;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{Method, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use meros_daemon::http::Limits;
+use meros_daemon::http::{ApiError, Limits};
+use meros_proto::refusal::Refusal;
 use meros_proto::view::SettingView;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::metrics::{Exposition, Metrics};
 use crate::projection::Projection;
+use crate::registry::{Member, Service, Status};
 use crate::shell::inbox::Inbox;
 
 /// The largest body: the quotas of some thousand roles in one order.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the handlers share.
-#[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) projection: Projection,
     pub(crate) inbox: Inbox,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Status,
+    /// None in tests without a registry.
+    pub(crate) members: Option<Service>,
     pub(crate) exposition: Exposition,
     /// Of this master; none in tests without a configuration.
     pub(crate) settings: Vec<SettingView>,
@@ -48,12 +53,19 @@ pub(crate) struct Api {
 
 impl Api {
     /// With everything a handler needs.
-    pub(crate) fn new(projection: Projection, inbox: Inbox, metrics: Arc<Metrics>) -> Self {
-        let exposition = Exposition::new(&metrics, &projection, &inbox);
+    pub(crate) fn new(
+        projection: Projection,
+        inbox: Inbox,
+        metrics: Arc<Metrics>,
+        status: Status,
+    ) -> Self {
+        let exposition = Exposition::new(&metrics, &projection, &inbox, &status);
         Self {
             projection,
             inbox,
             metrics,
+            status,
+            members: None,
             exposition,
             settings: Vec::new(),
         }
@@ -76,6 +88,17 @@ fn router(api: Arc<Api>) -> Router {
         .route("/health", get(reads::health))
         .route("/metrics", get(reads::metrics))
         .route("/api/v1/settings", get(reads::settings))
+        .route("/api/v1/masters", get(masters::list))
+        .merge(of_the_leader(&api))
+        .fallback(async || error::not_found())
+        .method_not_allowed_fallback(async || error::method_not_allowed())
+        .layer(middleware::from_fn(refuse_web_pages))
+        .with_state(api)
+}
+
+/// What only the leader can answer; others say where it is.
+fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
+    Router::new()
         .route("/api/v1/master", get(reads::master))
         .route("/api/v1/slaves", get(reads::slaves))
         .route("/api/v1/frameworks", get(reads::frameworks))
@@ -101,10 +124,35 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/slaves/{slave}/activate", post(slaves::activate))
         .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
         .route("/api/v1/maintenance", post(maintenance::set))
-        .fallback(async || error::not_found())
-        .method_not_allowed_fallback(async || error::method_not_allowed())
-        .layer(middleware::from_fn(refuse_web_pages))
-        .with_state(api)
+        .route("/api/v1/masters/{name}/remove", post(masters::remove))
+        .route("/api/v1/masters/{name}/lead", post(masters::lead))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(api),
+            send_to_leader,
+        ))
+}
+
+/// 307 to the leader, if it is another master (semantics A6). Decided before anything else is looked
+/// at.
+async fn send_to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if api.projection.read().master().is_none()
+        && let Some(leader) = api.status.other_leader()
+    {
+        return redirect(request.uri(), leader);
+    }
+    next.run(request).await
+}
+
+fn redirect(uri: &Uri, leader: Member) -> Response {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let location = format!("http://{}{path}", leader.address);
+    let leader = Some(leader.address);
+    let mut answer = ApiError::from(Refusal::NotLeading { leader }).into_response();
+    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
 }
 
 /// There is no authentication, and any page that an operator opens could post to loopback.

@@ -32,7 +32,7 @@ const NEXT: &str = "x-meros-next";
 /// What `/health` answers.
 #[derive(Debug, Serialize)]
 struct Health {
-    /// `leading` or `recovering`.
+    /// `leading`; `following` one that does; or `recovering`.
     status: &'static str,
     /// The rest only when leading.
     #[serde(flatten)]
@@ -45,6 +45,11 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         Some(master) => Json(Health {
             status: "leading",
             master: Some(master),
+        })
+        .into_response(),
+        None if api.status.other_leader().is_some() => Json(Health {
+            status: "following",
+            master: None,
         })
         .into_response(),
         None => {

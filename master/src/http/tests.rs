@@ -44,7 +44,7 @@ impl Site {
             .build()
             .unwrap();
         let (projection, publisher, _) = Projection::start(&Exit::new()).unwrap();
-        let (inbox, outlet) = inbox(1);
+        let (inbox, outlet) = inbox();
         let core = std::thread::spawn(move || {
             let mut calls = Vec::new();
             let mut inputs = Vec::new();
@@ -59,7 +59,12 @@ impl Site {
             }
             calls
         });
-        let api = Api::new(projection.clone(), inbox.clone(), Arc::default());
+        let api = Api::new(
+            projection.clone(),
+            inbox.clone(),
+            Arc::default(),
+            Status::unknown(),
+        );
         let (stop, stopping) = watch::channel(false);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

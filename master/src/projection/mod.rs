@@ -77,6 +77,10 @@ impl Projection {
 fn apply_all(model: &RwLock<ReadModel>, batches: &Receiver<Vec<ClusterEvent>>) {
     for batch in batches {
         let mut model = model.write();
+        // An empty batch says that there is nothing to be read any more.
+        if batch.is_empty() {
+            *model = ReadModel::default();
+        }
         for event in batch {
             model.apply(event);
         }
@@ -99,6 +103,18 @@ impl Publisher {
         if batch.is_empty() {
             return Ok(());
         }
+        self.send(batch)
+    }
+
+    /// This master does not lead any more: there is nothing to read here.
+    ///
+    /// # Errors
+    /// [`ProjectionGone`] if the thread has died.
+    pub fn forget(&self) -> Result<(), ProjectionGone> {
+        self.send(Vec::new())
+    }
+
+    fn send(&self, batch: Vec<ClusterEvent>) -> Result<(), ProjectionGone> {
         match self.sender.try_send(batch) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(batch)) => {

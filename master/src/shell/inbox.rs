@@ -6,7 +6,8 @@
 //! wait. Whoever waits longest is served first (the semaphore is fair), so a flood from one peer
 //! delays the others by at most one batch each.
 //!
-//! The registry's thread needs no room: what it reports was counted when it was proposed.
+//! What the registry reports needs no room: it is what this core has proposed, and of that there is at
+//! most one for each slave, framework and order of an operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
 use meros_proto::transport;
 use tokio::sync::{Semaphore, oneshot};
+
+use crate::registry::machine::Report;
 
 /// Room in the queue, in units: 16,384 small messages, or 64 MiB of large ones. At a few microseconds
 /// each that is some 50 ms of work; more would only be more waiting.
@@ -39,6 +42,10 @@ pub(crate) enum Input {
     FrameworkConnected(ConnectionId, String, transport::Sender<MasterToFramework>),
     /// Anything else that the core is told as it is. Boxed: the queue's slots are allocated ahead.
     Event(Box<Event>),
+    /// The registry reports what this master may act on.
+    Registry(Report),
+    /// This master does not lead any more, whoever it is that does.
+    Follow,
     /// An operator waits for the answer.
     Operator(OperatorCall, oneshot::Sender<Result<Answer, Refusal>>),
     /// End the thread.
@@ -71,10 +78,14 @@ pub(crate) struct Outlet {
     room: Arc<Semaphore>,
 }
 
-/// A queue that keeps room for `reports_max` inputs that [`Inbox::report`] sends without waiting.
-pub(crate) fn inbox(reports_max: usize) -> (Inbox, Outlet) {
-    // Each item holds at least one unit, or is a report: the channel itself is never full.
-    let (sender, receiver) = channel::bounded(INBOX_UNITS as usize + reports_max);
+/// An empty queue.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the semaphore bounds what peers send, and the core what the registry reports; room for the latter would be allocated ahead"
+)]
+pub(crate) fn inbox() -> (Inbox, Outlet) {
+    // Each item holds at least one unit, or is a report, of which the core itself bounds the number.
+    let (sender, receiver) = channel::unbounded();
     let room = Arc::new(Semaphore::new(INBOX_UNITS as usize));
     (
         Inbox {
@@ -109,20 +120,20 @@ impl Inbox {
         let mut units = 1 + large;
         for input in inputs {
             self.sender
-                .try_send(Item { input, units })
+                .send(Item { input, units })
                 .map_err(|_| CoreGone)?;
             units = 1;
         }
         Ok(())
     }
 
-    /// Hands over what room was kept for, from a plain thread, without waiting.
+    /// Hands over what needs no room, from any thread, without waiting.
     ///
     /// # Errors
     /// [`CoreGone`].
     pub(crate) fn report(&self, input: Input) -> Result<(), CoreGone> {
         self.sender
-            .try_send(Item { input, units: 0 })
+            .send(Item { input, units: 0 })
             .map_err(|_| CoreGone)
     }
 
@@ -206,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sender_waits_for_room_and_goes_on_when_there_is_some() {
-        let (inbox, outlet) = inbox(1);
+        let (inbox, outlet) = inbox();
         for batch in 0..u64::from(INBOX_UNITS) / 256 {
             let inputs: Vec<_> = (batch * 256..(batch + 1) * 256).map(input).collect();
             inbox.send(inputs, 0).await.expect("there is room");
@@ -217,7 +228,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!full.is_finished(), "the queue is full");
-        inbox.report(input(7)).expect("room was kept for a report");
+        inbox.report(input(7)).expect("a report needs no room");
 
         let mut got = Vec::new();
         outlet.receive(&mut got, 10, None).expect("there are some");
@@ -231,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_messages_take_the_room_of_many() {
-        let (inbox, outlet) = inbox(0);
+        let (inbox, outlet) = inbox();
         inbox
             .send([input(0)], 32 << 20)
             .await
@@ -253,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn senders_hear_that_the_core_is_gone() {
-        let (inbox, outlet) = inbox(0);
+        let (inbox, outlet) = inbox();
         drop(outlet);
         assert_eq!(inbox.send([input(0)], 0).await, Err(CoreGone));
         assert_eq!(inbox.report(input(0)), Err(CoreGone));
@@ -261,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_empty_queue_waits_until_the_deadline_only() {
-        let (inbox, outlet) = inbox(0);
+        let (inbox, outlet) = inbox();
         let began = Instant::now();
         let waited = outlet.receive(&mut Vec::new(), 1, Some(Duration::from_millis(5)));
         assert_eq!(waited, Err(Nothing::Yet));

@@ -1,6 +1,9 @@
 //! The shell around MasterCore: receives events, calls the core, carries out effects in order. It
 //! decides nothing.
 //!
+//! There is a core only while this master leads; each reign has a core of its own, with the registry
+//! as it was applied when the reign began. What a core wanted after its lease ended is not carried out.
+//!
 //! One OS thread owns the core and all its tables (architecture decision 2). It waits for three things
 //! only: input, the core's next deadline, and, when very many commands are proposed at once, the
 //! disk.
@@ -14,22 +17,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::Sender;
 use meros_daemon::clock::Clock;
-use meros_master_core::MasterCore;
 use meros_master_core::effect::{Answer, Effect, Effects};
-use meros_master_core::event::{Event, RequestId};
-use meros_proto::ids::Epoch;
+use meros_master_core::event::{Event, ProposalId, RequestId};
+use meros_master_core::{Config, MasterCore};
 use meros_proto::refusal::Refusal;
 use meros_proto::time::Timestamp;
+use meros_proto::transport::Gate;
 use meros_proto::view::ClusterEvent;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::info_span;
 
 use crate::exit::Exit;
 use crate::metrics::Metrics;
 use crate::projection::{ProjectionGone, Publisher};
-use crate::store::commit::Proposal;
+use crate::registry::Replica;
+use crate::registry::leadership::Leadership;
+use crate::registry::machine::Report;
+use crate::registry::propose::Proposal;
 use inbox::{Input, Nothing, Outlet};
 use outbox::Outbox;
 
@@ -42,16 +47,17 @@ const BATCH_MAX: usize = 256;
 const EFFECTS_MAX: usize = 8_192;
 
 /// Everything the core's thread needs.
-#[derive(Debug)]
 pub(crate) struct Shell {
-    /// The core, before its first event.
-    pub(crate) core: MasterCore,
-    /// What it will be elected with: the term of the store.
-    pub(crate) epoch: Epoch,
+    /// How the cores are configured.
+    pub(crate) config: Config,
+    /// Who may act, and who leads if not this master.
+    pub(crate) replica: Arc<Replica>,
+    /// Closed to those who would rather wait while this master does not lead.
+    pub(crate) gate: Gate,
     /// Where input comes from.
     pub(crate) outlet: Outlet,
     /// Where proposals go.
-    pub(crate) proposals: Sender<Proposal>,
+    pub(crate) proposals: mpsc::Sender<Proposal>,
     /// Where changes for readers go.
     pub(crate) publisher: Publisher,
     /// The time.
@@ -78,12 +84,20 @@ impl Shell {
 
 struct Loop {
     shell: Shell,
+    leadership: Arc<Leadership>,
+    reign: Option<Reign>,
     outbox: Outbox,
     effects: Effects,
     published: Vec<ClusterEvent>,
     /// Operators that wait, each for exactly one `Effect::Reply`.
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Answer, Refusal>>>,
     request_next: u64,
+}
+
+/// A core at work, and the number of the reign it is for.
+struct Reign {
+    number: u64,
+    core: Box<MasterCore>,
 }
 
 /// The thread has to end.
@@ -98,8 +112,11 @@ impl From<ProjectionGone> for Stop {
 impl Loop {
     fn new(shell: Shell) -> Self {
         let outbox = Outbox::new(Arc::clone(&shell.metrics));
+        let leadership = shell.replica.leadership();
         Self {
             shell,
+            leadership,
+            reign: None,
             outbox,
             effects: Effects::new(),
             published: Vec::new(),
@@ -109,19 +126,16 @@ impl Loop {
     }
 
     fn run(&mut self) -> Stop {
-        let epoch = self.shell.epoch;
-        self.handle(Event::Elected { epoch }, self.shell.clock.now());
         let mut inputs = Vec::with_capacity(BATCH_MAX);
         loop {
             if let Err(stop) = self.carry_out() {
                 return stop;
             }
-            self.shell.metrics.handled(self.shell.core.counters());
-            let timeout = self
-                .shell
-                .core
-                .next_deadline()
-                .map(|at| self.shell.clock.until(at));
+            let mut timeout = None;
+            if let Some(Reign { core, .. }) = &self.reign {
+                self.shell.metrics.handled(core.counters());
+                timeout = core.next_deadline().map(|at| self.shell.clock.until(at));
+            }
             let received = self.shell.outlet.receive(&mut inputs, BATCH_MAX, timeout);
             let now = self.shell.clock.now();
             match received {
@@ -141,6 +155,10 @@ impl Loop {
         let event = match input {
             Input::SlaveConnected(connection, principal, sender) => {
                 self.outbox.add_slave(connection, sender);
+                if self.reign.is_none() {
+                    self.outbox.redirect(connection, &self.not_leading());
+                    return Ok(());
+                }
                 Event::SlaveConnected {
                     connection,
                     principal,
@@ -148,10 +166,19 @@ impl Loop {
             }
             Input::FrameworkConnected(connection, principal, sender) => {
                 self.outbox.add_framework(connection, sender);
+                if self.reign.is_none() {
+                    self.outbox.redirect(connection, &self.not_leading());
+                    return Ok(());
+                }
                 Event::FrameworkConnected {
                     connection,
                     principal,
                 }
+            }
+            Input::Operator(_, reply) if self.reign.is_none() => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.send(Err(self.not_leading()));
+                return Ok(());
             }
             Input::Operator(call, reply) => {
                 let request = RequestId(self.request_next);
@@ -165,6 +192,11 @@ impl Loop {
                 }
                 *event
             }
+            Input::Registry(report) => match self.take_report(report, now)? {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            Input::Follow => return self.follow(),
             Input::Stop => return Err(Stop),
         };
         self.handle(event, now);
@@ -174,17 +206,88 @@ impl Loop {
         Ok(())
     }
 
+    fn take_report(&mut self, report: Report, now: Timestamp) -> Result<Option<Event>, Stop> {
+        match report {
+            Report::Lead {
+                reign,
+                epoch,
+                registry,
+            } => {
+                self.follow()?;
+                // It may have ended before it reached us.
+                if !self.leadership.is_reign(reign) {
+                    return Ok(None);
+                }
+                let config = self.shell.config.clone();
+                self.leadership.set_core(true);
+                self.reign = Some(Reign {
+                    number: reign,
+                    core: Box::new(MasterCore::new(config, *registry, now)),
+                });
+                self.shell.gate.open();
+                Ok(Some(Event::Elected { epoch }))
+            }
+            Report::Committed {
+                reign,
+                proposal,
+                command,
+            } => {
+                let ours = self.reign.as_ref().is_some_and(|ours| ours.number == reign);
+                Ok(ours.then_some(Event::Committed {
+                    proposal: Some(ProposalId(proposal)),
+                    command: *command,
+                }))
+            }
+        }
+    }
+
+    fn not_leading(&self) -> Refusal {
+        let leader = self.shell.replica.status().other_leader();
+        Refusal::NotLeading {
+            leader: leader.map(|member| member.address),
+        }
+    }
+
+    /// Forgets the core, with all that it still wanted: the next leader begins from what is replicated
+    /// and from what slaves and frameworks tell it.
+    fn follow(&mut self) -> Result<(), Stop> {
+        if self.reign.take().is_none() {
+            return Ok(());
+        }
+        self.leadership.set_core(false);
+        self.shell.gate.close();
+        drop(self.effects.drain());
+        self.published.clear();
+        let why = self.not_leading();
+        self.outbox.redirect_all(&why);
+        for (_, waiting) in std::mem::take(&mut self.requests) {
+            // Whoever asked may have given up waiting.
+            let _ = waiting.send(Err(why.clone()));
+        }
+        Ok(self.shell.publisher.forget()?)
+    }
+
     fn handle(&mut self, event: Event, now: Timestamp) {
+        let Some(Reign { core, .. }) = &mut self.reign else {
+            return;
+        };
         // Disabled unless somebody traces the core: a span for each event is not free.
         let _span =
             tracing::enabled!(tracing::Level::TRACE).then(|| info_span!("event", ?event).entered());
-        self.shell.core.handle(event, now, &mut self.effects);
+        core.handle(event, now, &mut self.effects);
     }
 
     /// Carries out what the core asked for, in its order. Changes for readers go in one batch at the
     /// end: readers see them in order, and nobody else sees readers.
     fn carry_out(&mut self) -> Result<(), Stop> {
+        let Some(Reign { number, .. }) = self.reign else {
+            return Ok(());
+        };
+        let mut may_act = self.leadership.may_act(number);
         for effect in self.effects.drain() {
+            if !may_act {
+                break;
+            }
             match effect {
                 Effect::SendSlave {
                     connection,
@@ -202,13 +305,17 @@ impl Loop {
                 Effect::Publish(event) => self.published.push(event),
                 Effect::Propose { proposal, command } => {
                     let proposal = Proposal {
+                        reign: number,
                         id: proposal,
                         command,
                         at: Instant::now(),
                     };
-                    // Waits for the disk when very many are on their way. The store never waits for
-                    // this thread (see `commit::IN_FLIGHT_MAX`), so the wait ends.
-                    self.shell.proposals.send(proposal).map_err(|_| Stop)?;
+                    // Waits for the disks when very many are on their way. The registry never waits
+                    // for this thread, so the wait ends.
+                    let sent = self.shell.proposals.blocking_send(proposal);
+                    sent.map_err(|_| Stop)?;
+                    // Long enough, perhaps, for the lease to end.
+                    may_act = self.leadership.may_act(number);
                 }
                 Effect::Reply { request, reply } => {
                     if let Some(waiting) = self.requests.remove(&request) {
@@ -217,6 +324,10 @@ impl Loop {
                     }
                 }
             }
+        }
+        if !may_act {
+            self.leadership.end_reign(number);
+            return self.follow();
         }
         self.shell
             .publisher

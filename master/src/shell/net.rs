@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::inbox::{CoreGone, Inbox, Input};
 use super::outbox::{FRAMEWORK_BOUND, SLAVE_QUEUE};
 use crate::metrics::Metrics;
+use crate::registry::Replica;
 
 /// Messages handed to the core at once: the share of one peer while others wait.
 const BATCH_MAX: usize = 256;
@@ -35,12 +36,16 @@ const GONE_INTERVAL: Duration = Duration::from_millis(10);
 pub(crate) async fn serve(
     mut server: Server,
     inbox: Inbox,
+    replica: Arc<Replica>,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let gate = server.gate();
     let peers = Arc::new(Peers {
         inbox,
+        replica,
         metrics,
+        stop: stop.clone(),
         connection_next: AtomicU64::new(1),
     });
     let mut tasks = JoinSet::new();
@@ -59,6 +64,7 @@ pub(crate) async fn serve(
         while tasks.try_join_next().is_some() {}
         peers.metrics.transport(server.stats());
     }
+    gate.dismiss();
     // The core closes each connection after its last message; closing the server at once would
     // lose those on their way.
     let deadline = Instant::now() + FLUSH_TIMEOUT;
@@ -72,7 +78,9 @@ pub(crate) async fn serve(
 
 struct Peers {
     inbox: Inbox,
+    replica: Arc<Replica>,
     metrics: Arc<Metrics>,
+    stop: watch::Receiver<bool>,
     connection_next: AtomicU64,
 }
 
@@ -106,11 +114,21 @@ impl Peers {
                 })
                 .await
             }
-            // Masters have nothing to say to each other while there is only one.
-            protocol @ (Protocol::Raft | Protocol::Events) => {
+            Protocol::Raft => {
+                self.metrics.connected("master");
+                let mut stop = self.stop.clone();
+                tokio::select! {
+                    () = self.replica.serve(connection) => {}
+                    // Its sender gone means that the master is going, too.
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                self.metrics.disconnected("master", "by_peer");
+                Ok(())
+            }
+            protocol @ Protocol::Events => {
                 self.metrics.refused("not_served");
                 info!(connection = id.0, %principal, %protocol, "protocol is not served, closed");
-                connection.close(CloseCode::NotAllowed, "this master has no peers");
+                connection.close(CloseCode::NotAllowed, "this release does not serve it");
                 Ok(())
             }
         };

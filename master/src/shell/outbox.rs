@@ -120,15 +120,42 @@ impl Outbox {
 
     /// Closes all, because the process is stopping.
     pub(crate) fn close_all(&mut self) {
-        let ids: Vec<ConnectionId> = self
-            .slaves
+        for id in self.ids() {
+            self.close(id, &Refusal::Stopping);
+        }
+    }
+
+    /// Tells a peer where to go instead, and closes.
+    pub(crate) fn redirect(&mut self, id: ConnectionId, why: &Refusal) {
+        if let Some(sender) = self.slaves.get(&id) {
+            // One that does not read is closed all the same.
+            let _ = sender.try_send(MasterToSlave::Refused {
+                refusal: why.clone(),
+                by: None,
+            });
+        }
+        if let Some(sender) = self.frameworks.get(&id) {
+            let _ = sender.try_send(MasterToFramework::Error {
+                refusal: why.clone(),
+                by: None,
+            });
+        }
+        self.close(id, why);
+    }
+
+    /// Tells all peers where to go instead, and closes.
+    pub(crate) fn redirect_all(&mut self, why: &Refusal) {
+        for id in self.ids() {
+            self.redirect(id, why);
+        }
+    }
+
+    fn ids(&self) -> Vec<ConnectionId> {
+        self.slaves
             .keys()
             .chain(self.frameworks.keys())
             .copied()
-            .collect();
-        for id in ids {
-            self.close(id, &Refusal::Stopping);
-        }
+            .collect()
     }
 }
 

@@ -347,5 +347,8 @@ async fn a_start_that_cannot_be_right_is_explained() {
         })
         .await
         .expect_err("another cluster's data");
-    assert!(error.to_string().contains("belongs to cluster"), "{error}");
+    assert!(
+        error.to_string().contains("belongs to a cluster whose"),
+        "{error}"
+    );
 }

@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod life;
+mod masters;
 mod restart;
 mod site;

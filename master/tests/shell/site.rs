@@ -48,6 +48,15 @@ impl Site {
         dir
     }
 
+    /// The identity of a master, which it keeps when it is started again.
+    fn identity_of(&self, name: &str) -> PathBuf {
+        let dir = self.dir.path().join("identities").join(name);
+        match dir.exists() {
+            true => dir,
+            false => self.issue(PeerRole::Master, name),
+        }
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
@@ -58,6 +67,17 @@ impl Site {
             data_dir: Some(self.data_dir()),
             identity: Some(self.dir.path().join("identities/master")),
             ..RawConfig::default()
+        }
+    }
+
+    /// Of a master with a certificate and a directory of its own, which joins these.
+    pub(crate) fn config_of(&self, name: &str, join: &[&Running]) -> RawConfig {
+        let join = join.iter().map(|master| master.quic_addr.to_string());
+        RawConfig {
+            data_dir: Some(self.dir.path().join(name)),
+            identity: Some(self.identity_of(name)),
+            join: Some(join.collect()),
+            ..self.config()
         }
     }
 
@@ -249,6 +269,24 @@ impl FrameworkPeer {
 /// What `GET path` answers, as JSON.
 pub(crate) async fn get(master: &Running, path: &str) -> Value {
     serde_json::from_str(&get_text(master, path).await).expect("JSON")
+}
+
+/// What `POST path` answers: status and text.
+pub(crate) async fn post(master: &Running, path: &str) -> (u16, String) {
+    let url = format!("http://{}{path}", master.http_addr);
+    tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build()
+            .into();
+        let mut response = agent.post(&url).send_empty().expect("an answer");
+        let text = response.body_mut().read_to_string().expect("text");
+        (response.status().as_u16(), text)
+    })
+    .await
+    .expect("no panic")
 }
 
 /// A master that has just started answers 503 until it leads.

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use meros_daemon::lock::LockError;
 use meros_proto::codec::EncodeError;
-use meros_proto::ids::ClusterId;
-
-use super::LockError;
 
 /// Why a registry could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,22 +45,30 @@ pub enum OpenStoreError {
         /// Ours.
         ours: u32,
     },
+    /// A release before masters were replicated wrote it.
+    #[error("the registry in {} has format {found} of a release before masters were replicated, this release reads {ours}: give this master an empty data directory; slaves and frameworks then join a new cluster, with empty data directories of their own", path.display())]
+    OlderFormat {
+        /// The registry.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        ours: u32,
+    },
     /// It belongs to a cluster with another certificate authority.
-    #[error("the registry in {} belongs to cluster {}, whose certificate authority is none of those in this master's ca.pem: give it its own data directory, or the identity of that cluster", path.display(), cluster(*cluster_id))]
+    #[error("the registry in {} belongs to a cluster whose certificate authority is none of those in this master's ca.pem: give it its own data directory, or the identity of that cluster", path.display())]
     OtherCluster {
         /// The registry.
         path: PathBuf,
-        /// Its cluster, if it still tells.
-        cluster_id: Option<ClusterId>,
     },
     /// It ends before what was acknowledged.
-    #[error("the registry in {} ends at entry {found}, but entry {acknowledged} was acknowledged: files were lost or restored from an old copy; restore a newer copy, or, to go on with what is left, remove the file `acknowledged` beside it (slaves and frameworks admitted since will be refused)", path.display())]
-    EntriesLost {
+    #[error("the registry in {} ends at write {found}, but write {acknowledged} was acknowledged: files were lost or restored from an old copy; restore a newer copy, or, if this is one of several masters, remove it from the cluster and let it join again with an empty data directory; to go on with what is left of a single one, remove the file `acknowledged` beside it (slaves and frameworks admitted since will be refused)", path.display())]
+    WritesLost {
         /// The registry.
         path: PathBuf,
-        /// Its last entry.
+        /// Its last write.
         found: u64,
-        /// The last entry that was promised.
+        /// The last write that was promised.
         acknowledged: u64,
     },
     /// Its content makes no sense.
@@ -73,18 +79,14 @@ pub enum OpenStoreError {
         /// What was found.
         detail: String,
     },
-    /// The new term could not be written.
+    /// What every start writes could not be written.
     #[error("cannot write to the registry in {}", path.display())]
     Begin {
         /// The registry.
         path: PathBuf,
         /// Why.
-        source: AppendError,
+        source: WriteError,
     },
-}
-
-fn cluster(id: Option<ClusterId>) -> String {
-    id.map_or_else(|| "unknown".to_owned(), |id| id.to_string())
 }
 
 impl OpenStoreError {
@@ -103,9 +105,10 @@ impl OpenStoreError {
     }
 }
 
-/// Why entries could not be made durable. Final: the process must end (`ExitReason::StoreFailed`).
+/// Why something could not be made durable. Final: the process must end
+/// ([`ExitReason::StoreFailed`](crate::exit::ExitReason::StoreFailed)).
 #[derive(Debug, thiserror::Error)]
-pub enum AppendError {
+pub enum WriteError {
     /// RocksDB could not write or sync.
     #[error("{}", if is_disk_full(.0) { "no space left on the disk of the registry" } else { "registry could not be written" })]
     Write(#[source] rocksdb::Error),
@@ -115,9 +118,6 @@ pub enum AppendError {
     /// A command does not fit a record.
     #[error("a command is too large for the registry")]
     Encode(#[from] EncodeError),
-    /// The log could not be read back for a snapshot.
-    #[error("registry could not be read back for a snapshot")]
-    Compact(#[source] Box<OpenStoreError>),
 }
 
 // RocksDB tells system errors apart only in its text.

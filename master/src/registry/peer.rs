@@ -1,0 +1,177 @@
+//! The way to another master: one connection that is kept up, and the questions on it.
+//!
+//! openraft gives up a question after its time and asks again, so a question is never repeated here.
+//! A connection on which questions stay unanswered is given up, too: a master that was killed and
+//! started again does not know it any more, and QUIC alone would notice that late.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use meros_proto::transport::{Client, Protocol, Receiver, Sender};
+use parking_lot::Mutex;
+use tokio::net::lookup_host;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tracing::info;
+
+use super::types::MasterId;
+use super::wire::{Answer, Call, Request, Response};
+
+/// Questions that may wait to be written. openraft has a handful on their way at a time.
+const SEND_QUEUE: usize = 64;
+/// After this long with a question and without any answer the connection is given up.
+const SILENT_MAX: Duration = Duration::from_secs(2);
+/// Between attempts to connect: doubled from the first to the last.
+const REDIAL_MIN: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// How long one attempt may take. A handshake takes milliseconds; on a busy machine, many.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often to look whether a connection has been made, by whoever waits for it.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A member as others reach it. Dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    to: MasterId,
+    /// Where it was when this was made; a member that moves gets another.
+    pub(crate) address: String,
+    link: Arc<Link>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    open: Mutex<Option<Sender<Request>>>,
+    number_next: AtomicU64,
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
+}
+
+impl Peer {
+    /// Begins to connect. Must be called inside a tokio runtime.
+    pub(crate) fn new(client: Client, to: MasterId, address: String) -> Self {
+        let link = Arc::<Link>::default();
+        let task = tokio::spawn(keep_up(client, address.clone(), Arc::clone(&link)));
+        Self {
+            to,
+            address,
+            link,
+            task,
+        }
+    }
+
+    /// Waits until there is a connection, at most for so long.
+    pub(crate) async fn connected(&self, patience: Duration) {
+        let asked = Instant::now();
+        while self.link.open.lock().is_none() && asked.elapsed() < patience {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Asks and waits for the answer. Cancelling it forgets the question.
+    ///
+    /// # Errors
+    /// There is no connection now, or it has ended.
+    pub(crate) async fn ask(&self, call: Call) -> io::Result<Answer> {
+        let number = self.link.number_next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        let question = Question {
+            link: &self.link,
+            number,
+        };
+        {
+            let open = self.link.open.lock();
+            let open = open
+                .as_ref()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "not connected"))?;
+            self.link.waiting.lock().insert(number, sender);
+            let request = Request {
+                number,
+                to: Some(self.to),
+                call,
+            };
+            open.try_send(request)
+                .map_err(|_| io::Error::other("too many questions are on their way"))?;
+        }
+        let answer = answer.await;
+        drop(question);
+        answer.map_err(|_| io::Error::new(io::ErrorKind::ConnectionReset, "connection ended"))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Forgets a question whose asker has gone.
+struct Question<'a> {
+    link: &'a Link,
+    number: u64,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.link.waiting.lock().remove(&self.number);
+    }
+}
+
+/// Ends when it is aborted.
+async fn keep_up(client: Client, address: String, link: Arc<Link>) {
+    let mut wait = REDIAL_MIN;
+    loop {
+        match dial(&client, &address).await {
+            Some((sender, receiver)) => {
+                info!(address, "connected to another master");
+                wait = REDIAL_MIN;
+                *link.open.lock() = Some(sender);
+                pass_on(receiver, &link, &address).await;
+                link.open.lock().take();
+                // Those that wait hear that there will be no answer.
+                link.waiting.lock().clear();
+            }
+            None => wait = REDIAL_MAX.min(wait * 2),
+        }
+        sleep(wait).await;
+    }
+}
+
+/// One attempt, at the first address that the name has.
+pub(super) async fn dial(
+    client: &Client,
+    address: &str,
+) -> Option<(Sender<Request>, Receiver<Response>)> {
+    let attempt = async {
+        let address = lookup_host(address).await.ok()?.next()?;
+        client.connect(Protocol::Raft, address).await.ok()
+    };
+    let connection = timeout(CONNECT_TIMEOUT, attempt).await.ok()??;
+    Some(connection.split(SEND_QUEUE))
+}
+
+/// Until the connection ends or nothing is answered on it.
+async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str) {
+    let mut heard = Instant::now();
+    loop {
+        match timeout(SILENT_MAX / 4, receiver.recv()).await {
+            Ok(Ok(Response { number, answer })) => {
+                heard = Instant::now();
+                if let Some(waiting) = link.waiting.lock().remove(&number) {
+                    // Whoever asked may have gone meanwhile.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Ok(Err(error)) => return info!(address, %error, "connection to another master ended"),
+            Err(_) if link.waiting.lock().is_empty() => heard = Instant::now(),
+            Err(_) if heard.elapsed() >= SILENT_MAX => {
+                return info!(address, "another master does not answer, dialling again");
+            }
+            Err(_) => {}
+        }
+    }
+}
