@@ -1,6 +1,7 @@
 //! The driver's shell: waits for the world, feeds the driver, carries out its effects in order.
 //!
-//! It decides nothing but which address comes next. One task owns it; [`Shell::wait`] can be
+//! It decides nothing but which address comes next; with several masters it is connected to all, and
+//! uses the one that leads. One task owns it; [`Shell::wait`] can be
 //! cancelled at any time, [`Shell::feed`] must not be.
 
 use std::hash::{BuildHasher, Hasher};
@@ -15,7 +16,8 @@ use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::refusal::Refusal;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::{
-    Client, CloseCode, Connection, Dialer, FLUSH_TIMEOUT, Identity, Protocol, Receiver, Sender,
+    Client, CloseCode, Connection, Dialer, FLUSH_TIMEOUT, Identity, MasterNews, Masters, Protocol,
+    Receiver, Sender,
 };
 use meros_sdk_core::{Driver, DriverConfig, Effect, EndReason, Event, News, NewsQueue};
 use tokio::time::{sleep_until, timeout};
@@ -45,6 +47,8 @@ pub(crate) struct FailedDial {
 
 enum Link {
     Closed,
+    /// Until one of several masters leads.
+    Waiting,
     Dialing(Dialing),
     Open {
         sender: Sender<FrameworkToMaster>,
@@ -60,7 +64,11 @@ enum Link {
 pub(crate) enum Happened {
     Dialed(Result<Connection, FailedDial>),
     Messages(Vec<MasterToFramework>),
-    Lost { why: String },
+    Lost {
+        why: String,
+    },
+    /// One of several masters leads, and `leader` is the way to it.
+    LeaderFound,
     Due,
 }
 
@@ -73,6 +81,10 @@ pub(crate) struct Shell {
     next_host: usize,
     /// For each of `hosts`, whether its last attempt was hopeless.
     hopeless: Vec<bool>,
+    /// Connections to all of `hosts`, if there are several.
+    masters: Option<Masters>,
+    /// The way to a master that leads, until the driver asks for one.
+    leader: Option<Connection>,
     link: Link,
     /// The connection that was closed last, which may still be flushing.
     closing: Option<Sender<FrameworkToMaster>>,
@@ -118,9 +130,13 @@ impl Shell {
             // Keys of the standard library's hash maps: random for each process.
             seed: std::hash::RandomState::new().build_hasher().finish(),
         };
+        let masters = (config.masters.len() > 1)
+            .then(|| Masters::new(&client, Protocol::Framework, &config.masters));
         Ok(Self {
             driver: Driver::new(driver_config, clock.now()),
             client,
+            masters,
+            leader: None,
             hosts: config.masters.clone(),
             next_host: 0,
             hopeless: vec![false; config.masters.len()],
@@ -158,9 +174,47 @@ impl Shell {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            happened = self.link.next() => happened,
-            () = due => Happened::Due,
+        let mut due = std::pin::pin!(due);
+        if let Some(leader) = self.leader.take_if(|_| matches!(self.link, Link::Waiting)) {
+            return Happened::Dialed(Ok(leader));
+        }
+        loop {
+            let news = tokio::select! {
+                happened = self.link.next() => return happened,
+                news = next_master(&mut self.masters) => news,
+                () = &mut due => return Happened::Due,
+            };
+            if let Some(happened) = self.hear(news) {
+                return happened;
+            }
+        }
+    }
+
+    /// Takes in what became known of one of several masters.
+    fn hear(&mut self, news: MasterNews) -> Option<Happened> {
+        let is_waiting = matches!(self.link, Link::Waiting);
+        match news {
+            MasterNews::Leads(connection) if is_waiting => Some(Happened::Dialed(Ok(connection))),
+            MasterNews::Leads(connection) => {
+                // Nobody is to take it for ours any more.
+                if let Some(older) = self.leader.replace(connection) {
+                    older.close(CloseCode::Done, "");
+                }
+                if matches!(self.link, Link::Closed) {
+                    return Some(Happened::LeaderFound);
+                }
+                self.disconnect();
+                let why = "another master leads".to_owned();
+                Some(Happened::Lost { why })
+            }
+            MasterNews::Failed { host, error, .. } if is_waiting => {
+                Some(Happened::Dialed(Err(FailedDial {
+                    why: chain(&error),
+                    hopeless: !error.is_retryable(),
+                    host: Some(host),
+                })))
+            }
+            MasterNews::Failed { .. } => None,
         }
     }
 
@@ -181,6 +235,7 @@ impl Shell {
                 self.link = Link::Closed;
                 self.feed(Event::Disconnected { why }).await;
             }
+            Happened::LeaderFound => {}
             Happened::Dialed(Ok(connection)) => {
                 tracing::debug!(master = %connection.remote_address(), "connected to a master");
                 let (sender, receiver) = connection.split(SEND_QUEUE);
@@ -202,6 +257,9 @@ impl Shell {
                 })
                 .await;
             }
+        }
+        if self.leader.is_some() {
+            self.feed(Event::LeaderFound).await;
         }
     }
 
@@ -293,6 +351,10 @@ impl Shell {
     }
 
     fn dial(&mut self, hint: Option<String>) {
+        if self.masters.is_some() {
+            self.link = Link::Waiting;
+            return;
+        }
         let (address, host) = match hint {
             Some(hint) => (hint, None),
             None => (self.hosts[self.next_host].clone(), Some(self.next_host)),
@@ -322,7 +384,7 @@ impl Shell {
 impl Link {
     async fn next(&mut self) -> Happened {
         match self {
-            Self::Closed => std::future::pending().await,
+            Self::Closed | Self::Waiting => std::future::pending().await,
             Self::Dialing(dialing) => Happened::Dialed(dialing.await),
             Self::Open { receiver, .. } => {
                 let mut messages = Vec::new();
@@ -333,6 +395,13 @@ impl Link {
             }
             Self::Broken { why } => Happened::Lost { why: why.clone() },
         }
+    }
+}
+
+async fn next_master(masters: &mut Option<Masters>) -> MasterNews {
+    match masters {
+        Some(masters) => masters.next().await,
+        None => std::future::pending().await,
     }
 }
 

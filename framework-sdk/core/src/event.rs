@@ -100,6 +100,9 @@ pub enum Event {
         /// Why, for a person.
         why: String,
     },
+    /// The shell has a way to a master that leads: there is no reason to wait any longer before the next
+    /// attempt. Ignored unless the driver waits.
+    LeaderFound,
     /// A message of the master.
     Master(MasterToFramework),
     /// The framework asks.

@@ -142,6 +142,7 @@ impl Driver {
                 self.on_connect_failed(why, hopeless, now, effects);
             }
             Event::Disconnected { why } => self.on_disconnected(why, now, effects),
+            Event::LeaderFound => self.on_leader_found(effects),
             Event::Master(message) => self.on_message(message, now, effects),
             Event::Call(call) => self.on_call(call, now, effects),
             Event::GiveUp { why } => self.end(EndReason::Failed { why }, effects),
@@ -254,6 +255,13 @@ impl Driver {
                 self.retry_later(why, None, now, effects);
             }
             Link::Waiting { .. } | Link::Ended => {}
+        }
+    }
+
+    fn on_leader_found(&mut self, effects: &mut Vec<Effect>) {
+        if matches!(self.link, Link::Waiting { .. }) {
+            self.link = Link::Connecting;
+            effects.push(Effect::Connect { hint: None });
         }
     }
 

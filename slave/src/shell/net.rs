@@ -1,15 +1,19 @@
 //! The way to the leading master: dial, hand over what arrives, dial again.
 //!
-//! One connection at a time. A master that is not the leader says who is; that address is tried
-//! first, once, so that two masters who send us to each other do not make us spin.
+//! One that knows several masters keeps a connection to each, of which the one to the leader is used: a
+//! new leader is heard of at once. One that knows a single master has one connection at a time; if that
+//! master is not the leader it says who is, and that address is tried first, once, so that two masters
+//! who send us to each other do not make us spin.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::transport::{
-    Client, Connection, Dialer, FailedAttempt, Protocol, RecvError, STABLE_AFTER,
+    Client, CloseCode, Connection, Dialer, FailedAttempt, MasterNews, Masters, Protocol, RecvError,
+    STABLE_AFTER,
 };
 use meros_slave_core::{ConnectionId, Event};
 use parking_lot::Mutex;
@@ -79,7 +83,62 @@ pub(crate) struct Link {
 
 impl Link {
     /// Until stopped, or the core is gone.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        match self.masters.len() {
+            1 => self.follow_hints().await,
+            _ => self.follow_leader().await,
+        }
+    }
+
+    async fn follow_leader(self) {
+        let mut masters = Masters::new(&self.client, Protocol::Slave, &self.masters);
+        let mut stop = self.stop.clone();
+        let mut number = 0;
+        let mut next = None;
+        loop {
+            let connection = match next.take() {
+                Some(connection) => connection,
+                None => tokio::select! {
+                    biased;
+                    // Its sender gone means that the slave is going, too.
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    connection = self.leader(&mut masters) => connection,
+                },
+            };
+            number += 1;
+            let other = self.leader(&mut masters);
+            match self.serve(ConnectionId(number), connection, other).await {
+                Ok(other) => next = other,
+                Err(CoreGone) => return,
+            }
+        }
+    }
+
+    /// Waits until a master leads.
+    async fn leader(&self, masters: &mut Masters) -> Connection {
+        loop {
+            match masters.next().await {
+                MasterNews::Leads(connection) => return connection,
+                MasterNews::Failed {
+                    host,
+                    number,
+                    error,
+                } => {
+                    self.counters
+                        .attempts_failed
+                        .fetch_add(1, Ordering::Relaxed);
+                    log_failure(&FailedAttempt {
+                        number,
+                        host: &self.masters[host],
+                        error: &error,
+                        retry_in: Duration::ZERO,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn follow_hints(mut self) {
         let mut dialer = Dialer::new(self.client.clone(), Protocol::Slave, self.masters.clone());
         let mut number = 0;
         let mut may_follow_hint = true;
@@ -96,7 +155,9 @@ impl Link {
             let Some(connection) = connection else { return };
             number += 1;
             let began = Instant::now();
-            if self.serve(ConnectionId(number), connection).await.is_err() {
+            let nobody = std::future::pending();
+            let served = self.serve(ConnectionId(number), connection, nobody).await;
+            if served.is_err() {
                 return;
             }
             may_follow_hint |= began.elapsed() >= STABLE_AFTER;
@@ -123,16 +184,34 @@ impl Link {
         self.client.connect(Protocol::Slave, address).await.ok()
     }
 
-    async fn serve(&self, id: ConnectionId, connection: Connection) -> Result<(), CoreGone> {
+    /// To the end of the connection, or until another master leads.
+    async fn serve(
+        &self,
+        id: ConnectionId,
+        connection: Connection,
+        other: impl Future<Output = Connection>,
+    ) -> Result<Option<Connection>, CoreGone> {
         info!(connection = id.0, master = %connection.remote_address(), "connected");
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         let (sender, mut receiver) = connection.split(SEND_QUEUE);
-        self.inbox.send(Input::Connected(id, sender)).await?;
+        let connected = Input::Connected(id, sender.clone());
+        self.inbox.send(connected).await?;
+        let mut other = std::pin::pin!(other);
         let mut batch: Vec<MasterToSlave> = Vec::new();
         let error = loop {
-            match receiver.recv_batch(&mut batch, BATCH_MAX).await {
-                Ok(()) => {}
-                Err(error) => break error,
+            let received = tokio::select! {
+                biased;
+                received = receiver.recv_batch(&mut batch, BATCH_MAX) => received,
+                other = &mut other => {
+                    info!(connection = id.0, "another master leads");
+                    sender.close(CloseCode::Done, "another master leads");
+                    let ended = Event::Disconnected { connection: id };
+                    self.inbox.send(Input::Event(ended)).await?;
+                    return Ok(Some(other));
+                }
+            };
+            if let Err(error) = received {
+                break error;
             }
             for message in batch.drain(..) {
                 let event = Event::Master {
@@ -149,9 +228,9 @@ impl Link {
             }
             RecvError::Closed(why) => info!(connection = id.0, %why, "disconnected"),
         }
-        self.inbox
-            .send(Input::Event(Event::Disconnected { connection: id }))
-            .await
+        let ended = Event::Disconnected { connection: id };
+        self.inbox.send(Input::Event(ended)).await?;
+        Ok(None)
     }
 }
 

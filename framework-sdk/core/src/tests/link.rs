@@ -31,6 +31,20 @@ fn it_connects_at_once_and_subscribes_before_anything_else() {
 }
 
 #[test]
+fn a_leader_that_is_found_ends_the_wait_for_the_next_attempt() {
+    let mut script = Script::new();
+    script.connect();
+    assert_eq!(script.on(Event::LeaderFound), [], "it is on its way there");
+    script.on_message(welcome());
+    assert_eq!(script.on(Event::LeaderFound), [], "it is subscribed");
+    script.break_off();
+    assert!(script.driver.next_deadline() > Some(script.now));
+    let connect = Effect::Connect { hint: None };
+    assert_eq!(script.on(Event::LeaderFound), [connect]);
+    assert_eq!(script.on(Event::LeaderFound), [], "once");
+}
+
+#[test]
 fn a_resubscription_bears_the_id_and_the_roles_that_are_suppressed_now() {
     // semantics: N2, N6
     let roles: Vec<RoleName> = ["a", "b"]
