@@ -20,6 +20,9 @@ const PAGES_MAX: usize = 1_000;
 /// The header with the cursor of the next page.
 const NEXT: &str = "x-meros-next";
 
+/// Masters that send us to another one, at most: the leader may change meanwhile.
+const REDIRECTS_MAX: usize = 3;
+
 /// An answer to a request.
 type Answer = ureq::http::Response<ureq::Body>;
 
@@ -36,9 +39,9 @@ pub(crate) struct ClusterArgs {
 pub(crate) struct Masters(Vec<String>);
 
 impl Masters {
-    /// A master that has told its address itself.
-    pub(crate) fn one(address: &str) -> Self {
-        Self(vec![address.to_owned()])
+    /// Masters that have told their addresses themselves.
+    pub(crate) fn told(addresses: &str) -> Self {
+        Self(addresses.split(',').map(str::to_owned).collect())
     }
 }
 
@@ -80,7 +83,8 @@ impl ClusterArgs {
             return given.0.clone();
         }
         let running = dev::Endpoint::of_default_dir();
-        vec![running.map_or_else(|| "127.0.0.1:5050".to_owned(), |endpoint| endpoint.master)]
+        let addresses = running.map(|endpoint| Masters::told(&endpoint.master).0);
+        addresses.unwrap_or_else(|| vec!["127.0.0.1:5050".to_owned()])
     }
 }
 
@@ -129,6 +133,8 @@ impl Client {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(REQUEST_TIMEOUT))
             .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .build();
         Self {
             agent: config.into(),
@@ -206,11 +212,20 @@ impl Client {
         path: &str,
     ) -> Result<Answer, CliError> {
         let mut failures = Vec::new();
+        let mut refused = None;
         for master in &self.masters {
-            match call(&self.agent, &format!("http://{master}{path}")) {
+            match self.follow(&call, format!("http://{master}{path}")) {
+                // It does not lead and does not know who does: another one may.
+                Ok(response) if response.status() == 503 && self.masters.len() > 1 => {
+                    failures.push(format!("{master}: it does not lead"));
+                    refused = Some(response);
+                }
                 Ok(response) => return Ok(response),
                 Err(error) => failures.push(format!("{master}: {error}")),
             }
+        }
+        if let Some(response) = refused {
+            return Ok(response);
         }
         Err(CliError::unreachable(format!(
             "no master answers ({}).\n\
@@ -218,6 +233,25 @@ impl Client {
              --master or MEROS_MASTER.",
             failures.join("; ")
         )))
+    }
+
+    /// Asks, and asks the leader if that is somebody else. By ourselves, since orders are POST, which
+    /// the library does not send twice.
+    fn follow(
+        &self,
+        call: impl Fn(&ureq::Agent, &str) -> Result<Answer, ureq::Error>,
+        mut url: String,
+    ) -> Result<Answer, ureq::Error> {
+        let mut answer = call(&self.agent, &url)?;
+        for _ in 0..REDIRECTS_MAX {
+            let location = answer.headers().get("location");
+            match location.and_then(|location| location.to_str().ok()) {
+                Some(leader) if answer.status() == 307 => url = leader.to_owned(),
+                _ => break,
+            }
+            answer = call(&self.agent, &url)?;
+        }
+        Ok(answer)
     }
 
     /// Reads a piece of a task's output from its slave.
@@ -324,6 +358,8 @@ pub(crate) fn escaped(segment: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, OnceLock};
+
     use super::*;
     use crate::stub::{Reply, Stub};
 
@@ -353,6 +389,25 @@ mod tests {
         let stub = Stub::start(|_| Some(Reply::with("x-meros-next", "a", "[1]")));
         let error = stub.client().list::<u32>("/l").unwrap_err();
         assert!(error.to_string().contains("has no end"), "{error}");
+    }
+
+    #[test]
+    fn orders_go_where_a_follower_says_that_the_leader_is() {
+        let leader = Stub::start(|path| (path == "/order").then(|| Reply::ok("{}")));
+        let location = format!("http://{}/order", leader.address);
+        let follower =
+            Stub::start(move |path| (path == "/order").then(|| Reply::redirect(&location)));
+        follower.client().post("/order").unwrap();
+    }
+
+    #[test]
+    fn masters_that_send_us_in_circles_are_given_up() {
+        let itself = Arc::new(OnceLock::<String>::new());
+        let known = Arc::clone(&itself);
+        let stub = Stub::start(move |_| Some(Reply::redirect(known.get()?)));
+        let url = format!("http://{}/order", stub.address);
+        itself.set(url).expect("set once");
+        assert!(stub.client().post("/order").is_err());
     }
 
     #[test]

@@ -134,10 +134,14 @@ fn ended(code: u8, reason: &impl std::fmt::Display) -> Result<Exit, CliError> {
 impl DaemonArgs {
     fn prepare(&self) -> Result<(), CliError> {
         self.parent.apply()?;
-        let filter = EnvFilter::try_new(&self.log)
+        // openraft logs an error for each message to a master that is down; what matters of it is
+        // said by ours. It can be switched on by its name.
+        let filter = EnvFilter::try_new(format!("openraft=off,{}", self.log))
             .map_err(|error| CliError::usage(format!("--log {:?}: {error}", self.log)))?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            // It would say on the same stream that this cannot be written, and panic: a full disk.
+            .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Text => lines.with_ansi(false).init(),

@@ -1,4 +1,4 @@
-//! `meros dev`: a datacenter on one machine. A master and N slaves as child processes, with a
+//! `meros dev`: a datacenter on one machine. Masters and slaves as child processes, with a
 //! certificate authority made on the spot, data in one folder, and a clean end on Ctrl-C. Started
 //! again with the same folder it goes on where it was.
 
@@ -33,6 +33,8 @@ const RESTARTS_MAX: u32 = 5;
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// The most slaves: beyond it, the simulator shows more on one machine.
 const SLAVES_MAX: u32 = 64;
+/// The most masters that a cluster takes.
+const MASTERS_MAX: u32 = 9;
 /// All task ports, shared out among the slaves.
 const TASK_PORTS: std::ops::RangeInclusive<u32> = 31_000..=32_000;
 
@@ -42,10 +44,14 @@ pub(crate) struct Args {
     /// How many slaves
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(SLAVES_MAX)))]
     slaves: u32,
+    /// How many masters; an odd number, of which less than half may fail
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MASTERS_MAX)))]
+    masters: u32,
     /// Where to keep everything [default: ~/.local/share/meros/dev]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// The master's port; the slaves use those that follow. 0: any free ones
+    /// The first master's port; the slaves use those that follow, then the other masters. 0: any free
+    /// ones
     #[arg(long, default_value_t = 5050)]
     port: u16,
     /// What each slave offers, such as cpus:2;mem:2048 [default: an equal share of the machine]
@@ -66,7 +72,7 @@ pub(crate) struct Args {
 pub(crate) struct Endpoint {
     /// The process.
     pid: u32,
-    /// The master, QUIC and HTTP.
+    /// The masters, QUIC and HTTP, separated by commas.
     pub(crate) master: String,
     /// An operator's identity.
     pub(crate) identity: PathBuf,
@@ -133,13 +139,13 @@ async fn serve(args: &Args) -> Result<Exit, CliError> {
     }
     let dir = create_dir(&dir)?;
     let _lock = lock(&dir)?;
-    identities::make(&dir, args.slaves)?;
+    identities::make(&dir, args.masters, args.slaves)?;
 
     let mut daemons = Vec::new();
     let started = start_all(args, &dir, &mut daemons, &mut stop).await;
     let ended = match started {
         Ok(Some(endpoint)) => {
-            announce(&dir, &endpoint, args.slaves);
+            announce(&dir, &endpoint, args);
             supervise(&mut daemons, &mut stop).await
         }
         // Stopped while starting.
@@ -194,49 +200,33 @@ async fn start_all(
     daemons: &mut Vec<Daemon>,
     stop: &mut Stop,
 ) -> Result<Option<Endpoint>, CliError> {
-    let flags = vec![
-        "master".to_owned(),
-        flag("listen", format_args!("127.0.0.1:{}", args.port)),
-        flag("http-listen", format_args!("127.0.0.1:{}", args.port)),
-    ];
-    daemons.push(start(dir, "master-1", flags)?);
-    let Some(master) = await_listening(&mut daemons[0], stop).await? else {
-        return Ok(None);
-    };
-    let quic = master.quic.unwrap_or(master.http);
-    // A restarted master must come back on the same port, also where it was free to choose.
-    for listen in ["listen", "http-listen"] {
-        let old = flag(listen, format_args!("127.0.0.1:{}", args.port));
-        let new = flag(listen, quic);
-        for one in daemons[0].args.iter_mut().filter(|one| **one == old) {
-            one.clone_from(&new);
-        }
+    let mut masters = Vec::new();
+    for n in 1..=args.masters {
+        let Some(address) = start_master(args, dir, n, &masters, daemons, stop).await? else {
+            return Ok(None);
+        };
+        masters.push(address);
     }
-
+    let masters = masters.join(",");
     for n in 1..=args.slaves {
         let name = format!("slave-{n}");
-        let port = if args.port == 0 {
-            0
-        } else {
-            args.port.saturating_add(u16::try_from(n).unwrap_or(0))
-        };
         let flags = vec![
             "slave".to_owned(),
-            flag("masters", quic),
-            flag("http-listen", format_args!("127.0.0.1:{port}")),
+            flag("masters", &masters),
+            flag("http-listen", format_args!("127.0.0.1:{}", port(args, n))),
             flag("cgroup-root", &args.cgroup_root),
             flag("resources", resources_of_slave(args, dir, n)?),
         ];
         daemons.push(start(dir, &name, flags)?);
     }
-    for daemon in daemons.iter_mut().skip(1) {
+    for daemon in daemons.iter_mut().skip(args.masters as usize) {
         if await_listening(daemon, stop).await?.is_none() {
             return Ok(None);
         }
     }
     let endpoint = Endpoint {
         pid: std::process::id(),
-        master: quic.to_string(),
+        master: masters,
         identity: identities::folder(dir, "operator"),
     };
     if !await_registered(&endpoint, args.slaves, stop).await? {
@@ -247,6 +237,61 @@ async fn start_all(
     std::fs::write(dir.join("dev.json"), text)
         .map_err(|error| CliError::failure(format!("cannot write dev.json: {error}")))?;
     Ok(Some(endpoint))
+}
+
+/// The port of the nth process, counted from the first master.
+fn port(args: &Args, n: u32) -> u16 {
+    match args.port {
+        0 => 0,
+        first => first.saturating_add(u16::try_from(n).unwrap_or(0)),
+    }
+}
+
+/// Starts the nth master and waits until it is a member; tells its address. `None`: told to stop
+/// meanwhile.
+async fn start_master(
+    args: &Args,
+    dir: &Path,
+    n: u32,
+    others: &[String],
+    daemons: &mut Vec<Daemon>,
+    stop: &mut Stop,
+) -> Result<Option<String>, CliError> {
+    let name = format!("master-{n}");
+    // Masters know each other by their addresses, so they take the ones that they had.
+    let had = dir.join(&name).join("port");
+    let port = match port(args, if n == 1 { 0 } else { args.slaves + n - 1 }) {
+        0 if args.masters > 1 => std::fs::read_to_string(&had)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0),
+        port => port,
+    };
+    let mut flags = vec![
+        "master".to_owned(),
+        flag("listen", format_args!("127.0.0.1:{port}")),
+        flag("http-listen", format_args!("127.0.0.1:{port}")),
+    ];
+    if n > 1 {
+        flags.push(flag("join", others.join(",")));
+    }
+    daemons.push(start(dir, &name, flags)?);
+    let daemon = daemons.last_mut().expect("pushed above");
+    let Some(listening) = await_listening(daemon, stop).await? else {
+        return Ok(None);
+    };
+    let quic = listening.quic.unwrap_or(listening.http);
+    std::fs::write(&had, quic.port().to_string())
+        .map_err(|error| CliError::failure(format!("{}: {error}", had.display())))?;
+    // A restarted master must come back on the same port, also where it was free to choose.
+    for listen in ["listen", "http-listen"] {
+        let old = flag(listen, format_args!("127.0.0.1:{port}"));
+        let new = flag(listen, quic);
+        for one in daemon.args.iter_mut().filter(|one| **one == old) {
+            one.clone_from(&new);
+        }
+    }
+    Ok(Some(quic.to_string()))
 }
 
 /// An equal share of the machine: memory, disk and ports divided exactly; cpus at least one each,
@@ -355,7 +400,7 @@ async fn await_registered(
 ) -> Result<bool, CliError> {
     let deadline = Instant::now() + START_TIMEOUT;
     let cluster = ClusterArgs {
-        master: Some(Masters::one(&endpoint.master)),
+        master: Some(Masters::told(&endpoint.master)),
     };
     let client = Client::new(&cluster);
     loop {
@@ -386,14 +431,23 @@ async fn pause(duration: Duration, stop: &mut Stop) -> bool {
     }
 }
 
-fn announce(dir: &Path, endpoint: &Endpoint, slaves: u32) {
+fn announce(dir: &Path, endpoint: &Endpoint, args: &Args) {
     let master = &endpoint.master;
+    let count = |number: u32, what: &str| match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    };
     say(format_args!(
-        "a datacenter of 1 master and {slaves} slaves runs in {}",
+        "a datacenter of {} and {} runs in {}",
+        count(args.masters, "master"),
+        count(args.slaves, "slave"),
         dir.display()
     ));
-    say(format_args!("  master   {master}   (QUIC and HTTP)"));
-    say(format_args!("  metrics  http://{master}/metrics"));
+    for master in master.split(',') {
+        say(format_args!("  master   {master}   (QUIC and HTTP)"));
+    }
+    let first = master.split(',').next().unwrap_or_default();
+    say(format_args!("  metrics  http://{first}/metrics"));
     say(format_args!("  logs     {}", dir.join("logs").display()));
     say("");
     if Endpoint::of_default_dir().is_some_and(|running| running.pid == endpoint.pid) {
@@ -448,10 +502,14 @@ async fn supervise(daemons: &mut [Daemon], stop: &mut Stop) -> Result<(), CliErr
     }
 }
 
-/// Ends slaves first, so that the master hears of the last updates.
+/// Ends slaves first, so that the masters hear of the last updates.
 async fn stop_all(mut daemons: Vec<Daemon>) -> Result<(), CliError> {
     let mut stubborn = Vec::new();
-    let slaves = daemons.split_off(1.min(daemons.len()));
+    let masters = daemons
+        .iter()
+        .take_while(|daemon| daemon.name.starts_with("master-"))
+        .count();
+    let slaves = daemons.split_off(masters);
     for mut group in [slaves, daemons] {
         for daemon in &group {
             terminate(daemon);

@@ -13,6 +13,7 @@ mod kill;
 mod list;
 mod logs;
 mod maintenance;
+mod masters;
 mod output;
 mod roles;
 mod run;
@@ -60,6 +61,9 @@ enum Command {
     Run(run::Args),
     /// List tasks
     Ps(list::PsArgs),
+    /// The masters of the cluster
+    #[command(subcommand)]
+    Masters(masters::Command),
     /// List slaves, or take some out of service and back
     Slaves(slaves::Args),
     /// When slaves will not be available, told to frameworks ahead
@@ -127,6 +131,7 @@ fn main() -> std::process::ExitCode {
         Command::Ca(args) => ca::run(&args),
         Command::Run(args) => run::run(args),
         Command::Ps(args) => list::tasks(&args),
+        Command::Masters(command) => masters::run(&command),
         Command::Slaves(args) => slaves::run(&args),
         Command::Maintenance(command) => maintenance::run(&command),
         Command::Frameworks(args) => list::frameworks(&args),

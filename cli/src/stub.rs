@@ -22,6 +22,14 @@ impl Reply {
         }
     }
 
+    /// Somebody else is to be asked.
+    pub(crate) fn redirect(location: &str) -> Self {
+        Self {
+            status: 307,
+            ..Self::with("location", location, "{}")
+        }
+    }
+
     /// A body and a header.
     pub(crate) fn with(header: &'static str, value: &str, body: &str) -> Self {
         Self {
@@ -53,7 +61,7 @@ impl Stub {
     /// A client that takes it for the master.
     pub(crate) fn client(&self) -> Client {
         Client::new(&ClusterArgs {
-            master: Some(Masters::one(&self.address.to_string())),
+            master: Some(Masters::told(&self.address.to_string())),
         })
     }
 }

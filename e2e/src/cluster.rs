@@ -18,6 +18,8 @@ use crate::wait::eventually;
 pub struct ClusterOptions {
     /// A word that names it: cgroup root and folders.
     pub name: &'static str,
+    /// How many masters.
+    pub masters: usize,
     /// How many slaves.
     pub slaves: usize,
     /// What each slave offers.
@@ -34,6 +36,7 @@ impl ClusterOptions {
     pub fn new(name: &'static str, slaves: usize) -> Self {
         Self {
             name,
+            masters: 1,
             slaves,
             resources: "cpus:4;mem:1024;disk:1024;ports:[31000-31099]",
             master_args: Vec::new(),
@@ -42,17 +45,20 @@ impl ClusterOptions {
     }
 }
 
-/// A master and slaves, as a cluster admin would start them.
+/// Masters and slaves, as a cluster admin would start them.
 #[derive(Debug)]
 pub struct LocalCluster {
     // Dropped in this order: daemons end before their groups and folders go.
-    /// The master.
+    /// The master that formed the cluster.
     pub master: Daemon,
+    /// Those that have joined it.
+    pub others: Vec<Daemon>,
     /// The slaves.
     pub slaves: Vec<Daemon>,
     /// The control groups of the slaves.
     pub cgroups: CgroupRoot,
     address: String,
+    addresses: Vec<String>,
     dir: Option<TempDir>,
 }
 
@@ -75,12 +81,30 @@ impl LocalCluster {
         // A restarted master must come back where its slaves look for it.
         master.set_arg("listen", &address);
         master.set_arg("http-listen", &address);
+        let mut addresses = vec![address.clone()];
+        let mut others = Vec::new();
+        for number in 2..=options.masters {
+            let name = format!("master-{number}");
+            issue(&root, "master", &name);
+            let mut args = master_args(&root, &options);
+            args.push(format!("--join={address}"));
+            let mut other = Daemon::new(&root, &name, args);
+            let identity = root.join("identities").join(&name);
+            other.set_arg("identity", &identity.display().to_string());
+            let listening = other.start().http.to_string();
+            other.set_arg("listen", &listening);
+            other.set_arg("http-listen", &listening);
+            addresses.push(listening);
+            others.push(other);
+        }
         let cgroups = CgroupRoot::new(options.name);
         let mut cluster = Self {
             master,
+            others,
             slaves: Vec::new(),
             cgroups,
-            address,
+            address: addresses.join(","),
+            addresses,
             dir: Some(dir),
         };
         for _ in 0..options.slaves {
@@ -134,10 +158,34 @@ impl LocalCluster {
         self.dir.as_ref().expect("taken only in drop").path()
     }
 
-    /// The master's address, for QUIC and HTTP.
+    /// The masters' addresses, for QUIC and HTTP, separated by commas.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The masters in the order of [`LocalCluster::leader`].
+    pub fn master_at(&mut self, at: usize) -> &mut Daemon {
+        match at {
+            0 => &mut self.master,
+            at => &mut self.others[at - 1],
+        }
+    }
+
+    /// The address of a master.
+    #[must_use]
+    pub fn address_of(&self, at: usize) -> &str {
+        &self.addresses[at]
+    }
+
+    /// The master that leads, if one says so.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let leads = |address: &String| {
+            let health: Option<serde_json::Value> = get_from(address, "/health");
+            health.is_some_and(|health| health["status"] == "leading")
+        };
+        self.addresses.iter().position(leads)
     }
 
     /// The folder of an identity: `operator`, `framework`, `master`, `slave-1` ….
@@ -162,11 +210,12 @@ impl LocalCluster {
             .into()
     }
 
-    /// Reads a JSON document of the master, if it answers.
+    /// Reads a JSON document of the first master that answers.
     #[must_use]
     pub fn try_get<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
-        let url = format!("http://{}{path}", self.address);
-        ureq::get(&url).call().ok()?.body_mut().read_json().ok()
+        self.addresses
+            .iter()
+            .find_map(|address| get_from(address, path))
     }
 
     /// Reads a JSON document of the master.
@@ -191,12 +240,15 @@ impl LocalCluster {
     /// It does not answer.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let url = format!("http://{}/metrics", self.address);
-        let mut response = ureq::get(&url).call().expect("the master runs");
-        response
-            .body_mut()
-            .read_to_string()
-            .expect("metrics are text")
+        self.try_metrics_of(0).expect("the master runs")
+    }
+
+    /// The metrics of a master, if it answers.
+    #[must_use]
+    pub fn try_metrics_of(&self, at: usize) -> Option<String> {
+        let url = format!("http://{}/metrics", self.addresses[at]);
+        let mut response = agent().get(&url).call().ok()?;
+        response.body_mut().read_to_string().ok()
     }
 }
 
@@ -209,12 +261,25 @@ impl Drop for LocalCluster {
             slave.kill();
         }
         self.master.kill();
+        self.others.iter_mut().for_each(Daemon::kill);
         if std::thread::panicking()
             && let Some(dir) = self.dir.take()
         {
             eprintln!("logs and data are kept in {}", dir.keep().display());
         }
     }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .new_agent()
+}
+
+fn get_from<T: DeserializeOwned>(address: &str, path: &str) -> Option<T> {
+    let url = format!("http://{address}{path}");
+    agent().get(&url).call().ok()?.body_mut().read_json().ok()
 }
 
 fn master_args(root: &Path, options: &ClusterOptions) -> Vec<String> {

@@ -277,6 +277,16 @@ fn a_full_disk_stops_a_master_with_a_reason_and_loses_nothing_promised() {
     ];
     let mut slave = Daemon::new(dir.path(), "slave-1", slave_args);
     slave.spawn();
+    // RocksDB asks for room some megabytes ahead, so there is some for the first orders.
+    let mut weight = 1;
+    eventually("the master ends", Duration::from_secs(60), || {
+        weight += 1;
+        let weight = |role| serde_json::json!({"role": format!("{role:0>60}"), "weight": weight});
+        let order = serde_json::json!({"weights": (0..200).map(weight).collect::<Vec<_>>()});
+        // It is refused or broken off once there is none.
+        let _ = ureq::post(format!("http://{address}/api/v1/weights")).send_json(order);
+        master.exited().is_some()
+    });
     let status = master.wait();
     assert!(!status.success());
     let log = master.log();

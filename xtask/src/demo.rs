@@ -1,15 +1,23 @@
-//! `cargo xtask demo`: a datacenter of four slaves on this machine counts the words of every
-//! crate that cargo has downloaded, and nothing of it is left afterwards.
+//! `cargo xtask demo`: a datacenter of three masters and four slaves on this machine counts the words of
+//! every crate that cargo has downloaded. In the middle of it the master that leads is killed; the result
+//! must be right all the same, and nothing is left afterwards.
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::step::{self, Step};
 
+/// How many masters the demo starts.
+const MASTERS: &str = "3";
+/// The leading master is killed once so many tasks have finished.
+const FINISHED_BEFORE_KILL: u64 = 100;
+/// How long a master may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many slaves the demo starts.
 const SLAVES: &str = "4";
 /// How long the datacenter has to end after it was asked to.
@@ -35,11 +43,11 @@ pub(crate) fn run(stay: bool) -> bool {
 
 fn demo(stay: bool) -> Result<(), String> {
     let programs = target_dir().join("release");
-    println!("\n==> a datacenter of {SLAVES} slaves on this machine");
+    println!("\n==> a datacenter of {MASTERS} masters and {SLAVES} slaves on this machine");
     let mut datacenter = Datacenter::start(&programs.join("meros"))?;
     println!(
-        "    master at {}, data in {}",
-        datacenter.master,
+        "    masters at {}, data in {}",
+        datacenter.masters,
         datacenter.dir.display()
     );
 
@@ -48,18 +56,16 @@ fn demo(stay: bool) -> Result<(), String> {
     let counted = datacenter
         .environment(&mut wordcount)
         .stdin(Stdio::null())
-        .status();
-    let metrics = format!("http://{}/metrics", datacenter.master);
-    println!("\n    metrics: {metrics}");
-    let counted = match counted {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("wordcount ended with {status}")),
-        Err(error) => Err(format!("cannot run wordcount: {error}")),
-    };
+        .spawn()
+        .map_err(|error| format!("cannot run wordcount: {error}"))
+        .and_then(|mut wordcount| datacenter.watch(&mut wordcount));
+    if let Some(leader) = datacenter.leader() {
+        println!("\n    metrics: http://{leader}/metrics");
+    }
     if stay && counted.is_ok() {
         println!("\n==> the datacenter stays up until Ctrl-C; in another terminal:");
-        let (master, identity) = (&datacenter.master, datacenter.identity.display());
-        println!("    export MEROS_MASTER={master} MEROS_IDENTITY={identity}");
+        let (masters, identity) = (&datacenter.masters, datacenter.identity.display());
+        println!("    export MEROS_MASTER={masters} MEROS_IDENTITY={identity}");
         println!("    {} slaves", programs.join("meros").display());
         // Ctrl-C reaches it through the terminal; it then ends by itself.
         drop(datacenter.child.wait());
@@ -82,7 +88,8 @@ fn target_dir() -> PathBuf {
 struct Datacenter {
     child: Child,
     dir: PathBuf,
-    master: String,
+    /// Separated by commas.
+    masters: String,
     identity: PathBuf,
     cgroup_root: String,
 }
@@ -95,6 +102,8 @@ impl Datacenter {
         let mut child = Command::new(meros)
             .args([
                 "dev",
+                "--masters",
+                MASTERS,
                 "--slaves",
                 SLAVES,
                 "--port=0",
@@ -123,7 +132,7 @@ impl Datacenter {
                 };
                 let missing = "meros dev did not say how to reach it";
                 return Ok(Self {
-                    master: value("MEROS_MASTER=").ok_or(missing)?,
+                    masters: value("MEROS_MASTER=").ok_or(missing)?,
                     identity: value("MEROS_IDENTITY=").ok_or(missing)?.into(),
                     child,
                     dir,
@@ -140,8 +149,55 @@ impl Datacenter {
 
     fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
-            .env("MEROS_MASTER", &self.master)
+            .env("MEROS_MASTER", &self.masters)
             .env("MEROS_IDENTITY", &self.identity)
+    }
+
+    /// Waits until `wordcount` has ended, and kills the leading master once in the middle of it.
+    fn watch(&self, wordcount: &mut Child) -> Result<(), String> {
+        let mut killed = false;
+        loop {
+            match wordcount.try_wait() {
+                Ok(Some(status)) if status.success() => break,
+                Ok(Some(status)) => return Err(format!("wordcount ended with {status}")),
+                Ok(None) => {}
+                Err(error) => return Err(format!("cannot wait for wordcount: {error}")),
+            }
+            if !killed && let Some(leader) = self.leader() {
+                let finished = finished_tasks(leader).unwrap_or(0);
+                killed = finished >= FINISHED_BEFORE_KILL && self.kill(leader)?;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        match killed {
+            true => Ok(()),
+            false => Err("no master was killed: there was too little to count".to_owned()),
+        }
+    }
+
+    /// The address of the master that leads.
+    fn leader(&self) -> Option<&str> {
+        let leads = |address: &&str| {
+            get(address, "/health").is_some_and(|text| text.contains("\"leading\""))
+        };
+        self.masters.split(',').find(leads)
+    }
+
+    /// kill -9 of the master that listens there. False if it is not found.
+    fn kill(&self, address: &str) -> Result<bool, String> {
+        for folder in entries(&self.dir) {
+            let text = fs::read_to_string(folder.join("endpoint.json")).unwrap_or_default();
+            if !text.contains(&format!("\"{address}\"")) {
+                continue;
+            }
+            let pid = text.split_once("\"pid\":").map_or("", |(_, rest)| rest);
+            let pid = pid.split(',').next().unwrap_or_default().trim();
+            let killed = Command::new("kill").args(["-KILL", pid]).status();
+            let killed = killed.map_err(|error| format!("cannot kill a master: {error}"))?;
+            println!("==> kill -9 of the master that leads, at {address} (process {pid})");
+            return Ok(killed.success());
+        }
+        Ok(false)
     }
 
     /// Ends it and looks whether anything is left.
@@ -208,4 +264,27 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .collect()
+}
+
+/// How many tasks have finished, as this master knows.
+fn finished_tasks(address: &str) -> Option<u64> {
+    let metrics = get(address, "/metrics")?;
+    let count = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("meros_master_tasks{state=\"TASK_FINISHED\"} "));
+    count.unwrap_or("0").trim().parse().ok()
+}
+
+/// A document over HTTP. By hand: this program depends on nothing.
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT)).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }

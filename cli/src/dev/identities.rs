@@ -14,11 +14,11 @@ use crate::exit::CliError;
 /// The files of an identity; those of the authority are the last and `ca-key.pem`.
 const FILES: [&str; 3] = ["cert.pem", "key.pem", "ca.pem"];
 
-/// Makes what is missing for one master, an operator and so many slaves.
+/// Makes what is missing for so many masters and slaves, and an operator.
 ///
 /// # Errors
 /// The authority is damaged, or a file cannot be written.
-pub(super) fn make(dir: &Path, slaves: u32) -> Result<(), CliError> {
+pub(super) fn make(dir: &Path, masters: u32, slaves: u32) -> Result<(), CliError> {
     let ca_dir = dir.join("ca");
     let has = |file: &str| ca_dir.join(file).exists();
     let ca = match (has("ca.pem"), has("ca-key.pem")) {
@@ -33,10 +33,8 @@ pub(super) fn make(dir: &Path, slaves: u32) -> Result<(), CliError> {
             )));
         }
     };
-    let mut wanted = vec![
-        (PeerRole::Master, "master-1".to_owned()),
-        (PeerRole::Operator, "operator".to_owned()),
-    ];
+    let mut wanted = vec![(PeerRole::Operator, "operator".to_owned())];
+    wanted.extend((1..=masters).map(|n| (PeerRole::Master, format!("master-{n}"))));
     wanted.extend((1..=slaves).map(|n| (PeerRole::Slave, format!("slave-{n}"))));
     for (role, name) in wanted {
         let folder = folder(dir, &name);
@@ -97,13 +95,13 @@ mod tests {
     fn an_identity_that_lost_a_file_is_issued_again_and_others_stay() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        make(dir, 1).unwrap();
+        make(dir, 1, 1).unwrap();
         let (master, slave) = (key(dir, "master-1"), key(dir, "slave-1"));
-        make(dir, 2).unwrap();
+        make(dir, 1, 2).unwrap();
         assert_eq!(key(dir, "slave-1"), slave, "a whole one stays");
         for file in FILES {
             fs::remove_file(folder(dir, "slave-1").join(file)).unwrap();
-            make(dir, 2).unwrap();
+            make(dir, 1, 2).unwrap();
             let identity = Identity::load(&folder(dir, "slave-1")).unwrap();
             assert_eq!(identity.peer().name(), "slave-1", "without {file}");
         }
@@ -114,12 +112,12 @@ mod tests {
     fn an_authority_that_lost_a_file_is_named_and_a_new_one_signs_all_again() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        make(dir, 1).unwrap();
+        make(dir, 1, 1).unwrap();
         for file in ["ca.pem", "ca-key.pem"] {
             let path = dir.join("ca").join(file);
             let kept = fs::read(&path).unwrap();
             fs::remove_file(&path).unwrap();
-            let error = make(dir, 1).unwrap_err().to_string();
+            let error = make(dir, 1, 1).unwrap_err().to_string();
             assert!(error.contains(&format!("has lost {file}")), "{error}");
             fs::write(&path, kept).unwrap();
             if file == "ca-key.pem" {
@@ -128,7 +126,7 @@ mod tests {
             }
         }
         fs::remove_dir_all(dir.join("ca")).unwrap();
-        make(dir, 1).unwrap();
+        make(dir, 1, 1).unwrap();
         let roots = |name: &str| {
             let identity = Identity::load(&folder(dir, name)).unwrap();
             identity.roots().to_vec()

@@ -40,6 +40,9 @@ pub(crate) struct Job {
     hosts: BTreeMap<SlaveId, String>,
     no_master_since: Option<Instant>,
     first_offer: Option<Instant>,
+    last_offer: Option<Instant>,
+    /// Since when there are no offers, because the master is gone.
+    paused_since: Option<Instant>,
     progress: Progress,
     /// What became of it.
     pub(crate) outcome: Outcome,
@@ -52,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) tasks_per_slave: BTreeMap<String, u64>,
     /// Tasks that ended in any other way and were repeated.
     pub(crate) repeated: u64,
+    /// Each time that the master was gone: from the last offer before to the first one after.
+    pub(crate) pauses: Vec<Duration>,
     /// From the first offer to the last end.
     pub(crate) took: Duration,
     /// Why it was given up, if it was.
@@ -75,6 +80,8 @@ impl Job {
             hosts: BTreeMap::new(),
             no_master_since: None,
             first_offer: None,
+            last_offer: None,
+            paused_since: None,
             progress: Progress::new(crates.len() as u64 + u64::from(PARTS)),
             outcome: Outcome::default(),
             crates,
@@ -188,7 +195,12 @@ impl Scheduler for Job {
     }
 
     fn offers(&mut self, offers: Vec<Offer>, actions: &mut Actions) {
-        self.first_offer.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        self.first_offer.get_or_insert(now);
+        self.last_offer = Some(now);
+        if let Some(since) = self.paused_since.take() {
+            self.outcome.pauses.push(now - since);
+        }
         for offer in &offers {
             self.hosts.insert(offer.slave_id, offer.hostname.clone());
         }
@@ -227,6 +239,7 @@ impl Scheduler for Job {
 
     fn disconnected(&mut self, why: &str, _: &mut Actions) {
         self.progress.say(&format!("disconnected: {why}"));
+        self.paused_since = self.paused_since.or(self.last_offer);
     }
 
     fn connect_failed(&mut self, why: &str, retry_in: Duration, actions: &mut Actions) {

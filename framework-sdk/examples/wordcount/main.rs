@@ -232,6 +232,7 @@ fn report(
             "crates": crates,
             "tasks": tasks,
             "repeated": outcome.repeated,
+            "pauses": outcome.pauses.iter().map(Duration::as_secs_f64).collect::<Vec<_>>(),
             "seconds": seconds,
             "tasks_per_second": rate,
             "tasks_per_slave": outcome.tasks_per_slave,
@@ -259,6 +260,9 @@ fn report(
         "\n{tasks} tasks in {seconds:.1} s: {rate:.1} tasks/s, {} repeated",
         outcome.repeated
     );
+    for pause in &outcome.pauses {
+        println!("the leading master was lost: offers paused for {pause:.2?}");
+    }
     let verdict = if right {
         "the same as"
     } else {

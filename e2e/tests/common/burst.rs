@@ -1,0 +1,100 @@
+//! The framework of the crash tests, as the tests see it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use meros_e2e::{LocalCluster, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(420);
+
+/// The most tasks that the framework launches on one offer.
+#[allow(dead_code, reason = "each test program uses some")]
+pub(crate) const BATCH_MAX: usize = 40;
+
+/// The framework as a process of its own, so that it can be killed like one.
+pub(crate) struct Burst {
+    child: Child,
+    dir: PathBuf,
+}
+
+#[allow(dead_code, reason = "each test program uses some")]
+impl Burst {
+    pub(crate) fn start(cluster: &LocalCluster, dir: &Path, tasks: usize) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_burst"))
+            .arg(cluster.address())
+            .arg(cluster.identity("framework"))
+            .arg(dir)
+            .arg(tasks.to_string())
+            .spawn()
+            .expect("cargo built it");
+        Self {
+            child,
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) {
+        let mut status = None;
+        eventually("every task has ended", PATIENCE, || {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        assert!(status.expect("just seen").success(), "the framework failed");
+    }
+
+    pub(crate) fn ended(&self) -> usize {
+        journal(&self.dir)
+            .values()
+            .filter(|ends| !ends.is_empty())
+            .count()
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The ends of each launched task.
+pub(crate) fn journal(dir: &Path) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(dir.join("journal")).unwrap_or_default();
+    let mut tasks: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["launch", id] => drop(tasks.entry((*id).to_owned()).or_default()),
+            ["end", id, state, _] => {
+                tasks
+                    .entry((*id).to_owned())
+                    .or_default()
+                    .push((*state).to_owned());
+            }
+            _ => {}
+        }
+    }
+    tasks
+}
+
+/// Each task has exactly one end. Which ends are allowed depends on what was killed.
+pub(crate) fn assert_each_ended_once(dir: &Path, tasks: usize, allowed: &[&str]) {
+    let journal = journal(dir);
+    assert_eq!(journal.len(), tasks, "not every task was launched");
+    for (id, ends) in &journal {
+        assert_eq!(ends.len(), 1, "{id} ended as {ends:?}");
+        assert!(
+            allowed.contains(&ends[0].as_str()),
+            "{id} ended as {}",
+            ends[0]
+        );
+    }
+}
