@@ -14,8 +14,8 @@ use crate::step::{self, Step};
 
 /// How many masters the demo starts.
 const MASTERS: &str = "3";
-/// The leading master is killed once so many tasks have finished.
-const FINISHED_BEFORE_KILL: u64 = 100;
+/// The leading master is killed once so many tasks have ended.
+const ENDED_BEFORE_KILL: u64 = 100;
 /// How long a master may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many slaves the demo starts.
@@ -164,8 +164,8 @@ impl Datacenter {
                 Err(error) => return Err(format!("cannot wait for wordcount: {error}")),
             }
             if !killed && let Some(leader) = self.leader() {
-                let finished = finished_tasks(leader).unwrap_or(0);
-                killed = finished >= FINISHED_BEFORE_KILL && self.kill(leader)?;
+                let ended = ended_tasks(leader).unwrap_or(0);
+                killed = ended >= ENDED_BEFORE_KILL && self.kill(leader)?;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -266,13 +266,13 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// How many tasks have finished, as this master knows.
-fn finished_tasks(address: &str) -> Option<u64> {
+/// How many tasks have ended since this master leads.
+fn ended_tasks(address: &str) -> Option<u64> {
     let metrics = get(address, "/metrics")?;
     let count = metrics
         .lines()
-        .find_map(|line| line.strip_prefix("meros_master_tasks{state=\"TASK_FINISHED\"} "));
-    count.unwrap_or("0").trim().parse().ok()
+        .find_map(|line| line.strip_prefix("meros_master_tasks_ended_total "));
+    count?.trim().parse().ok()
 }
 
 /// A document over HTTP. By hand: this program depends on nothing.
