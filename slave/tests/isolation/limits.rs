@@ -147,10 +147,11 @@ pub(crate) async fn cpu_hog(world: &World) {
         hog.stats().cpu_throttled_periods >= Some(15)
     })
     .await;
-    assert!(
-        count(&world.sandbox("neighbour")) > 5,
-        "the neighbour makes no progress"
-    );
+    let before = count(&world.sandbox("neighbour"));
+    eventually("the neighbour goes on", || {
+        count(&world.sandbox("neighbour")) > before + 5
+    })
+    .await;
     hog.kill(Duration::ZERO);
     let report = hog.wait().await;
     let elapsed = started.elapsed().as_secs_f64();

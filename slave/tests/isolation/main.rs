@@ -215,10 +215,16 @@ fn main() {
 /// A task that counts in a file and fails loudly if it is disturbed.
 const STEADY: &str = "i=0; while :; do i=$((i+1)); echo $i > count; sleep 0.01; done";
 
+/// How far it has got; 0 while it has written nothing.
 fn count(sandbox: &Path) -> u64 {
-    // Empty while the shell is between truncating and writing.
-    fs::read_to_string(sandbox.join("count"))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    // The file is empty while the shell is between truncating and writing: for a moment, unless
+    // other load takes the processor just then.
+    for _ in 0..1_000 {
+        match fs::read_to_string(sandbox.join("count")) {
+            Ok(text) if text.ends_with('\n') => return text.trim().parse().unwrap(),
+            Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+            Err(_) => return 0,
+        }
+    }
+    panic!("{} stays empty", sandbox.join("count").display());
 }
