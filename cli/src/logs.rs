@@ -276,6 +276,12 @@ mod tests {
         total: Duration::from_millis(300),
     };
 
+    /// For those who find what they look for.
+    const LONG: Patience = Patience {
+        total: Duration::from_secs(60),
+        ..QUICK
+    };
+
     fn piece(offset: u64, complete: bool, body: &str) -> Reply {
         Reply {
             headers: vec![
@@ -356,7 +362,7 @@ mod tests {
             assert_eq!(path, "/api/v1/slaves");
             Some(Reply::ok(&rows))
         });
-        let (result, text) = copied(&master, &before.address.to_string(), Some(QUICK));
+        let (result, text) = copied(&master, &before.address.to_string(), Some(LONG));
         assert!(result.is_ok(), "{result:?}");
         assert_eq!(text, "abcdef");
     }
@@ -388,7 +394,7 @@ mod tests {
                 ..Reply::ok(r#"{"code":"output_unknown","message":"no output of t is kept"}"#)
             })
         });
-        let (result, _) = copied(&nobody, &unknown.address.to_string(), Some(QUICK));
+        let (result, _) = copied(&nobody, &unknown.address.to_string(), Some(LONG));
         assert!(result.unwrap_err().to_string().contains("output_unknown"));
     }
 }
