@@ -138,7 +138,7 @@ impl Site {
     }
 
     fn await_applied(&self) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while self.projection.read().sequence() < self.sequence {
             assert!(
                 std::time::Instant::now() < deadline,

@@ -160,8 +160,12 @@ async fn a_new_member_receives_the_snapshot_in_pieces_and_the_log_since() {
         second.registry() == first.registry()
     })
     .await;
-    let snapshot = second.replica.raft.metrics().borrow().snapshot;
-    assert!(snapshot.is_some_and(|id| id.index >= at), "{snapshot:?}");
+    // Told a moment after it is applied.
+    let snapshot = || second.replica.raft.metrics().borrow().snapshot;
+    eventually("it has received the snapshot", || {
+        snapshot().is_some_and(|id| id.index >= at)
+    })
+    .await;
     assert_eq!(
         snapshot::encode(&second.registry()).unwrap(),
         snapshot::encode(&first.registry()).unwrap()
