@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// A process that leaves its group dies a moment later.
+async fn are_dead(pids: &[i32]) {
+    eventually("its processes are dead", || {
+        !pids.iter().any(|&pid| alive(pid))
+    })
+    .await;
+}
+
 /// Ignores SIGTERM, as do its child and a daemon that has detached itself.
 const STUBBORN: &str = "trap '' TERM; echo $$ > main.pid; sleep 1000 & echo $! > child.pid; \
     setsid sh -c 'sleep 1000 & echo $! > daemon.pid' & \
@@ -24,18 +32,11 @@ pub(crate) async fn kill_tree(world: &World) {
         killed_at.elapsed() >= Duration::from_millis(300),
         "the grace was not given"
     );
-    assert!(
-        killed_at.elapsed() < Duration::from_secs(10),
-        "took {:?}",
-        killed_at.elapsed()
-    );
     assert_eq!(
         (report.status, report.killed, report.survivors),
         (ExitStatus::Signaled(9), true, 0)
     );
-    for pid in pids {
-        assert!(!alive(pid), "process {pid} lives on");
-    }
+    are_dead(&pids).await;
     let before = count(&world.sandbox("bystander"));
     eventually("the bystander lives on", || {
         count(&world.sandbox("bystander")) > before
@@ -73,7 +74,10 @@ pub(crate) async fn kill_twice(world: &World) {
     container.kill(Duration::from_millis(100));
     container.kill(Duration::from_secs(60));
     assert_eq!(container.wait().await.status, ExitStatus::Signaled(9));
-    assert!(killed_at.elapsed() < Duration::from_secs(10));
+    assert!(
+        killed_at.elapsed() < Duration::from_secs(60),
+        "the first grace was given"
+    );
 }
 
 pub(crate) async fn kill_shell_with_children(world: &World) {
@@ -89,16 +93,18 @@ pub(crate) async fn kill_shell_with_children(world: &World) {
 }
 
 pub(crate) async fn stragglers(world: &World) {
-    let line = "setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; sleep 1000 & echo $! > child.pid; exit 3";
+    // While a program is being started it has no environment, by which alone a daemon is known
+    // without cgroups: the command ends when it has one.
+    let line = "setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; sleep 1000 & echo $! > child.pid; \
+        until tr '\\0' ' ' < /proc/$(cat daemon.pid)/cmdline | grep -q '^sleep'; do sleep 0.01; done; \
+        exit 3";
     let container = world.start_shell("leaver", line, Limits::default()).await;
     let report = container.wait().await;
     assert_eq!(
         (report.status, report.killed),
         (ExitStatus::Exited(3), false)
     );
-    for pid in world.pids("leaver", &["daemon.pid", "child.pid"]).await {
-        assert!(!alive(pid), "process {pid} lives on");
-    }
+    are_dead(&world.pids("leaver", &["daemon.pid", "child.pid"]).await).await;
 }
 
 pub(crate) async fn dropped(world: &World) {
@@ -112,34 +118,30 @@ pub(crate) async fn dropped(world: &World) {
     })
     .await;
 
-    let spec = world.spec(
-        "unheld",
-        TaskCommand::Shell("sleep 1000".into()),
-        Limits::default(),
-    );
-    let abandoned =
-        tokio::time::timeout(Duration::from_micros(1), world.containers().start(spec)).await;
-    assert!(
-        abandoned.is_err(),
-        "the start was meant to be abandoned half-way"
-    );
-    let empty_for_a_while = || async {
-        let until = Instant::now() + Duration::from_millis(300);
-        while world.container_groups().is_empty() && own_children().is_empty() {
-            if Instant::now() > until {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        false
+    // Asked once and dropped: some of these starts are abandoned half-way, however fast they are.
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
     };
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !empty_for_a_while().await {
-        assert!(
-            Instant::now() < deadline,
-            "left: {:?} {:?}",
-            world.container_groups(),
-            own_children()
+    eventually("nothing is at work", || tasks() == 0).await;
+    let mut abandoned = 0;
+    for number in 0..5 {
+        let spec = world.spec(
+            &format!("unheld-{number}"),
+            TaskCommand::Shell("sleep 1000".into()),
+            Limits::default(),
         );
+        tokio::select! {
+            biased;
+            started = world.containers().start(spec) => drop(started),
+            () = std::future::ready(()) => abandoned += 1,
+        }
     }
+    assert!(abandoned > 0, "no start was abandoned half-way");
+    // Each start goes on in a task of its own, and so does the end of what it has started.
+    eventually("nothing is left of them", || {
+        tasks() == 0 && world.container_groups().is_empty() && own_children().is_empty()
+    })
+    .await;
 }

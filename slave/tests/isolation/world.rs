@@ -360,8 +360,9 @@ fn hog(mebibytes: usize) {
 
 /// A slave with two containers that waits to be killed. Ends by itself if its parent goes.
 fn crashing_slave(root: &str, dir: &Path, mountinfo: &Path) {
+    // Its own number comes last: the shell that started the daemon has ended by then.
     let line =
-        "echo $$ > main.pid; setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; exec sleep 1000";
+        "setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; echo $$ > main.pid; exec sleep 1000";
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
