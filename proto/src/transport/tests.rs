@@ -99,8 +99,21 @@ async fn pair(
     client: &Client,
     address: SocketAddr,
 ) -> (Connection, Connection) {
-    let (slave, master) =
-        soon(async { tokio::join!(client.connect(Protocol::Slave, address), server.accept()) })
-            .await;
+    let connecting = connect(client, Protocol::Slave, address);
+    let (slave, master) = soon(async { tokio::join!(connecting, server.accept()) }).await;
     (slave.unwrap(), master.unwrap())
+}
+
+/// Connects, and again where a machine that stood still left no time for the answer.
+async fn connect(
+    client: &Client,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> Result<Connection, ConnectError> {
+    loop {
+        match client.connect(protocol, address).await {
+            Err(ConnectError::NoAnswer { .. }) => {}
+            other => return other,
+        }
+    }
 }

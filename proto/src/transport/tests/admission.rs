@@ -4,7 +4,7 @@ use super::*;
 
 /// What a client is told when the server turns it away.
 async fn refusal(client: &Client, protocol: Protocol, address: SocketAddr) -> Disconnect {
-    match soon(client.connect(protocol, address)).await {
+    match soon(connect(client, protocol, address)).await {
         Err(ConnectError::Ended { source, .. }) => source,
         other => panic!("should have been turned away, got {other:?}"),
     }
@@ -23,7 +23,8 @@ async fn both_sides_know_who_the_other_is() {
     ] {
         let client = client_of(&ca, role, "p7");
         let (ours, theirs) =
-            soon(async { tokio::join!(client.connect(protocol, address), server.accept()) }).await;
+            soon(async { tokio::join!(connect(&client, protocol, address), server.accept()) })
+                .await;
         let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
         assert_eq!(
             ours.peer(),
@@ -202,7 +203,9 @@ async fn a_crowded_server_makes_addresses_prove_themselves() {
     pair(&mut server, &client, address).await;
     assert_eq!(server.stats().accepted, 1);
     assert_eq!(server.stats().retried, 0, "an empty place is not a crowd");
-    let waiting = client.connect(Protocol::Slave, address).await.unwrap();
+    let waiting = soon(connect(&client, Protocol::Slave, address))
+        .await
+        .unwrap();
     // `waiting` was not accepted yet, so it has the place.
     assert_eq!(
         refusal(&client, Protocol::Slave, address).await,

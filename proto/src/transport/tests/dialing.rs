@@ -13,22 +13,22 @@ fn quick() -> Backoff {
     Backoff::new(Duration::from_millis(10), Duration::from_millis(50))
 }
 
-/// A port on which nobody listens: it was free a moment ago.
-fn nobody() -> SocketAddr {
-    std::net::UdpSocket::bind(anywhere())
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// An address where nobody answers. The socket is held, so that no other test listens there.
+fn nobody() -> (std::net::UdpSocket, SocketAddr) {
+    let socket = std::net::UdpSocket::bind(anywhere()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 #[tokio::test]
 async fn each_failed_attempt_says_why_and_when_the_next_one_is() {
     let ca = cluster();
     let (_server, foreign) = server_of(&cluster());
+    let (_held, silent) = nobody();
     let hosts = vec![
         foreign.to_string(),
         "no port".to_owned(),
-        nobody().to_string(),
+        silent.to_string(),
     ];
     let client = client_of(&ca, PeerRole::Slave, "s1");
     let mut dialer = Dialer::new(client, Protocol::Slave, hosts.clone()).with_backoff(quick());
@@ -76,7 +76,8 @@ async fn each_failed_attempt_says_why_and_when_the_next_one_is() {
 async fn shutdown_ends_the_dialing_of_nobody() {
     let ca = cluster();
     let client = client_of(&ca, PeerRole::Slave, "s1");
-    let mut dialer = Dialer::new(client.clone(), Protocol::Slave, vec![nobody().to_string()]);
+    let (_held, silent) = nobody();
+    let mut dialer = Dialer::new(client.clone(), Protocol::Slave, vec![silent.to_string()]);
     let soon_after = tokio::time::sleep(Duration::from_millis(50));
     assert!(
         soon(dialer.dial(soon_after, |_| ControlFlow::Continue(())))
@@ -96,7 +97,8 @@ async fn the_second_master_is_found_when_the_first_is_down_and_stays_the_first_c
     let ca = cluster();
     let (mut server, address) = server_of(&ca);
     let client = client_of(&ca, PeerRole::Slave, "s1");
-    let hosts = vec![nobody().to_string(), address.to_string()];
+    let (_held, silent) = nobody();
+    let hosts = vec![silent.to_string(), address.to_string()];
     let mut dialer = Dialer::new(client, Protocol::Slave, hosts).with_backoff(quick());
     let mut failures = 0;
     for _ in 0..2 {

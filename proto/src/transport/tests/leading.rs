@@ -19,7 +19,7 @@ async fn whoever_waits_is_let_in_when_the_master_leads_and_whoever_does_not_at_o
     let framework = client_of(&ca, PeerRole::Framework, "f1");
     let (connected, accepted) = soon(async {
         tokio::join!(
-            framework.connect(Protocol::Framework, address),
+            connect(&framework, Protocol::Framework, address),
             server.accept()
         )
     })
