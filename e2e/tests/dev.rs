@@ -218,11 +218,10 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
     );
 
     assert_eq!(dev.interrupt(), 0);
-    assert_eq!(
-        Dev::processes(dev.dir.path()),
-        Vec::<String>::new(),
-        "processes are left"
-    );
+    // The kernel may still be at the end of some, which nobody waits for.
+    eventually("no process is left", SLOW, || {
+        Dev::processes(dev.dir.path()).is_empty()
+    });
     assert_eq!(
         dev.cgroups.groups(),
         Vec::<std::path::PathBuf>::new(),

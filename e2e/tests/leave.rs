@@ -49,11 +49,16 @@ fn a_slave_that_is_told_to_leave_ends_its_tasks_and_comes_back_as_a_new_one() {
     assert_eq!(status.code(), Some(0), "{}", cluster.slaves[0].log());
     // Nobody waits for the slave: the task has its end already, and `meros run` tells it.
     assert_ne!(sleeper.0.wait().expect("it is our child").code(), Some(0));
-    let task = cluster.tasks().pop().expect("ended tasks are listed");
-    assert_eq!(task.state, TaskState::Killed, "{task:?}");
+    eventually("the task is listed with its end", SLOW, || {
+        let task = cluster.tasks().pop();
+        task.is_some_and(|task| task.state == TaskState::Killed)
+    });
     assert_eq!(cluster.cgroups.groups(), Vec::<std::path::PathBuf>::new());
     let registered = |row: &SlaveRow| row.slave.state == SlaveState::Registered;
-    assert!(!slaves(&cluster).iter().any(registered));
+    // The master may still be writing down that it has left.
+    eventually("the slave has left", SLOW, || {
+        !slaves(&cluster).iter().any(registered)
+    });
 
     cluster.slaves[0].start();
     cluster.await_registered(1);

@@ -159,12 +159,11 @@ fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     eventually("the second is held back by the limit", SLOW, || {
         reasons(&cluster, "web").contains(&"limit".to_owned())
     });
-    let roles = json(&cluster, &["roles"]);
-    let web = &roles.as_array().expect("a list")[0];
-    assert_eq!(
-        (&web["role"], &web["used"]["cpus"]),
-        (&"web".into(), &1.into())
-    );
+    eventually("what it uses is listed", SLOW, || {
+        let roles = json(&cluster, &["roles"]);
+        let web = &roles.as_array().expect("a list")[0];
+        web["role"] == "web" && web["used"]["cpus"] == 1
+    });
 
     let why = refused(&cluster, &["quota", "set", "web", "--limit", "cpus:0.5"]);
     assert!(
@@ -188,11 +187,10 @@ fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     let quotas = json(&cluster, &["quota", "list"]);
     assert_eq!(quotas[0]["limits"]["cpus"], 0.5);
     assert_eq!(json(&cluster, &["weights", "list"])[0]["weight"], 0.5);
-    assert!(
-        cluster
-            .metrics()
-            .contains("meros_master_role_limit{role=\"web\",resource=\"cpus\"} 0.5")
-    );
+    eventually("the limit is in the metrics", SLOW, || {
+        let limit = "meros_master_role_limit{role=\"web\",resource=\"cpus\"} 0.5";
+        cluster.metrics().contains(limit)
+    });
     // What was printed can be set again; then the limit goes, and the second gets its turn.
     let file = cluster.dir().join("quotas.json");
     let text = cluster.meros(&["quota", "list", "-o", "json"]).stdout;
@@ -244,10 +242,9 @@ fn machines_are_drained_come_back_and_are_declared_gone() {
     done(&cluster, &["slaves", "gone", "S1"]);
     let status = cluster.slaves[1].wait();
     assert_eq!(status.code(), Some(23), "{}", cluster.slaves[1].log());
-    assert_eq!(
-        json(&cluster, &["slaves"]).as_array().map(Vec::len),
-        Some(1)
-    );
+    eventually("it is not listed any more", SLOW, || {
+        json(&cluster, &["slaves"]).as_array().map(Vec::len) == Some(1)
+    });
     let ended = json(&cluster, &["why", "task", "waits.0000"]);
     assert_eq!(ended["state"], "TASK_GONE_BY_OPERATOR");
     // It never comes back under that id.
