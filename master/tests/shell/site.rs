@@ -99,10 +99,15 @@ impl Site {
         master: SocketAddr,
     ) -> Result<Connection, ConnectError> {
         let identity = self.ca.issue(role, name, &[]).unwrap();
-        Client::new(&identity)
-            .unwrap()
-            .connect(protocol, master)
-            .await
+        let client = Client::new(&identity).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match client.connect(protocol, master).await {
+                // A machine that stood still left no time for the answer.
+                Err(ConnectError::NoAnswer { .. }) if Instant::now() < deadline => {}
+                other => return other,
+            }
+        }
     }
 
     pub(crate) async fn slave(&self, name: &str, master: SocketAddr) -> SlavePeer {
@@ -200,20 +205,26 @@ where
     }
 
     /// The first message for which `wanted` gives something; those before it are passed over.
-    pub(crate) async fn find<T>(
+    pub(crate) async fn find<T>(&mut self, what: &str, wanted: impl FnMut(In) -> Option<T>) -> T {
+        let found = self.try_find(what, wanted).await;
+        found.unwrap_or_else(|error| panic!("waiting for {what}: {error:?}"))
+    }
+
+    /// As [`Peer::find`], of a master that may send us away instead.
+    pub(crate) async fn try_find<T>(
         &mut self,
         what: &str,
         mut wanted: impl FnMut(In) -> Option<T>,
-    ) -> T {
+    ) -> Result<T, RecvError> {
         let search = async {
             loop {
                 match self.receiver.recv().await {
                     Ok(message) => {
                         if let Some(found) = wanted(message) {
-                            return found;
+                            return Ok(found);
                         }
                     }
-                    Err(error) => panic!("waiting for {what}: {error:?}"),
+                    Err(error) => return Err(error),
                 }
             }
         };
