@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
@@ -24,6 +25,8 @@ pub(crate) const SLAVE: SlaveId = SlaveId(0);
 
 /// The directory of one test, its certificates and its runtime.
 pub(crate) struct World {
+    // Tests of one process may run at the same time.
+    cgroup_root: String,
     // Ended before the directory goes.
     pub(crate) runtime: Runtime,
     pub(crate) dir: tempfile::TempDir,
@@ -32,6 +35,8 @@ pub(crate) struct World {
 
 /// Runs a test in a world of its own.
 pub(crate) fn run(body: fn(&mut World)) {
+    static WORLDS: AtomicU32 = AtomicU32::new(0);
+    let number = WORLDS.fetch_add(1, Ordering::Relaxed);
     let dir = tempfile::tempdir().unwrap();
     let ca = ClusterCa::create("test").unwrap();
     let slave = ca.issue(PeerRole::Slave, "slave-1", &[]).unwrap();
@@ -41,6 +46,7 @@ pub(crate) fn run(body: fn(&mut World)) {
     let master =
         runtime.block_on(async { Master::listen(&identity, "127.0.0.1:0".parse().unwrap()) });
     let mut world = World {
+        cgroup_root: format!("meros-test-{}-s{number}", std::process::id()),
         runtime,
         dir,
         master,
@@ -58,7 +64,7 @@ impl World {
             data_dir: Some(self.data_dir()),
             identity: Some(self.dir.path().join("identity")),
             resources: Some("cpus:4;mem:4096;disk:100;ports:[31000-31010]".to_owned()),
-            cgroup_root: Some(format!("meros-test-{}", std::process::id())),
+            cgroup_root: Some(self.cgroup_root.clone()),
             ..RawConfig::default()
         };
         let mut config = Config::check(raw).unwrap();
