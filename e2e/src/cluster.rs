@@ -272,7 +272,7 @@ impl Drop for LocalCluster {
 
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(5)))
+        .timeout_global(Some(Duration::from_secs(30)))
         .build()
         .new_agent()
 }
