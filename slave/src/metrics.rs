@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use meros_daemon::http::HttpStats;
 use meros_daemon::metrics::Out;
@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) inbox: Inbox,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
+    sandboxes_disk_short: AtomicBool,
     pub(crate) http: Arc<HttpStats>,
 }
 
@@ -48,6 +49,7 @@ impl Metrics {
             inbox,
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
+            sandboxes_disk_short: AtomicBool::new(false),
             http: Arc::default(),
         }
     }
@@ -58,6 +60,8 @@ impl Metrics {
             .fetch_add(collected.removed as u64, Ordering::Relaxed);
         let left = collected.kept + collected.failed;
         self.sandboxes_kept.store(left as u64, Ordering::Relaxed);
+        self.sandboxes_disk_short
+            .store(collected.is_disk_short, Ordering::Relaxed);
     }
 
     /// The text of `GET /metrics`.
@@ -199,6 +203,7 @@ impl Lookup {
             inbox,
             sandboxes_removed,
             sandboxes_kept,
+            sandboxes_disk_short,
             http,
         } = &*self.metrics;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -262,6 +267,11 @@ impl Lookup {
             "sandboxes",
             "Sandboxes of ended tasks that are kept",
             read(sandboxes_kept),
+        )?;
+        out.gauge(
+            "sandboxes_disk_short",
+            "1 while less than a tenth of the disk is free and ended tasks' sandboxes are kept for a minute only",
+            u64::from(sandboxes_disk_short.load(Ordering::Relaxed)),
         )?;
         out.gauge(
             "inbox_messages",

@@ -6,8 +6,9 @@
 //!
 //! Invariants: S14 sandboxes of ended tasks are bounded, and one in use is never removed.
 //!
-//! Bounds: at most [`KEPT_MAX`] sandboxes of ended tasks, none older than [`KEPT_FOR`], and fewer
-//! while the disk has less than [`FREE_PERCENT_MIN`] percent free; the oldest go first.
+//! Bounds: at most [`KEPT_MAX`] sandboxes of ended tasks, none older than [`KEPT_FOR`], and while the
+//! disk has less than [`FREE_PERCENT_MIN`] percent free none older than [`KEPT_AT_LEAST`]; the oldest
+//! go first.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -26,6 +27,8 @@ pub(crate) const KEPT_MAX: usize = 1_000;
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A tenth, as Mesos does it (`gc_disk_headroom`).
 pub(crate) const FREE_PERCENT_MIN: u64 = 10;
+/// However short the disk is: who waits for a task gets to read what it wrote.
+pub(crate) const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
 /// The task's directory may be removed as empty while its next sandbox is being made.
 const CREATE_ATTEMPTS: usize = 8;
 /// Ours beside each sandbox of an ended task.
@@ -51,6 +54,8 @@ pub(crate) struct Collected {
     pub(crate) kept: usize,
     /// Sandboxes that could not be removed.
     pub(crate) failed: usize,
+    /// The disk had too little free, after what was removed.
+    pub(crate) is_disk_short: bool,
 }
 
 /// What a collection leaves.
@@ -59,6 +64,7 @@ pub(crate) struct Limits {
     pub(crate) kept_max: usize,
     pub(crate) kept_for: Duration,
     pub(crate) free_percent_min: u64,
+    pub(crate) kept_at_least: Duration,
 }
 
 impl Default for Limits {
@@ -67,6 +73,7 @@ impl Default for Limits {
             kept_max: KEPT_MAX,
             kept_for: KEPT_FOR,
             free_percent_min: FREE_PERCENT_MIN,
+            kept_at_least: KEPT_AT_LEAST,
         }
     }
 }
@@ -147,13 +154,17 @@ impl Sandboxes {
         let live = live();
         ended.retain(|(_, path)| !live.contains(path));
         ended.sort();
-        let mut collected = Collected::default();
+        let mut collected = Collected {
+            is_disk_short: self.is_disk_short(limits.free_percent_min),
+            ..Collected::default()
+        };
         let total = ended.len();
         for (nth, (at, path)) in ended.into_iter().enumerate() {
             let left = total - nth;
             let age = now.duration_since(at).unwrap_or_default();
             let is_over = left > limits.kept_max || age > limits.kept_for;
-            if !is_over && !self.is_disk_short(limits.free_percent_min) {
+            let is_in_the_way = collected.is_disk_short && age >= limits.kept_at_least;
+            if !is_over && !is_in_the_way {
                 collected.kept += left;
                 break;
             }
@@ -163,6 +174,9 @@ impl Sandboxes {
                     tracing::warn!(path = %path.display(), %error, "failed to remove a sandbox");
                     collected.failed += 1;
                 }
+            }
+            if collected.is_disk_short {
+                collected.is_disk_short = self.is_disk_short(limits.free_percent_min);
             }
         }
         collected
@@ -239,6 +253,7 @@ mod tests {
         kept_max: usize::MAX,
         kept_for: Duration::MAX,
         free_percent_min: 0,
+        kept_at_least: Duration::ZERO,
     };
 
     fn key(task: &str) -> TaskKey {
@@ -292,7 +307,8 @@ mod tests {
             Collected {
                 removed: 3,
                 kept: 2,
-                failed: 0
+                failed: 0,
+                is_disk_short: false,
             }
         );
         let left: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
@@ -324,14 +340,15 @@ mod tests {
         sandboxes.create(&key("t"), container(2)).unwrap();
         let greedy = Limits {
             free_percent_min: 101,
+            kept_at_least: Duration::from_secs(60),
             ..NO_LIMITS
         };
-        assert_eq!(
-            sandboxes
-                .collect(BTreeSet::new, greedy, SystemTime::now())
-                .removed,
-            1
-        );
+        // Whoever waits for the task still has to read it.
+        let collected = sandboxes.collect(BTreeSet::new, greedy, SystemTime::now());
+        assert_eq!((collected.removed, collected.kept), (0, 1));
+        assert!(collected.is_disk_short);
+        let collected = sandboxes.collect(BTreeSet::new, greedy, later);
+        assert_eq!((collected.removed, collected.kept), (1, 0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::output::Outputs;
 use crate::plan::TaskSettings;
-use crate::sandbox::{Limits, Sandboxes};
+use crate::sandbox::{FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes};
 use crate::shell::containers::{ContainerCounters, Containers, Supervision};
 use crate::shell::inbox::{Inbox, Input, inbox};
 use crate::shell::net::{LeaderHint, Link, LinkCounters};
@@ -370,6 +370,7 @@ async fn collect_sandboxes(
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut was_short = false;
     loop {
         let (sandboxes, outputs) = (sandboxes.clone(), Arc::clone(&outputs));
         let collect =
@@ -378,6 +379,15 @@ async fn collect_sandboxes(
             return;
         };
         metrics.collected(collected);
+        if collected.is_disk_short && !was_short {
+            tracing::warn!(
+                free_percent_min = FREE_PERCENT_MIN,
+                kept = ?KEPT_AT_LEAST,
+                "the disk of the data directory is almost full: what ended tasks wrote is kept for \
+                 a minute only until there is room again",
+            );
+        }
+        was_short = collected.is_disk_short;
         let pause = async {
             tokio::time::sleep(COLLECT_INTERVAL_MIN).await;
             let _ = tokio::time::timeout(COLLECT_INTERVAL, ended.notified()).await;

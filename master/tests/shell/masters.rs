@@ -1,5 +1,4 @@
 //! Several masters: joining, following, and leading in the place of one that is gone.
-
 //!
 //! A leader is deposed when it gets no processor for longer than its lease, which is less than a second:
 //! on a busy machine that happens. So whoever needs the leader asks again when it is another one by then.

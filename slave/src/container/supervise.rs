@@ -28,8 +28,9 @@ use super::tree::Tree;
 /// How long a tree may survive SIGKILL (processes stuck in a driver) before we report without it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a pipe may stay open after its writers are dead. Only a process that escaped the
-/// tree (without cgroups) can hold it.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// tree (without cgroups) can hold it; for all others this is what a slow disk may take to write
+/// the last of the output.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest grace period; beyond it a time would overflow.
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pause between two looks at a tree that was asked to end: the first and the longest.

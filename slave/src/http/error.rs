@@ -19,7 +19,8 @@ pub(super) fn method_not_allowed() -> ApiError {
 
 pub(super) fn output_unknown(task: &str) -> ApiError {
     let message = format!(
-        "no output of task {task} is kept on this slave: it never ran here, or it ended long ago"
+        "no output of task {task} is kept on this slave: it never ran here, or it ended long ago, or \
+         more than a minute ago while the slave's disk was almost full"
     );
     ApiError::new(StatusCode::NOT_FOUND, "output_unknown", message)
 }

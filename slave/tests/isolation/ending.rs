@@ -76,7 +76,7 @@ pub(crate) async fn kill_twice(world: &World) {
     assert_eq!(container.wait().await.status, ExitStatus::Signaled(9));
     assert!(
         killed_at.elapsed() < Duration::from_secs(60),
-        "the first grace was given"
+        "the later grace, the longer one, was given"
     );
 }
 
