@@ -119,7 +119,10 @@ impl Resources {
     pub fn scalar(&self, name: &ResourceName) -> Scalar {
         let mut total = Scalar::ZERO;
         let mut previous: Option<&Resource> = None;
-        for entry in self.entries.iter().filter(|entry| entry.name() == name) {
+        // Those of one name lie next to each other, nearly always one.
+        let before = |entry: &&Resource| entry.name() != name;
+        let of_name = |entry: &&Resource| entry.name() == name;
+        for entry in self.entries.iter().skip_while(before).take_while(of_name) {
             // Copies of a shared volume lie next to each other.
             let is_copy = entry.is_shared() && previous == Some(entry);
             if let (Value::Scalar(amount), false) = (&entry.value, is_copy) {

@@ -54,6 +54,8 @@ pub(super) struct Filters {
     ends: BTreeMap<Timestamp, Vec<(LeafSlot, u32)>>,
     live: usize,
     listed: usize,
+    /// How many have made room.
+    pub(super) replaced: u64,
 }
 
 impl Filters {
@@ -130,6 +132,7 @@ impl Filters {
         if ends.clone().count() >= FILTERS_PER_KEY_MAX
             && let Some(first) = ends.min().copied()
         {
+            self.replaced += 1;
             let mut is_done = false;
             self.remove_if(framework, leaf, slave, |_, end| {
                 let goes = !is_done && end == first;

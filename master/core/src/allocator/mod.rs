@@ -102,7 +102,9 @@ pub struct Allocator {
     active: Bits,
     /// Slaves that are offered and have something free.
     with_free: Bits,
-    /// Those of them where a round may find something to offer.
+    /// Those of them where a part is reserved, revocable or shared.
+    mixed: Bits,
+    /// Those of all of them where a round may find something to offer.
     dirty: Marks,
     /// Those where a quota kept somebody from something.
     held_back: Bits,
@@ -145,6 +147,7 @@ impl Allocator {
             minimum: policy.minimum,
             active: Bits::default(),
             with_free: Bits::default(),
+            mixed: Bits::default(),
             dirty: Marks::default(),
             held_back: Bits::default(),
             shuffle: policy.shuffle,
@@ -202,6 +205,7 @@ impl Allocator {
             }
         }
         self.with_free.remove(slave.0);
+        self.mixed.remove(slave.0);
         self.dirty.remove(slave.0);
         self.held_back.remove(slave.0);
     }
@@ -387,6 +391,12 @@ impl Allocator {
         is_kept
     }
 
+    /// How many filters have made room for later ones, at [`FILTERS_PER_KEY_MAX`].
+    #[must_use]
+    pub fn filters_replaced(&self) -> u64 {
+        self.filters.replaced
+    }
+
     /// Drops the filters of a framework, for one role or for all (semantics B7).
     pub fn clear_filters(&mut self, framework: FrameworkId, role: Option<&RoleName>) {
         let leaves = match role {
@@ -446,11 +456,16 @@ impl Allocator {
     }
 
     fn note_free(&mut self, slave: SlaveId) {
-        let can_offer = |row: &Slave| row.exclusion().is_none() && row.has_free();
-        if self.slaves.get(slave.0).is_some_and(can_offer) {
+        let can_offer = |row: &&Slave| row.exclusion().is_none() && row.has_free();
+        if let Some(row) = self.slaves.get(slave.0).filter(can_offer) {
             self.with_free.insert(slave.0);
+            match row.is_plain() {
+                true => self.mixed.remove(slave.0),
+                false => self.mixed.insert(slave.0),
+            };
         } else {
             self.with_free.remove(slave.0);
+            self.mixed.remove(slave.0);
             self.dirty.remove(slave.0);
             self.held_back.remove(slave.0);
         }
@@ -568,7 +583,10 @@ impl Allocator {
                 add(&mut totals, resource);
             }
             let has_free = is_offered && !row.free.is_empty();
-            if self.with_free.contains(number) != has_free || !row.is_consistent(&self.names) {
+            if self.with_free.contains(number) != has_free
+                || self.mixed.contains(number) != (has_free && !row.is_plain())
+                || !row.is_consistent(&self.names)
+            {
                 return false;
             }
         }

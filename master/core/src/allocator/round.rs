@@ -36,6 +36,16 @@ impl Allocator {
     fn pass(&mut self, grants: &mut Vec<Grant>) {
         let mut visits = std::mem::take(&mut self.visits);
         self.dirty.drain_into(&mut visits);
+        if self.tree.is_everybody_full() {
+            let (mixed, held_back) = (&self.mixed, &mut self.held_back);
+            visits.retain(|slave| {
+                let is_mixed = mixed.contains(*slave);
+                if !is_mixed {
+                    held_back.insert(*slave);
+                }
+                is_mixed
+            });
+        }
         if let Some(seed) = self.shuffle
             && visits.len() > 1
         {

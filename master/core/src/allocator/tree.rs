@@ -225,6 +225,13 @@ impl Tree {
         self.quotas > 0
     }
 
+    /// Whether no role that wants something can have anything that is not reserved: those that are
+    /// full come last.
+    pub(super) fn is_everybody_full(&self) -> bool {
+        let first = self.node(ROOT).order.first();
+        self.unmet.is_empty() && first.is_some_and(|(key, ..)| key.is_full())
+    }
+
     /// Whether so much is worth an offer.
     pub(super) fn is_worth(&self, amounts: &Amounts) -> bool {
         self.minimum.is_empty() || self.minimum.iter().any(|least| amounts.covers(least))

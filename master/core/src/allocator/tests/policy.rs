@@ -214,6 +214,30 @@ fn roles_below_a_role_share_what_it_has() {
 }
 
 #[test]
+fn a_framework_in_two_roles_has_a_share_in_each() {
+    // semantics: B1, E10
+    let active = [(0, "a"), (0, "b"), (1, "b")];
+    let mut allocator = cluster(120, "cpus:1;mem:100", &active);
+    let grants = plan(&mut allocator);
+    let of = |framework: u32, name: &str| {
+        let is_it = |it: &&Grant| it.framework.0 == framework && it.role == role(name);
+        grants.iter().filter(is_it).count()
+    };
+    assert_eq!((of(0, "a"), of(0, "b"), of(1, "b")), (60, 30, 30));
+    // What it declines in one role it is still offered in the other.
+    allocator.set_active(FrameworkId(1), &role("b"), false);
+    allocator.set_active(FrameworkId(0), &role("b"), false);
+    let grant = grants.iter().find(|it| it.role == role("a")).unwrap();
+    let (slave, refused) = (grant.slave, grant.resources.clone());
+    assert!(allocator.filter(FrameworkId(0), &role("a"), slave, refused.clone(), FOR_EVER));
+    allocator.release(FrameworkId(0), &role("a"), slave, refused);
+    assert!(plan(&mut allocator).is_empty());
+    allocator.set_active(FrameworkId(0), &role("b"), true);
+    let again = plan(&mut allocator);
+    assert_eq!((again.len(), &again[0].role), (1, &role("b")));
+}
+
+#[test]
 fn names_that_are_excluded_count_in_no_share() {
     // semantics: E10
     let policy = Policy {
@@ -401,16 +425,17 @@ fn constraints_admit_slaves_by_attribute_hostname_and_zone() {
         ),
         (
             vec![vec![
-                (Subject::Region, Predicate::Exists),
+                (Subject::Region, Predicate::Equals(text("eu"))),
                 (rack(), Predicate::Exists),
             ]],
-            [false, false, false],
+            [true, false, false],
         ),
     ];
-    let profiles = ["rack:r1;zone:z", "rack:r12", ""].map(|attributes| Profile {
-        hostname: text("host"),
-        attributes: attributes.parse::<Attributes>().unwrap(),
-    });
+    let profiles =
+        ["rack:r1;region:eu;zone:z", "rack:r12;region:us", ""].map(|attributes| Profile {
+            hostname: text("host"),
+            attributes: attributes.parse::<Attributes>().unwrap(),
+        });
     for (groups, admitted) in cases {
         let compiled = || Constraints::compile(&constraints(groups.clone(), "")).unwrap();
         for (profile, is_admitted) in profiles.iter().zip(admitted) {
