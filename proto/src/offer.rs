@@ -44,7 +44,9 @@ pub struct Offer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filters {
     /// Not offered again to this framework, for this role, on this slave, for this long, unless
-    /// there is more of them (semantics E3). Zero: no filter. At most [`REFUSE_MAX`].
+    /// there is more of them (semantics E3). Zero: no filter. At most [`REFUSE_MAX`]. Where many
+    /// frameworks decline what they are offered, a decline lasts longer, five minutes at most, so that
+    /// others are asked in between; a revival ends it.
     pub refuse: Duration,
 }
 

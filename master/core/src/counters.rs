@@ -63,6 +63,11 @@ counters! {
     accepts_invalid,
     /// Decline filters not kept because their framework has too many.
     filters_dropped,
+    /// Decline filters that made room for a later one of the same framework, role and slave.
+    filters_replaced,
+    /// Declines that last longer than was asked for, so that those who decline are not asked all the
+    /// time.
+    declines_prolonged,
     /// Tasks launched.
     tasks_launched,
     /// Tasks refused as not valid.

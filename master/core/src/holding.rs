@@ -35,7 +35,13 @@ impl Holding {
     #[must_use]
     pub fn is_hoarding(&self, hoarding_after: Duration) -> bool {
         let is_slow = !hoarding_after.is_zero() && self.mean > hoarding_after;
-        is_slow && self.ended >= ENDED_MIN && self.unused * 2 > self.ended
+        is_slow && self.ended >= ENDED_MIN && self.uses_few()
+    }
+
+    /// Whether it does not use most of its offers.
+    #[must_use]
+    pub fn uses_few(&self) -> bool {
+        self.unused * 2 > self.ended
     }
 
     /// The most offers that it may have unanswered while others want some; not below `least`.

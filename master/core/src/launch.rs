@@ -32,6 +32,11 @@ impl MasterCore {
         filters: Filters,
         turn: &mut Turn<'_>,
     ) {
+        // Without operations it is a decline.
+        let (end, filters) = match operations.is_empty() {
+            true => (OfferEnd::Declined, self.declined(filters, turn.now)),
+            false => (OfferEnd::Accepted, filters),
+        };
         let tasks: Vec<TaskDescription> = operations
             .into_iter()
             .flat_map(|Operation::Launch(tasks)| tasks)
@@ -42,7 +47,7 @@ impl MasterCore {
         };
         let mut pool: Option<Outstanding> = None;
         for number in offers {
-            let Some(offer) = self.take_offer(number, OfferEnd::Accepted, turn) else {
+            let Some(offer) = self.take_offer(number, end, turn) else {
                 continue;
             };
             match &mut pool {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `registry`: what is replicated | `lead`: election, commits |
 //! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `drain`, `subscription` |
-//! | `offers`, `allocator`: what is promised to whom | `offering`, `launch`, `quota`, `wishes`, `explain` |
+//! | `offers`, `allocator`: what is promised to whom | `offering`, `declining`, `launch`, `quota`, `wishes`, `explain` |
 //! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
 //!
@@ -19,6 +19,7 @@ pub mod command;
 mod config;
 mod connections;
 mod counters;
+mod declining;
 mod drain;
 pub mod effect;
 pub mod event;
@@ -79,6 +80,7 @@ pub use updates::{RETRY_MAX, RETRY_MIN, UPDATES_PER_FRAMEWORK_MAX};
 
 use allocator::{Allocator, Grant};
 use connections::{Connections, Stage};
+use declining::Declining;
 use frameworks::Frameworks;
 use offers::Offers;
 use publish::Publisher;
@@ -119,6 +121,7 @@ pub struct MasterCore {
     admissions: BTreeMap<ProposalId, ConnectionId>,
     /// Operators who wait for the commit of what they ordered.
     orders: BTreeMap<ProposalId, RequestId>,
+    declining: Declining,
     /// Until then no question that takes long is answered.
     why_from: Timestamp,
     /// So many slaves were expected back when it began to lead; no offers before most are.
@@ -152,6 +155,7 @@ impl MasterCore {
             proposal_last: 0,
             admissions: BTreeMap::new(),
             orders: BTreeMap::new(),
+            declining: Declining::default(),
             why_from: Timestamp::default(),
             waits_for_slaves: None,
             slave_next: 0,

@@ -218,6 +218,7 @@ impl MasterCore {
         if let Err(refusal) = check_items("offer_ids", offer_ids.len()) {
             return self.refuse_call(connection, "Decline", refusal, turn);
         }
+        let filters = self.declined(filters, turn.now);
         for id in offer_ids {
             // Unknown ones are ignored (semantics E6).
             let Some(number) = self.offer_number(*id) else {
@@ -256,6 +257,7 @@ impl MasterCore {
             {
                 self.counters.filters_dropped += 1;
             }
+            self.counters.filters_replaced = self.allocator.filters_replaced();
         }
         self.allocator
             .release(offer.framework, &offer.role, offer.slave, rest);

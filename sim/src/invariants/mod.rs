@@ -81,6 +81,8 @@ pub(crate) struct Publisher<'c> {
     pub(crate) quotas: &'c BTreeMap<RoleName, Quota>,
     /// Unless it has had to forget what was declined.
     pub(crate) keeps_filters: bool,
+    /// How often one made room for a later one, up to the end of the present event.
+    pub(crate) filters_replaced: u64,
     /// Unless slaves came back with more than fits.
     pub(crate) charges_all: bool,
 }
@@ -99,7 +101,10 @@ impl Reading {
             limits::check_offer(&self.fits, [&self.quotas, of.quotas], offer)?;
         }
         match of.keeps_filters {
-            true => self.refusals.on_published(change, of.now),
+            true => {
+                self.refusals.on_replaced(of.filters_replaced);
+                self.refusals.on_published(change, of.now)
+            }
             false => Ok(()),
         }
     }

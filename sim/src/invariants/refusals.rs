@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use meros_master_core::FILTERS_PER_KEY_MAX;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
 use meros_proto::offer::REFUSE_MAX;
 use meros_proto::resources::Resources;
@@ -37,6 +36,9 @@ pub(crate) struct Refusals {
     until: Option<Timestamp>,
     /// What is left of the offers of an accept, while it is dealt with.
     rest: Option<(Key, Resources)>,
+    /// How often the master has let one that it kept make room for another, before the present
+    /// answer and now.
+    replaced: (u64, u64),
 }
 
 impl Refusals {
@@ -49,6 +51,12 @@ impl Refusals {
     pub(crate) fn on_answered(&mut self, now: Timestamp) {
         self.refuse_rest(now);
         self.until = None;
+        self.replaced.0 = self.replaced.1;
+    }
+
+    /// So many have made room up to the end of the present event.
+    pub(crate) fn on_replaced(&mut self, replaced: u64) {
+        self.replaced.1 = replaced;
     }
 
     /// A framework asks for what it has declined; the master may say no to that.
@@ -56,8 +64,7 @@ impl Refusals {
         self.doubt(|of, _| of == framework);
     }
 
-    /// What these refused may be offered again. It still counts towards the master's bound, which
-    /// may know no reason to forget it.
+    /// What these refused may be offered again.
     fn doubt(&mut self, concerns: impl Fn(FrameworkId, SlaveId) -> bool) {
         let keys = self.refused.iter_mut();
         for (_, refused) in keys.filter(|((of, _, at), _)| concerns(*of, *at)) {
@@ -71,26 +78,19 @@ impl Refusals {
         }
     }
 
-    /// As the master keeps it: what another one covers is not kept, and beyond its bound the one that
-    /// ends first makes room.
+    /// As the master keeps it: what another one covers is not kept, and beyond its bound one makes
+    /// room. Which one that is depends on what cannot be seen.
     fn refuse(&mut self, key: Key, what: Resources, until: Timestamp, now: Timestamp) {
         let refused = self.refused.entry(key).or_default();
         refused.retain(|it| it.until > now);
+        if self.replaced.1 > self.replaced.0 {
+            refused.clear();
+        }
         let covers = |it: &Refused| it.is_sure && it.until >= until && it.what.contains(&what);
         if what.is_empty() || refused.iter().any(covers) {
             return;
         }
         refused.retain(|it| !(it.is_sure && it.until <= until && what.contains(&it.what)));
-        if refused.len() >= FILTERS_PER_KEY_MAX {
-            let first = refused.iter().map(|it| it.until).min();
-            let same_end = refused.iter().filter(|it| Some(it.until) == first).count();
-            // Which one makes room depends on what cannot be seen.
-            if same_end > 1 || refused.iter().any(|it| !it.is_sure) {
-                refused.iter_mut().for_each(|it| it.is_sure = false);
-            }
-            let first = refused.iter().position(|it| Some(it.until) == first);
-            refused.remove(first.expect("there are some"));
-        }
         refused.push(Refused {
             until,
             what,
@@ -220,6 +220,26 @@ mod tests {
         revived.on_revive(FrameworkId(0));
         let made = ClusterChange::OfferMade(offer(2, "cpus:2"));
         assert_eq!(revived.on_published(&made, Timestamp(1)), Ok(()));
+    }
+
+    #[test]
+    fn what_has_made_room_may_come_again_and_what_it_made_room_for_not() {
+        let mut checker = declined();
+        let third = offer(3, "cpus:1;mem:9");
+        let offer_id = third.offer_id;
+        let end = OfferEnd::Declined;
+        let made = |number, what| ClusterChange::OfferMade(offer(number, what));
+        let mut hear = |change| checker.on_published(&change, Timestamp(1));
+        assert_eq!(hear(ClusterChange::OfferMade(third)), Ok(()));
+        checker.on_answer(Timestamp(1), Duration::from_secs(1));
+        checker.on_replaced(1);
+        let ended = ClusterChange::OfferEnded { offer_id, end };
+        assert_eq!(checker.on_published(&ended, Timestamp(1)), Ok(()));
+        checker.on_answered(Timestamp(1));
+        let mut hear = |change| checker.on_published(&change, Timestamp(2));
+        assert_eq!(hear(made(4, "cpus:2")), Ok(()));
+        let again = hear(made(5, "cpus:1;mem:9"));
+        assert_eq!(again.expect_err("too early").id, "W16");
     }
 
     #[test]

@@ -382,6 +382,7 @@ impl World {
                         quotas: core.registry().quotas(),
                         // At its bound the master forgets filters, and counts that.
                         keeps_filters: core.counters().filters_dropped == 0,
+                        filters_replaced: core.counters().filters_replaced,
                         charges_all: core.counters().tasks_uncharged == 0,
                     };
                     node.reading.on_published(&event.change, &publisher)?;

@@ -101,6 +101,7 @@ fn filters_of_one_slave_are_few_and_the_first_to_end_makes_room() {
     }
     assert!(!hides(&allocator, S, &cpus(20)));
     assert!(hides(&allocator, S, &cpus(19)));
+    assert_eq!(allocator.filters_replaced(), 1);
     assert!(allocator.is_consistent());
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::SlaveId;
-use meros_proto::message::master::{CALL_ITEMS_MAX, FrameworkToMaster};
+use meros_proto::message::master::{CALL_ITEMS_MAX, FrameworkToMaster, SlaveToMaster};
 use meros_proto::offer::Filters;
 use meros_proto::status::TaskState;
 
@@ -26,7 +26,7 @@ fn an_offer_held_too_long_is_rescinded_and_the_next_framework_gets_it() {
     world.framework(framework());
     for _ in 0..4 {
         world.pass(secs(60));
-        world.slave_says(s, meros_proto::message::master::SlaveToMaster::Pong);
+        world.slave_says(s, SlaveToMaster::Pong);
     }
     world.framework(framework());
     world.pass(secs(59));
@@ -91,6 +91,37 @@ fn a_decline_without_a_filter_brings_the_offer_back() {
         world.decline(f, &[1], Duration::ZERO),
         &["f2 offers O1-2 S0 * cpus:4"],
     );
+}
+
+#[test]
+fn those_who_decline_are_not_asked_again_and_again_until_others_have_been() {
+    // semantics: E3, MESOS-3202
+    let mut world = World::new();
+    let s = world.slave("cpus:4");
+    let all: Vec<_> = (0..10).map(|_| world.framework(framework())).collect();
+    let holder = |world: &World| {
+        let offer = world.core.offers.iter().next();
+        offer.map(|(number, it)| (number, it.framework.0 as usize))
+    };
+    // Each takes a second: with five seconds alone it would go round for ever.
+    let mut declines = 0;
+    while let Some((number, framework)) = holder(&world) {
+        world.pass(secs(1));
+        world.slave_says(s, SlaveToMaster::Pong);
+        world.decline(all[framework], &[number], secs(5));
+        declines += 1;
+        assert!(declines < 40, "it goes round for ever");
+    }
+    assert!(declines >= 10, "each is asked: {declines}");
+    assert!(world.core.counters().declines_prolonged > 0);
+    // Somebody new is asked at once, and so is who revives.
+    let new = world.framework(framework());
+    assert_eq!(holder(&world).map(|it| it.1), Some(10));
+    let (number, _) = holder(&world).expect("just seen");
+    world.decline(new, &[number], secs(3_600));
+    let message = FrameworkToMaster::Revive { roles: Vec::new() };
+    world.framework_says(all[3], message);
+    assert_eq!(holder(&world).map(|it| it.1), Some(3));
 }
 
 #[test]
@@ -171,7 +202,7 @@ fn the_framework_with_the_smallest_dominant_share_is_next() {
         &["s3 run F0 t cpus:4;mem:1024"],
     );
     let s = world.connect_slave("slave");
-    let register = meros_proto::message::master::SlaveToMaster::Register {
+    let register = SlaveToMaster::Register {
         slave: super::world::slave("cpus:1;mem:4096"),
     };
     check(

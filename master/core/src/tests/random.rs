@@ -506,9 +506,10 @@ fn random_events_reach_every_corner() {
             *reached.entry(name).or_default() += count;
         }
     }
-    // Bounds of many thousands are reached by tests of their own.
+    // Bounds are reached by tests of their own.
     let bounds = [
         "filters_dropped",
+        "filters_replaced",
         "tasks_not_kept",
         "unreachable_tasks_forgotten",
         "updates_unreliable",
