@@ -238,8 +238,9 @@ impl SlaveCore {
             Some(_) => {}
             None => {}
         }
-        if epoch != self.epoch {
-            // Else its next life might obey a master that was deposed in this one.
+        if epoch != self.epoch || self.identity.is_none() {
+            // Else its next life might obey a master that was deposed in this one. Without an id the
+            // disk may know another term, of a life that ended before it had one.
             self.epoch = epoch;
             self.persist(Record::TermHeard(epoch), effects);
         }
