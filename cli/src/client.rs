@@ -14,6 +14,8 @@ use crate::output::table::printable;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer that is read, in bytes: a page of 10,000 tasks is about 10 MiB.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
+/// The largest backup: the registry of 50,000 slaves is some 50 MB.
+const BACKUP_BYTES_MAX: u64 = 1 << 30;
 
 /// The most pages of one list, of 10,000 rows each unless the master makes them smaller.
 const PAGES_MAX: usize = 1_000;
@@ -185,6 +187,20 @@ impl Client {
     pub(crate) fn post(&self, path: &str) -> Result<(), CliError> {
         let answer = self.ask_masters(|agent, url| agent.post(url).send_empty(), path)?;
         read_json(answer).map(|_: serde::de::IgnoredAny| ())
+    }
+
+    /// Reads a document that is kept as it is.
+    ///
+    /// # Errors
+    /// No master answers, or it refuses.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, CliError> {
+        let mut answer = self.ask_masters(|agent, url| agent.get(url).call(), path)?;
+        if !answer.status().is_success() {
+            return Err(refused(answer));
+        }
+        let body = answer.body_mut().with_config().limit(BACKUP_BYTES_MAX);
+        body.read_to_vec()
+            .map_err(|error| CliError::failure(format!("the answer broke off: {error}")))
     }
 
     /// Asks the first master that answers to do something that takes a body, and reads what it

@@ -3,6 +3,7 @@
 //!
 //! One file per subcommand; this one only wires them. Exit codes: [`exit::Exit`].
 
+mod backup;
 mod ca;
 mod client;
 mod config;
@@ -64,6 +65,10 @@ enum Command {
     /// The masters of the cluster
     #[command(subcommand)]
     Masters(masters::Command),
+    /// Copy the registry, of which a cluster can be made again, into a file
+    Backup(backup::BackupArgs),
+    /// Make the data directory of a master from a backup, or from the last one that is left
+    Restore(backup::RestoreArgs),
     /// List slaves, or take some out of service and back
     Slaves(slaves::Args),
     /// When slaves will not be available, told to frameworks ahead
@@ -132,6 +137,8 @@ fn main() -> std::process::ExitCode {
         Command::Run(args) => run::run(args),
         Command::Ps(args) => list::tasks(&args),
         Command::Masters(command) => masters::run(&command),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::run_restore(&args),
         Command::Slaves(args) => slaves::run(&args),
         Command::Maintenance(command) => maintenance::run(&command),
         Command::Frameworks(args) => list::frameworks(&args),

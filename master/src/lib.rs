@@ -19,6 +19,7 @@ mod http;
 pub mod metrics;
 pub mod projection;
 pub mod registry;
+pub mod restore;
 mod running;
 mod shell;
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -89,7 +89,7 @@ fn system(action: &'static str) -> impl Fn(std::io::Error) -> StartError {
 /// # Panics
 /// Outside a tokio runtime with its timer and network enabled.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let identity = load_identity(&config)?;
+    let identity = load_identity(&config.identity)?;
     let client = Client::new(&identity)?;
     let name = identity.peer().name().to_owned();
     let opened = open_registry(&config, &identity).await?;
@@ -130,16 +130,15 @@ fn advertised(config: &Config, quic: SocketAddr) -> String {
     format!("{host}:{}", quic.port())
 }
 
-fn load_identity(config: &Config) -> Result<Identity, StartError> {
-    let path = &config.identity;
+pub(crate) fn load_identity(path: &Path) -> Result<Identity, StartError> {
     let identity = Identity::load(path).map_err(|source| StartError::Identity {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     match identity.peer().role() {
         PeerRole::Master => Ok(identity),
         role => Err(StartError::NotAMaster {
-            path: path.clone(),
+            path: path.to_owned(),
             role,
         }),
     }
@@ -173,7 +172,7 @@ async fn open_registry(
     Ok(opened.await.expect("opening a registry does not panic")?)
 }
 
-fn draw() -> std::io::Result<[u8; 16]> {
+pub(crate) fn draw() -> std::io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)

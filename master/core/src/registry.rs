@@ -310,6 +310,13 @@ impl Registry {
         framework_id.0 < self.framework_next && !self.frameworks.contains_key(&framework_id)
     }
 
+    /// Leaves out so many ids, which may have been given out by masters that know more than this registry:
+    /// for one that is restored from a copy.
+    pub fn pass_over_ids(&mut self, count: u32) {
+        self.slave_next = self.slave_next.saturating_add(count);
+        self.framework_next = self.framework_next.saturating_add(count);
+    }
+
     /// The id of the next slave.
     #[must_use]
     pub fn slave_next(&self) -> u32 {

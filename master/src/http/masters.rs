@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
 use meros_proto::refusal::Refusal;
@@ -31,14 +31,32 @@ pub(super) async fn remove(
     match members.remove(&name).await {
         Ok(()) => Ok(done()),
         Err(RemoveError::HandedOver(leader)) => Ok(redirect(&uri, leader)),
-        Err(why) => {
-            let (status, code) = match why {
-                RemoveError::Unknown => (StatusCode::NOT_FOUND, "master_unknown"),
-                RemoveError::Alone => (StatusCode::CONFLICT, "only_master"),
-                _ => (StatusCode::SERVICE_UNAVAILABLE, "not_agreed"),
-            };
-            Err(ApiError::new(status, code, why.to_string()))
+        Err(why) => Err(refused(&why)),
+    }
+}
+
+fn refused(why: &RemoveError) -> ApiError {
+    let (status, code) = match why {
+        RemoveError::Unknown => (StatusCode::NOT_FOUND, "master_unknown"),
+        RemoveError::Alone => (StatusCode::CONFLICT, "only_master"),
+        RemoveError::Leads => (StatusCode::CONFLICT, "master_leads"),
+        RemoveError::HandedOver(_) | RemoveError::Failed(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not_agreed")
         }
+    };
+    ApiError::new(status, code, why.to_string())
+}
+
+/// `POST /api/v1/masters/{name}/replace`: for a minute a master with an empty data directory may take the
+/// place of the member of this name.
+pub(super) async fn replace(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let (name, members) = named(&api, path)?;
+    match members.replace(&name) {
+        Ok(()) => Ok(done()),
+        Err(why) => Err(refused(&why)),
     }
 }
 
@@ -64,6 +82,18 @@ pub(super) async fn lead(
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "not_elected"),
             };
             Err(ApiError::new(status, code, why.to_string()))
+        }
+    }
+}
+
+/// `GET /api/v1/backup`: the registry, as the leader has applied it.
+pub(super) async fn backup(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let members = api.members.as_ref().ok_or(Refusal::Recovering)?;
+    match members.backup().await {
+        Ok(json) => Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response()),
+        Err(error) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Err(ApiError::new(status, "no_backup", error.to_string()))
         }
     }
 }

@@ -125,7 +125,9 @@ fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
         .route("/api/v1/maintenance", post(maintenance::set))
         .route("/api/v1/masters/{name}/remove", post(masters::remove))
+        .route("/api/v1/masters/{name}/replace", post(masters::replace))
         .route("/api/v1/masters/{name}/lead", post(masters::lead))
+        .route("/api/v1/backup", get(masters::backup))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(api),
             send_to_leader,

@@ -98,15 +98,49 @@ impl Db {
         new_id: MasterId,
         first: First,
     ) -> Result<Opened, OpenStoreError> {
+        let (db, closed, acknowledged) = Self::open_files(data_dir, true)?;
+        let master_id = match db.number::<4>(KEY_FORMAT)?.map(u32::from_be_bytes) {
+            Some(format) => db.check(format, authorities, acknowledged)?,
+            None => db.begin(authorities, acknowledged, new_id, first)?,
+        };
+        Ok(Opened {
+            db: Arc::new(db),
+            master_id,
+            closed,
+        })
+    }
+
+    /// Opens the registry in `data_dir` only to read it, whoever it belongs to. It must exist, and all
+    /// that was promised must be there.
+    ///
+    /// # Errors
+    /// [`OpenStoreError`].
+    pub(crate) fn open_existing(data_dir: &Path) -> Result<Self, OpenStoreError> {
+        let (db, _, acknowledged) = Self::open_files(data_dir, false)?;
+        match db.number::<4>(KEY_FORMAT)?.map(u32::from_be_bytes) {
+            Some(format) => db.check_whole(format, acknowledged)?,
+            None => return Err(db.corrupt("there is no registry in it")),
+        };
+        Ok(db)
+    }
+
+    /// The database, what ends with it, and how many writes were promised.
+    fn open_files(
+        data_dir: &Path,
+        create: bool,
+    ) -> Result<(Self, oneshot::Receiver<()>, u64), OpenStoreError> {
         let unusable = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenStoreError::DataDir { path, source }
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(data_dir)
-            .map_err(unusable(data_dir))?;
+        let made = match create {
+            true => std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(data_dir),
+            false => std::fs::metadata(data_dir.join("registry")).map(drop),
+        };
+        made.map_err(unusable(data_dir))?;
         let lock = DataDirLock::acquire(data_dir)?;
         let path = data_dir.join("registry");
         let db = open_db(&path)?;
@@ -124,15 +158,7 @@ impl Db {
             _lock: lock,
             _closed: closing,
         };
-        let master_id = match db.number::<4>(KEY_FORMAT)?.map(u32::from_be_bytes) {
-            Some(format) => db.check(format, authorities, acknowledged)?,
-            None => db.begin(authorities, acknowledged, new_id, first)?,
-        };
-        Ok(Opened {
-            db: Arc::new(db),
-            master_id,
-            closed,
-        })
+        Ok((db, closed, acknowledged))
     }
 
     /// First start in an empty directory.
@@ -163,6 +189,29 @@ impl Db {
         authorities: &[&[u8]],
         acknowledged: u64,
     ) -> Result<MasterId, OpenStoreError> {
+        let count = self.check_whole(format, acknowledged)?;
+        let known: Vec<Vec<u8>> = self.get(KEY_AUTHORITIES)?.unwrap_or_default();
+        let is_trusted = |one: &Vec<u8>| authorities.contains(&one.as_slice());
+        if !known.iter().any(is_trusted) {
+            let path = self.path.clone();
+            return Err(OpenStoreError::OtherCluster { path });
+        }
+        self.written.lock().count = count;
+        let ours: Vec<Vec<u8>> = authorities.iter().map(|one| one.to_vec()).collect();
+        if known != ours {
+            let mut batch = WriteBatch::default();
+            self.put(&mut batch, KEY_AUTHORITIES, &ours)
+                .and_then(|()| self.write_synced(batch))
+                .map_err(|error| self.failed_to_begin(error))?;
+        }
+        self.number::<8>(KEY_MASTER_ID)?
+            .map(|number| MasterId(u64::from_be_bytes(number)))
+            .ok_or_else(|| self.corrupt("the number of this master is missing"))
+    }
+
+    /// Whether this release can read it, and all that was promised is there; tells how many writes that
+    /// were.
+    fn check_whole(&self, format: u32, acknowledged: u64) -> Result<u64, OpenStoreError> {
         let path = || self.path.clone();
         if format > FORMAT {
             return Err(OpenStoreError::NewerFormat {
@@ -178,26 +227,11 @@ impl Db {
                 ours: FORMAT,
             });
         }
-        let known: Vec<Vec<u8>> = self.get(KEY_AUTHORITIES)?.unwrap_or_default();
-        let is_trusted = |one: &Vec<u8>| authorities.contains(&one.as_slice());
-        if !known.iter().any(is_trusted) {
-            return Err(OpenStoreError::OtherCluster { path: path() });
-        }
         let count = self.number::<8>(KEY_WRITES)?.map_or(0, u64::from_be_bytes);
-        if count < acknowledged {
-            return Err(self.lost(count, acknowledged));
+        match count < acknowledged {
+            true => Err(self.lost(count, acknowledged)),
+            false => Ok(count),
         }
-        self.written.lock().count = count;
-        let ours: Vec<Vec<u8>> = authorities.iter().map(|one| one.to_vec()).collect();
-        if known != ours {
-            let mut batch = WriteBatch::default();
-            self.put(&mut batch, KEY_AUTHORITIES, &ours)
-                .and_then(|()| self.write_synced(batch))
-                .map_err(|error| self.failed_to_begin(error))?;
-        }
-        self.number::<8>(KEY_MASTER_ID)?
-            .map(|number| MasterId(u64::from_be_bytes(number)))
-            .ok_or_else(|| self.corrupt("the number of this master is missing"))
     }
 
     /// Writes and syncs; when this returns it is durable. Blocks for as long as the disk takes.

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use meros_daemon::lock::LockError;
 use meros_proto::codec::EncodeError;
 
+/// What helps a master that has lost some of its registry.
+const REPLACE: &str = "if this is one of several masters, let it join again with an empty data directory (`meros masters replace`); else make one from a backup (`meros restore`)";
+
 /// Why a registry could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
@@ -28,7 +31,7 @@ pub enum OpenStoreError {
         source: rocksdb::Error,
     },
     /// RocksDB cannot open it.
-    #[error("cannot open the registry in {}", path.display())]
+    #[error("cannot open the registry in {}: if a file of it is missing or cannot be read, {REPLACE}", path.display())]
     Open {
         /// The registry.
         path: PathBuf,
@@ -62,7 +65,7 @@ pub enum OpenStoreError {
         path: PathBuf,
     },
     /// It ends before what was acknowledged.
-    #[error("the registry in {} ends at write {found}, but write {acknowledged} was acknowledged: files were lost or restored from an old copy; restore a newer copy, or, if this is one of several masters, remove it from the cluster and let it join again with an empty data directory; to go on with what is left of a single one, remove the file `acknowledged` beside it (slaves and frameworks admitted since will be refused)", path.display())]
+    #[error("the registry in {} ends at write {found}, but write {acknowledged} was acknowledged: files were lost or restored from an old copy; {REPLACE}; to go on with what is left of a single one, remove the file `acknowledged` beside it (slaves and frameworks admitted since will be refused)", path.display())]
     WritesLost {
         /// The registry.
         path: PathBuf,
@@ -72,7 +75,7 @@ pub enum OpenStoreError {
         acknowledged: u64,
     },
     /// Its content makes no sense.
-    #[error("the registry in {} is damaged ({detail}): restore a copy of the whole data directory", path.display())]
+    #[error("the registry in {} is damaged ({detail}): {REPLACE}", path.display())]
     Corrupt {
         /// The registry.
         path: PathBuf,

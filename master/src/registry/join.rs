@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use meros_proto::ids::ClusterId;
-use meros_proto::transport::Client;
+use meros_proto::transport::{Client, ConnectError};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::peer::dial;
 use super::types::{MasterId, Member};
 use super::wire::{Answer, Call, Request};
+use crate::exit::chain;
 
 /// How long an answer may take: the leader waits until the registry has arrived here.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long a master may take to say of which cluster it is.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two rounds over all that were named.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Leaders that are followed from one named master, at most.
@@ -28,6 +32,28 @@ pub enum JoinError {
         "this master is not a member of a cluster yet, and knows none: name its masters with --join"
     )]
     NoMasters,
+    /// The named masters are another cluster's.
+    #[error(
+        "{address} is of cluster {theirs}, and the data directory of this master is of cluster {ours} (wrong_cluster): name masters of its own cluster with --join, or give it an empty data directory"
+    )]
+    OtherCluster {
+        /// Who said so.
+        address: String,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// This master's.
+        ours: ClusterId,
+    },
+    /// None of the named masters and this one trust each other.
+    #[error(
+        "{address} and this master do not trust each other (untrusted): {why}; make its certificate with the cluster's own authority, `meros ca issue --role master`"
+    )]
+    Untrusted {
+        /// The last that was asked.
+        address: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The leader refused it for good.
     #[error("{address} does not take this master as a member: {why}")]
     Refused {
@@ -53,24 +79,40 @@ pub(super) async fn join(
     }
     let mut round = 0;
     loop {
+        let mut untrusted = Vec::new();
         for named in masters {
             let mut address = named.clone();
             for _ in 0..=REDIRECTS_MAX {
-                let why = match ask(client, &address, master_id, member).await {
-                    Some(Answer::Joined { cluster_id }) => {
+                let call = Call::Join {
+                    master_id,
+                    member: member.clone(),
+                };
+                let why = match ask(client, &address, call).await {
+                    Ok(Answer::Joined { cluster_id }) => {
                         info!(%cluster_id, leader = address, "member of the cluster");
                         return Ok(cluster_id);
                     }
-                    Some(Answer::NotLeading {
+                    Ok(Answer::NotLeading {
                         leader: Some(leader),
                     }) if leader != address => {
                         address = leader;
                         continue;
                     }
-                    Some(Answer::Refused(why)) => return Err(JoinError::Refused { address, why }),
-                    Some(Answer::Failed(why)) => why,
-                    Some(_) => "it does not know who leads".to_owned(),
-                    None => "it does not answer".to_owned(),
+                    Ok(Answer::Refused(why)) => return Err(JoinError::Refused { address, why }),
+                    Ok(Answer::Failed(why)) => why,
+                    Ok(_) => "it does not know who leads".to_owned(),
+                    Err(None) => "it does not answer".to_owned(),
+                    Err(Some(error)) => {
+                        let why = chain(&error);
+                        if !error.is_retryable() {
+                            let address = address.clone();
+                            untrusted.push(JoinError::Untrusted {
+                                address,
+                                why: why.clone(),
+                            });
+                        }
+                        why
+                    }
                 };
                 if round < ROUNDS_LOGGED || round % 100 == 0 {
                     warn!(master = address, why, "cannot join yet");
@@ -78,27 +120,62 @@ pub(super) async fn join(
                 break;
             }
         }
+        if untrusted.len() == masters.len()
+            && let Some(error) = untrusted.pop()
+        {
+            return Err(error);
+        }
         round += 1;
         sleep(AGAIN).await;
     }
 }
 
-async fn ask(
-    client: &Client,
-    address: &str,
-    master_id: MasterId,
-    member: &Member,
-) -> Option<Answer> {
-    let (sender, mut receiver) = dial(client, address).await?;
+/// One question and its answer; no error if there is none in time.
+async fn ask(client: &Client, address: &str, call: Call) -> Result<Answer, Option<ConnectError>> {
+    let (sender, mut receiver) = dial(client, address).await.map_err(Some)?;
     let request = Request {
         number: 0,
         to: None,
-        call: Call::Join {
-            master_id,
-            member: member.clone(),
-        },
+        call,
     };
-    sender.send(request).await.ok()?;
-    let response = timeout(ANSWER_TIMEOUT, receiver.recv()).await.ok()?.ok()?;
-    Some(response.answer)
+    sender.send(request).await.map_err(|_| None)?;
+    let response = timeout(ANSWER_TIMEOUT, receiver.recv()).await;
+    let response = response.map_err(|_| None)?.map_err(|_| None)?;
+    Ok(response.answer)
+}
+
+/// Makes sure that none of these masters is of another cluster, as far as they answer soon.
+///
+/// # Errors
+/// [`JoinError::OtherCluster`].
+pub(super) async fn expect_cluster(
+    client: &Client,
+    masters: &[String],
+    ours: ClusterId,
+) -> Result<(), JoinError> {
+    let mut asked = JoinSet::new();
+    for address in masters {
+        let (client, address) = (client.clone(), address.clone());
+        asked.spawn(async move {
+            let answer = timeout(CLUSTER_TIMEOUT, ask(&client, &address, Call::Cluster)).await;
+            match answer {
+                Ok(Ok(Answer::Cluster { cluster_id })) => {
+                    cluster_id.map(|theirs| (address, theirs))
+                }
+                _ => None,
+            }
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        if let Ok(Some((address, theirs))) = answer
+            && theirs != ours
+        {
+            return Err(JoinError::OtherCluster {
+                address,
+                theirs,
+                ours,
+            });
+        }
+    }
+    Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
 pub(crate) const LEASE: Duration = Duration::from_millis(750);
 /// How long a leader counts on it: less by what clocks may differ, and what our looking takes.
 const LEASE_OF_LEADER: Duration = Duration::from_millis(660);
-/// How long each follower waits at least, after the lease, before it stands for election.
+/// How long an election may take before there is another one.
 pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(200);
 
 const _: () = assert!(LEASE_OF_LEADER.as_millis() * 9 <= LEASE.as_millis() * 8);
@@ -41,6 +41,8 @@ const _: () = assert!(HEARTBEAT.as_millis() * 2 <= ELECTION_MIN.as_millis());
 
 /// How often the lease is looked at while nothing happens.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often while it is waited for.
+const SOON: Duration = Duration::from_millis(5);
 /// Between attempts to begin a reign.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long the core may take to end when its reign has.
@@ -234,7 +236,8 @@ impl Watcher {
             self.leadership.lead(vote, &voters);
             let is_withheld = self.leadership.is_withheld.load(Ordering::Acquire);
             if is_withheld || !self.leadership.has_lease() {
-                sleep(LOOK).await;
+                // Its first message to the others is on its way.
+                sleep(SOON).await;
                 continue;
             }
             if let Some(reign) = self.begin().await {

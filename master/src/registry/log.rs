@@ -32,6 +32,15 @@ impl Log {
         Self(db)
     }
 
+    /// Adds to a batch that there are no entries up to this one.
+    pub(super) fn put_purged(
+        db: &Db,
+        batch: &mut WriteBatch,
+        upto: EntryId,
+    ) -> Result<(), WriteError> {
+        db.put(batch, KEY_PURGED, &upto)
+    }
+
     /// Adds the vote to a batch.
     pub(super) fn put_vote(db: &Db, batch: &mut WriteBatch, vote: Vote) -> Result<(), WriteError> {
         db.put(batch, KEY_VOTE, &vote)

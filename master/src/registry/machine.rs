@@ -75,6 +75,41 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The stored snapshot, or nothing.
+    ///
+    /// # Errors
+    /// It cannot be read, or makes no sense.
+    pub(super) fn load(db: &Db) -> Result<Self, OpenStoreError> {
+        let mut state = Self::default();
+        if let Some((meta, json)) = snapshot::load(db)? {
+            state.registry = snapshot::decode(&json)
+                .map_err(|error| db.corrupt(format!("snapshot: {error}")))?;
+            state.applied = meta.last_log_id;
+            state.members = meta.last_membership;
+        }
+        Ok(state)
+    }
+
+    /// The last entry in it.
+    pub(super) fn applied_index(&self) -> u64 {
+        index_of(self.applied)
+    }
+
+    /// Applies an entry to what nobody else sees.
+    pub(super) fn replay(&mut self, entry: Entry) {
+        if let EntryPayload::Normal(Batch {
+            body: Body::Commands(commands),
+            ..
+        }) = entry.payload
+        {
+            for (_, command) in &commands {
+                // As in `apply_batch`.
+                let _ = self.registry.apply(command);
+            }
+        }
+        self.applied = Some(entry.log_id);
+    }
+
     /// What the leader's next proposal is to tell the others.
     pub(crate) fn check(&self) -> Option<StateCheck> {
         self.hashes.back().copied()
@@ -107,13 +142,7 @@ impl Machine {
         report: Box<dyn FnMut(Report) + Send + Sync>,
         exit: Exit,
     ) -> Result<Self, OpenStoreError> {
-        let mut state = State::default();
-        if let Some((meta, json)) = snapshot::load(&db)? {
-            state.registry = snapshot::decode(&json)
-                .map_err(|error| db.corrupt(format!("snapshot: {error}")))?;
-            state.applied = meta.last_log_id;
-            state.members = meta.last_membership;
-        }
+        let state = State::load(&db)?;
         Ok(Self {
             db,
             master_id,

@@ -6,20 +6,24 @@
 //!
 //! - `db`: the database, and what every open checks;
 //! - `log`, `machine`, `snapshot`: the log, the registry, its snapshot;
+//! - `backup`: the registry in a file, and back;
 //! - `propose`: group commit;
-//! - `leadership`: reigns and leases;
+//! - `leadership`: reigns and leases; `candidacy`: when to stand for election;
 //! - `peer`, `network`, `wire`: questions to other masters; `serve`: their questions; `join`: becoming
-//!   a member; `transfer`: another leader by request.
+//!   a member; `members`: changes of the members; `transfer`: another leader by request.
 //!
 //! Promise: a command that was reported as committed is on the disks of more than half of the
 //! members, and every later leader has it.
 
+mod backup;
+mod candidacy;
 mod db;
 mod error;
 mod join;
 pub(crate) mod leadership;
 mod log;
 pub(crate) mod machine;
+mod members;
 mod network;
 mod peer;
 pub(crate) mod propose;
@@ -48,6 +52,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+pub use backup::RestoreError;
 pub use error::{OpenStoreError, WriteError};
 pub use join::JoinError;
 pub(crate) use status::{MemberView, Status};
@@ -55,14 +60,17 @@ pub use types::{MasterId, Member};
 
 use crate::exit::Exit;
 use crate::metrics::Metrics;
+pub(crate) use backup::Backup;
+use candidacy::Heard;
 pub(crate) use db::Opened;
 use db::{Db, First};
 use leadership::{ELECTION_MIN, HEARTBEAT, LEASE, Leadership, Watcher};
 use log::Log;
 use machine::{Machine, Report, SharedState};
+pub(crate) use members::RemoveError;
 use network::Network;
 use propose::{PROPOSALS_MAX, Proposal, Proposer};
-pub(crate) use serve::{RemoveError, Service};
+pub(crate) use serve::Service;
 pub(crate) use transfer::TransferError;
 use types::{Batch, Body, Reign, Types, Vote, entry_id};
 
@@ -130,6 +138,14 @@ pub(crate) fn open(
         Start::Join => Box::new(|_, _| Ok(())),
     };
     Db::open(data_dir, authorities, new_id, first)
+}
+
+/// What a member that does not run has in `data_dir`. Blocks.
+///
+/// # Errors
+/// [`OpenStoreError`].
+pub(crate) fn read_survivor(data_dir: &Path) -> Result<Backup, OpenStoreError> {
+    Backup::of_survivor(&Db::open_existing(data_dir)?)
 }
 
 /// Everything that a member needs besides its database.
@@ -228,12 +244,14 @@ impl Replica {
             member: parts.member.clone(),
             network: network.clone(),
             started: Instant::now(),
+            heard: Arc::new(Heard::new()),
             changes: Arc::default(),
+            replaced: Arc::default(),
         };
         let tasks = vec![
             tokio::spawn(guarded(exit.clone(), watcher.run())),
-            tokio::spawn(guarded(exit, proposer.run(receiver))),
-            tokio::spawn(stand_for_election(raft.clone())),
+            tokio::spawn(guarded(exit.clone(), proposer.run(receiver))),
+            tokio::spawn(guarded(exit, service.clone().stand_for_election())),
             tokio::spawn(keep_connected(raft.clone(), network)),
         ];
         let replica = Self {
@@ -292,6 +310,10 @@ impl Replica {
             join::join(client, masters, self.master_id, &self.member).await?;
             return Ok(());
         };
+        let ours = self.state.lock().registry.cluster_id();
+        if let Some(ours) = ours {
+            join::expect_cluster(client, masters, ours).await?;
+        }
         if *known == self.member || members.len() == 1 {
             return Ok(());
         }
@@ -359,13 +381,6 @@ async fn guarded(exit: Exit, work: impl Future<Output = ()>) {
     work.await;
 }
 
-/// One that has just started does not know whom it may have promised its lease to, so it lets that
-/// pass before it stands for election. One that is alone promised nobody.
-async fn stand_for_election(raft: Raft<Types>) {
-    sleep(LEASE).await;
-    raft.runtime_config().elect(true);
-}
-
 /// Until Raft stops.
 async fn keep_connected(raft: Raft<Types>, network: Network) {
     let mut metrics = raft.server_metrics();
@@ -395,6 +410,7 @@ fn config() -> openraft::Config {
         election_timeout_min: millis(ELECTION_MIN),
         // Also what openraft takes for the lease of a leader.
         election_timeout_max: millis(LEASE),
+        // See `candidacy`.
         enable_elect: false,
         install_snapshot_timeout: millis(SNAPSHOT_PIECE_TIMEOUT),
         snapshot_max_chunk_size: SNAPSHOT_PIECE_BYTES,

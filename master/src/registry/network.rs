@@ -54,6 +54,13 @@ impl Network {
         }
     }
 
+    /// A member has dialled this one: see [`Peer::doubt`].
+    pub(super) fn dialled_by(&self, member: MasterId) {
+        if let Some(peer) = self.peers.lock().get(&member) {
+            peer.doubt();
+        }
+    }
+
     /// The way to a member.
     pub(super) fn peer(&self, target: MasterId, member: &Member) -> Arc<Peer> {
         let mut peers = self.peers.lock();

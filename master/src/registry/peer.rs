@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use meros_proto::transport::{Client, Protocol, Receiver, Sender};
+use meros_proto::transport::{Client, ConnectError, Protocol, Receiver, Sender};
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::sync::oneshot;
@@ -25,6 +25,10 @@ use super::wire::{Answer, Call, Request, Response};
 const SEND_QUEUE: usize = 64;
 /// After this long with a question and without any answer the connection is given up.
 const SILENT_MAX: Duration = Duration::from_secs(2);
+/// The same once the other side has dialled us, as one does that has been started again.
+const DOUBTFUL_MAX: Duration = Duration::from_millis(300);
+/// How often silence is looked at.
+const LOOK_AT_SILENCE: Duration = Duration::from_millis(100);
 /// Between attempts to connect: doubled from the first to the last.
 const REDIAL_MIN: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +53,8 @@ struct Link {
     open: Mutex<Option<Sender<Request>>>,
     number_next: AtomicU64,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
+    /// Since when it is doubtful whether the other side still knows the connection; until it answers.
+    doubtful_since: Mutex<Option<Instant>>,
 }
 
 impl Peer {
@@ -70,6 +76,12 @@ impl Peer {
         while self.link.open.lock().is_none() && asked.elapsed() < patience {
             sleep(LOOK).await;
         }
+    }
+
+    /// The other side has just dialled us, so it may not know this connection any more.
+    pub(crate) fn doubt(&self) {
+        let mut since = self.link.doubtful_since.lock();
+        since.get_or_insert_with(Instant::now);
     }
 
     /// Asks and waits for the answer. Cancelling it forgets the question.
@@ -103,6 +115,15 @@ impl Peer {
     }
 }
 
+impl Link {
+    /// Whether questions have stayed without an answer for too long.
+    fn is_given_up(&self, heard: Instant) -> bool {
+        let doubted = *self.doubtful_since.lock();
+        let is_doubted = doubted.is_some_and(|since| since.max(heard).elapsed() >= DOUBTFUL_MAX);
+        is_doubted || heard.elapsed() >= SILENT_MAX
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         self.task.abort();
@@ -126,41 +147,51 @@ async fn keep_up(client: Client, address: String, link: Arc<Link>) {
     let mut wait = REDIAL_MIN;
     loop {
         match dial(&client, &address).await {
-            Some((sender, receiver)) => {
+            Ok((sender, receiver)) => {
                 info!(address, "connected to another master");
                 wait = REDIAL_MIN;
+                link.doubtful_since.lock().take();
                 *link.open.lock() = Some(sender);
                 pass_on(receiver, &link, &address).await;
                 link.open.lock().take();
                 // Those that wait hear that there will be no answer.
                 link.waiting.lock().clear();
             }
-            None => wait = REDIAL_MAX.min(wait * 2),
+            Err(_) => wait = REDIAL_MAX.min(wait * 2),
         }
         sleep(wait).await;
     }
 }
 
 /// One attempt, at the first address that the name has.
+///
+/// # Errors
+/// [`ConnectError`].
 pub(super) async fn dial(
     client: &Client,
     address: &str,
-) -> Option<(Sender<Request>, Receiver<Response>)> {
-    let attempt = async {
-        let address = lookup_host(address).await.ok()?.next()?;
-        client.connect(Protocol::Raft, address).await.ok()
+) -> Result<(Sender<Request>, Receiver<Response>), ConnectError> {
+    let unknown = |source| ConnectError::Resolve {
+        host: address.to_owned(),
+        source,
     };
-    let connection = timeout(CONNECT_TIMEOUT, attempt).await.ok()??;
-    Some(connection.split(SEND_QUEUE))
+    let found = timeout(CONNECT_TIMEOUT, lookup_host(address)).await;
+    let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let found = found.map_err(unknown)?.next();
+    let address = found.ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?;
+    let connection = timeout(CONNECT_TIMEOUT, client.connect(Protocol::Raft, address)).await;
+    let connection = connection.unwrap_or(Err(ConnectError::NoAnswer { address }))?;
+    Ok(connection.split(SEND_QUEUE))
 }
 
 /// Until the connection ends or nothing is answered on it.
 async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str) {
     let mut heard = Instant::now();
     loop {
-        match timeout(SILENT_MAX / 4, receiver.recv()).await {
+        match timeout(LOOK_AT_SILENCE, receiver.recv()).await {
             Ok(Ok(Response { number, answer })) => {
                 heard = Instant::now();
+                link.doubtful_since.lock().take();
                 if let Some(waiting) = link.waiting.lock().remove(&number) {
                     // Whoever asked may have gone meanwhile.
                     let _ = waiting.send(answer);
@@ -168,7 +199,7 @@ async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str) {
             }
             Ok(Err(error)) => return info!(address, %error, "connection to another master ended"),
             Err(_) if link.waiting.lock().is_empty() => heard = Instant::now(),
-            Err(_) if heard.elapsed() >= SILENT_MAX => {
+            Err(_) if link.is_given_up(heard) => {
                 return info!(address, "another master does not answer, dialling again");
             }
             Err(_) => {}

@@ -18,20 +18,31 @@ const PREFIX: &[u8] = b"snapshot/";
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What a snapshot is of. Stored apart from it, since the leader sends it apart, too.
-#[derive(Debug, Serialize, Deserialize)]
-struct Meta {
-    applied: Option<EntryId>,
-    members_at: Option<EntryId>,
-    members: Members,
-    id: String,
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    pub(super) applied: Option<EntryId>,
+    pub(super) members_at: Option<EntryId>,
+    pub(super) members: Members,
+    pub(super) id: String,
 }
 
 /// Puts a snapshot in the place of the one before, durably. Blocks.
 pub(super) fn store(db: &Db, meta: &SnapshotMeta, json: &[u8]) -> Result<(), WriteError> {
     let mut batch = WriteBatch::default();
+    put(db, &mut batch, meta, json)?;
+    db.write_synced(batch)
+}
+
+/// Adds that to a batch.
+pub(super) fn put(
+    db: &Db,
+    batch: &mut WriteBatch,
+    meta: &SnapshotMeta,
+    json: &[u8],
+) -> Result<(), WriteError> {
     batch.delete_range_cf(db.state(), PREFIX.to_vec(), key(usize::MAX));
     for (number, piece) in json.chunks(PIECE_BYTES).enumerate() {
-        db.put(&mut batch, &key(number), &piece)?;
+        db.put(batch, &key(number), &piece)?;
     }
     let meta = Meta {
         applied: meta.last_log_id,
@@ -39,8 +50,7 @@ pub(super) fn store(db: &Db, meta: &SnapshotMeta, json: &[u8]) -> Result<(), Wri
         members: meta.last_membership.membership().into(),
         id: meta.snapshot_id.clone(),
     };
-    db.put(&mut batch, KEY_META, &meta)?;
-    db.write_synced(batch)
+    db.put(batch, KEY_META, &meta)
 }
 
 /// The stored snapshot, if there is one.

@@ -1,6 +1,6 @@
 //! What this member knows of the others, for those who only look: reads, metrics, redirects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::RaftMetrics;
 use serde::Serialize;
@@ -81,6 +81,13 @@ impl Status {
         let members = now.membership_config.membership();
         let all = members.nodes().map(|(id, member)| (*id, member.clone()));
         (all.collect(), members.voter_ids().collect())
+    }
+
+    /// The members that have a vote: each of these sets must have a majority.
+    pub(super) fn voters(&self) -> Vec<BTreeSet<MasterId>> {
+        let now = self.0.borrow();
+        let members = now.membership_config.membership();
+        members.get_joint_config().clone()
     }
 
     /// All members, for people.

@@ -2,6 +2,8 @@
 
 mod members;
 mod replica;
+mod stored;
+mod torn;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -100,14 +100,14 @@ pub(crate) struct StateCheck {
 }
 
 /// An entry as it is stored under its index.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     term: u64,
     leader: MasterId,
     payload: Payload,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Payload {
     Blank,
     Batch(Batch),
@@ -115,7 +115,7 @@ enum Payload {
 }
 
 /// The members of the cluster as they are stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Members {
     voters: Vec<BTreeSet<MasterId>>,
     members: BTreeMap<MasterId, Member>,

@@ -12,7 +12,7 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::types::{MasterId, Member, Types, Vote};
+use super::types::{EntryId, MasterId, Member, Types, Vote};
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +48,16 @@ pub(crate) enum Call {
         /// The leader's; void if the other one knows a later one.
         vote: Vote,
     },
+    /// Would the other one vote for a candidate, as far as it knows? Changes nothing there. Repeated
+    /// while no leader is heard.
+    MayStand {
+        /// Who asks.
+        candidate: MasterId,
+        /// The last entry of its log.
+        last: Option<EntryId>,
+    },
+    /// Which cluster is it?
+    Cluster,
 }
 
 /// An answer.
@@ -86,4 +96,11 @@ pub(crate) enum Answer {
     SnapshotMismatch(SnapshotMismatch),
     /// To `TakeOver`: it has asked the others for their votes.
     TakesOver,
+    /// To `MayStand`.
+    MayStand(bool),
+    /// To `Cluster`.
+    Cluster {
+        /// None while it is not known.
+        cluster_id: Option<ClusterId>,
+    },
 }

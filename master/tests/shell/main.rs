@@ -4,4 +4,5 @@ mod bad_input;
 mod life;
 mod masters;
 mod restart;
+mod restore;
 mod site;

@@ -286,7 +286,7 @@ async fn a_member_that_lost_its_disk_is_not_taken_for_itself() {
     match site.try_master(empty).await {
         Err(StartError::Join(error)) => {
             assert!(
-                error.to_string().contains("meros masters remove m3"),
+                error.to_string().contains("meros masters replace m3"),
                 "{error}"
             );
         }

@@ -1,7 +1,7 @@
 //! A cluster for tests: its authority, one master on a free port, and peers that speak the wire by hand.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use meros_master::config::{Config, RawConfig};
@@ -49,12 +49,16 @@ impl Site {
     }
 
     /// The identity of a master, which it keeps when it is started again.
-    fn identity_of(&self, name: &str) -> PathBuf {
+    pub(crate) fn identity_of(&self, name: &str) -> PathBuf {
         let dir = self.dir.path().join("identities").join(name);
         match dir.exists() {
             true => dir,
             false => self.issue(PeerRole::Master, name),
         }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

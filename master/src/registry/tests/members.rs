@@ -1,5 +1,6 @@
 //! Several members over real connections: what a newcomer receives, and what is refused.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use crossbeam::channel::{self, Receiver};
@@ -26,11 +27,46 @@ struct Master {
 impl Master {
     /// Number `number`, which forms a cluster or joins one.
     async fn start(ca: &ClusterCa, dir: &Path, number: u64, join: &[String]) -> Self {
+        Self::start_at(ca, dir, number, join, None).await
+    }
+
+    /// With an address it says that it is there, but listens to nobody.
+    async fn start_at(
+        ca: &ClusterCa,
+        dir: &Path,
+        number: u64,
+        join: &[String],
+        deaf_at: Option<String>,
+    ) -> Self {
         let name = format!("m{number}");
+        Self::start_as(ca, dir, number, name, join, deaf_at).await
+    }
+
+    /// Under a name that another number had.
+    async fn start_named(
+        ca: &ClusterCa,
+        dir: &Path,
+        number: u64,
+        name: &str,
+        join: &[String],
+    ) -> Self {
+        let dir = dir.join(number.to_string());
+        Self::start_as(ca, &dir, number, name.to_owned(), join, None).await
+    }
+
+    async fn start_as(
+        ca: &ClusterCa,
+        dir: &Path,
+        number: u64,
+        name: String,
+        join: &[String],
+        deaf_at: Option<String>,
+    ) -> Self {
         let identity = ca.issue(PeerRole::Master, &name, &[]).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let mut server = Server::bind(listen, &identity, ServerLimits::default()).unwrap();
-        let address = server.local_addr().unwrap().to_string();
+        let is_deaf = deaf_at.is_some();
+        let address = deaf_at.unwrap_or_else(|| server.local_addr().unwrap().to_string());
         let member = Member {
             name,
             address: address.clone(),
@@ -58,6 +94,9 @@ impl Master {
         let replica = Arc::new(replica);
         let serves = Arc::clone(&replica);
         let serving = tokio::spawn(async move {
+            if is_deaf {
+                return;
+            }
             while let Some(connection) = server.accept().await {
                 let serves = Arc::clone(&serves);
                 tokio::spawn(async move { serves.serve(connection).await });
@@ -225,4 +264,197 @@ async fn what_must_not_be_answered_is_refused() {
     assert_eq!((members.len(), voters.len()), (2, 2));
     second.stop().await;
     first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_hears_no_leader_asks_before_it_stands_for_election() {
+    let dir = TempDir::new().unwrap();
+    let ca = ClusterCa::create("test").unwrap();
+    let first = Master::start(&ca, dir.path(), 1, &[]).await;
+    let join = [first.address.clone()];
+    let second = Master::start(&ca, dir.path(), 2, &join).await;
+    let third = Master::start(&ca, dir.path(), 3, &join).await;
+    let address = third.address.clone();
+    third.stop().await;
+    let third = Master::start_at(&ca, dir.path(), 3, &join, Some(address)).await;
+    let heard = Arc::clone(&third.replica.service.heard);
+    let term = || third.replica.status().progress().term;
+    // A busy machine may depose a leader; not whenever the third asks.
+    let (mut asked, mut since) = (heard.asked(), term());
+    eventually("it asks in vain, and leaves the term alone", || {
+        if term() != since {
+            (asked, since) = (heard.asked(), term());
+        }
+        heard.asked() >= asked + 4
+    })
+    .await;
+    third.stop().await;
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_master_becomes_three_and_five_and_three_again_and_no_command_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let ca = ClusterCa::create("test").unwrap();
+    let first = Master::start(&ca, dir.path(), 1, &[]).await;
+    let reign = first.leads().await;
+    let (stop, acknowledged) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let life = {
+        let (proposals, reports) = (first.proposals.clone(), first.reports.clone());
+        let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+        std::thread::spawn(move || {
+            for number in 0.. {
+                let proposal = Proposal {
+                    reign,
+                    id: ProposalId(u64::from(number)),
+                    command: admit(number),
+                    at: Instant::now(),
+                };
+                if stop.load(Ordering::Relaxed) || proposals.blocking_send(proposal).is_err() {
+                    return;
+                }
+                // A busy machine may end the reign, and with it what is acknowledged in it.
+                match reports.recv_timeout(Duration::from_secs(5)) {
+                    Ok(Report::Committed { .. }) => {
+                        acknowledged.store(number + 1, Ordering::Release)
+                    }
+                    _ => return,
+                }
+            }
+        })
+    };
+    let progress = async || {
+        let before = acknowledged.load(Ordering::Acquire);
+        let more = || life.is_finished() || acknowledged.load(Ordering::Acquire) >= before + 10;
+        eventually("commands are acknowledged", more).await;
+    };
+    let mut others = Vec::new();
+    for number in 2..=5 {
+        progress().await;
+        let join = [first.address.clone()];
+        others.push(Master::start(&ca, dir.path(), number, &join).await);
+    }
+    assert_eq!(first.replica.status().members().1.len(), 5);
+    // Whoever leads by then.
+    let leader = async |masters: &[&Master]| {
+        let mut found = None;
+        eventually("one leads", || {
+            found = masters
+                .iter()
+                .position(|one| one.replica.leadership().is_acting());
+            found.is_some()
+        })
+        .await;
+        found.expect("just found")
+    };
+    let masters: Vec<&Master> = std::iter::once(&first).chain(&others).collect();
+    for name in ["m2", "m3"] {
+        progress().await;
+        loop {
+            let at = leader(&masters).await;
+            match masters[at].replica.service().remove(name).await {
+                Ok(()) | Err(RemoveError::Unknown) => break,
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+    progress().await;
+    stop.store(true, Ordering::Relaxed);
+    life.join().expect("no panic");
+    let all = acknowledged.load(Ordering::Acquire);
+    let last = SlaveId(all.checked_sub(1).expect("some were acknowledged"));
+    let left = [&first, &others[2], &others[3]];
+    for master in left {
+        eventually("each that is left has all", || {
+            master.replica.status().members().1.len() == 3
+                && master.registry().slave(last).is_some()
+        })
+        .await;
+    }
+    for other in others {
+        other.stop().await;
+    }
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_without_its_disk_takes_its_own_place_when_an_operator_says_so() {
+    let dir = TempDir::new().unwrap();
+    let ca = ClusterCa::create("test").unwrap();
+    let first = Master::start(&ca, dir.path(), 1, &[]).await;
+    first.leads().await;
+    let join = [first.address.clone()];
+    let second = Master::start(&ca, dir.path(), 2, &join).await;
+    let third = Master::start(&ca, dir.path(), 3, &join).await;
+    third.stop().await;
+
+    let newcomer = Member {
+        name: "m3".to_owned(),
+        address: "127.0.0.1:1".to_owned(),
+    };
+    let service = first.replica.service();
+    let refused = service.join(MasterId(33), newcomer).await;
+    match refused {
+        Answer::Refused(why) => assert!(why.contains("name_taken"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(service.replace("m9"), Err(RemoveError::Unknown));
+    assert_eq!(service.replace("m1"), Err(RemoveError::Leads));
+    service.replace("m3").expect("it is a member");
+    // Another number, so another data directory.
+    let third = Master::start_named(&ca, dir.path(), 33, "m3", &join).await;
+    eventually("it has the place of the old one", || {
+        let (members, voters) = first.replica.status().members();
+        let mut names: Vec<&str> = members.values().map(|member| &*member.name).collect();
+        names.sort_unstable();
+        names == ["m1", "m2", "m3"] && voters.contains(&MasterId(33)) && voters.len() == 3
+    })
+    .await;
+    assert!(
+        !first
+            .replica
+            .status()
+            .members()
+            .0
+            .contains_key(&MasterId(3))
+    );
+    third.stop().await;
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn masters_of_another_cluster_or_authority_are_not_joined() {
+    let dir = TempDir::new().unwrap();
+    let (ca, others_ca) = (
+        ClusterCa::create("test").unwrap(),
+        ClusterCa::create("other").unwrap(),
+    );
+    let ours = Master::start(&ca, &dir.path().join("a"), 1, &[]).await;
+    let theirs = Master::start(&ca, &dir.path().join("b"), 2, &[]).await;
+    let foreign = Master::start(&others_ca, &dir.path().join("c"), 3, &[]).await;
+    for master in [&ours, &theirs, &foreign] {
+        master.leads().await;
+    }
+    let named = [theirs.address.clone()];
+    // They were all given the same id by this test.
+    join::expect_cluster(&ours.client, &named, CLUSTER)
+        .await
+        .expect("the same");
+    let error = join::expect_cluster(&ours.client, &named, ClusterId(5)).await;
+    let error = error.expect_err("another").to_string();
+    assert!(error.contains("wrong_cluster"), "{error}");
+
+    let named = [foreign.address.clone()];
+    let member = ours.replica.member.clone();
+    let error = join::join(&ours.client, &named, MasterId(9), &member).await;
+    let error = error.expect_err("they do not trust each other").to_string();
+    assert!(error.contains("untrusted"), "{error}");
+    for master in [ours, theirs, foreign] {
+        master.stop().await;
+    }
 }
