@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
-use crate::meros::meros;
+use crate::meros::{meros, meros_on};
 use crate::wait::eventually;
 
 /// How long a daemon may take to listen or to end. A loaded two-core machine needs seconds.
@@ -34,6 +34,7 @@ pub struct Daemon {
     args: Vec<String>,
     data_dir: PathBuf,
     log: PathBuf,
+    namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -48,8 +49,16 @@ impl Daemon {
             args,
             data_dir,
             log,
+            namespace: None,
             child: None,
         }
+    }
+
+    /// Lets it run on a host of a [`Network`](crate::Network), named by its namespace.
+    #[must_use]
+    pub fn on(mut self, namespace: String) -> Self {
+        self.namespace = Some(namespace);
+        self
     }
 
     /// Starts it without waiting for anything.
@@ -65,7 +74,9 @@ impl Daemon {
                 .open(&self.log)
                 .expect("the folder is ours")
         };
-        let child = meros()
+        let command = self.namespace.as_deref().map(meros_on);
+        let child = command
+            .unwrap_or_else(meros)
             .args(&self.args)
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .arg("--end-with-parent")

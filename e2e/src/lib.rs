@@ -8,9 +8,11 @@ pub mod cgroups;
 pub mod cluster;
 pub mod daemon;
 pub mod meros;
+pub mod network;
 pub mod wait;
 
 pub use cluster::{ClusterOptions, LocalCluster};
 pub use daemon::Daemon;
 pub use meros::{Ran, meros, meros_program};
+pub use network::Network;
 pub use wait::eventually;

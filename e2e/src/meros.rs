@@ -1,6 +1,6 @@
 //! The `meros` binary under test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The binary: `MEROS_BIN`, or the one that cargo built beside this test.
@@ -47,7 +47,27 @@ impl From<Output> for Ran {
 /// A `meros` command with no configuration but what the test gives.
 #[must_use]
 pub fn meros() -> Command {
-    let mut command = Command::new(meros_program());
+    bare(Command::new(meros_program()))
+}
+
+/// The same on a host of a [`Network`](crate::Network), named by its namespace. It has the pid of the
+/// command that is started.
+#[must_use]
+pub fn meros_on(namespace: &str) -> Command {
+    bare(program_on(namespace, &meros_program()))
+}
+
+/// Any program on such a host.
+#[must_use]
+pub fn program_on(namespace: &str, program: &Path) -> Command {
+    // Not `ip netns exec`, which hides the control groups.
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}"));
+    command.arg(program);
+    command
+}
+
+fn bare(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MEROS_") {
             command.env_remove(name);

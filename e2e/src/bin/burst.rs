@@ -1,6 +1,6 @@
 //! A framework for crash tests: runs many short tasks and writes down what becomes of each.
 //!
-//! `burst MASTERS IDENTITY DIR TASKS` launches tasks `t-0` … and exits 0 when each has ended. Its
+//! `burst MASTERS IDENTITY DIR TASKS [SECONDS]` launches tasks `t-0` … and exits 0 when each has ended. Its
 //! journal `DIR/journal` survives kill -9 of the process: a line `launch ID` before a task is
 //! launched, a line `end ID STATE UPDATE_ID` before its end is acknowledged. Started again with
 //! the same folder it takes up where it was killed.
@@ -76,12 +76,20 @@ impl Journal {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [masters, identity, dir, tasks] = args.as_slice() else {
-        eprintln!("usage: burst MASTERS IDENTITY DIR TASKS");
+    let (args, seconds) = match args.as_slice() {
+        [args @ .., seconds] if args.len() == 4 => (args, Some(seconds)),
+        args => (args, None),
+    };
+    let [masters, identity, dir, tasks] = args else {
+        eprintln!("usage: burst MASTERS IDENTITY DIR TASKS [SECONDS]");
         return ExitCode::from(2);
     };
     let tasks = tasks.parse().expect("TASKS is a number");
-    match run(masters, identity, Path::new(dir), tasks).await {
+    let argv = match seconds {
+        Some(seconds) => vec!["sleep".to_owned(), seconds.clone()],
+        None => vec!["true".to_owned()],
+    };
+    match run(masters, identity, Path::new(dir), tasks, &argv).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("burst: {error}");
@@ -95,6 +103,7 @@ async fn run(
     identity: &str,
     dir: &Path,
     tasks: usize,
+    argv: &[String],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut journal = Journal::open(&dir.join("journal"))?;
     let mut config = SessionConfig::new("burst", meros_sdk::parse_masters(masters)?, identity);
@@ -107,7 +116,7 @@ async fn run(
             News::Subscribed { .. } => reconcile(&journal, &handle)?,
             News::Offers(offers) => {
                 for offer in offers {
-                    accept(&offer, tasks, &mut journal, &handle)?;
+                    accept(&offer, tasks, argv, &mut journal, &handle)?;
                 }
             }
             News::Update(status) => {
@@ -151,6 +160,7 @@ fn reconcile(journal: &Journal, handle: &Handle) -> Result<(), Box<dyn std::erro
 fn accept(
     offer: &Offer,
     tasks: usize,
+    argv: &[String],
     journal: &mut Journal,
     handle: &Handle,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -161,7 +171,10 @@ fn accept(
         .filter(|id| !journal.launched.contains(id))
         .take(BATCH_MAX)
     {
-        let task = Task::new(&id).argv(["true"]).cpus(0.1).mem(16.0);
+        let task = Task::new(&id)
+            .argv(argv.iter().cloned())
+            .cpus(0.1)
+            .mem(16.0);
         if placement.place(&task).is_err() {
             break;
         }

@@ -22,15 +22,23 @@ pub(crate) struct Burst {
 #[allow(dead_code, reason = "each test program uses some")]
 impl Burst {
     pub(crate) fn start(cluster: &LocalCluster, dir: &Path, tasks: usize) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_burst"))
+        let mut command = Command::new(Self::program());
+        command
             .arg(cluster.address())
             .arg(cluster.identity("framework"))
             .arg(dir)
-            .arg(tasks.to_string())
-            .spawn()
-            .expect("cargo built it");
+            .arg(tasks.to_string());
+        Self::spawn(command, dir)
+    }
+
+    pub(crate) fn program() -> &'static Path {
+        Path::new(env!("CARGO_BIN_EXE_burst"))
+    }
+
+    /// With all arguments of the program.
+    pub(crate) fn spawn(mut command: Command, dir: &Path) -> Self {
         Self {
-            child,
+            child: command.spawn().expect("cargo built it"),
             dir: dir.to_owned(),
         }
     }

@@ -1,0 +1,132 @@
+//! Hosts of a test's own: network namespaces on one bridge, cut from each other in either direction.
+
+use std::process::Command;
+
+/// The addresses of these are for tests of networks (RFC 2544), so that nobody else has them.
+const NET: &str = "198.18";
+/// Nobody's address on the wire: what is sent there reaches nobody.
+const NOBODY: &str = "02:00:00:00:00:01";
+
+/// The hosts; all gone when dropped. The test itself reaches all of them, whatever is cut.
+#[derive(Debug)]
+pub struct Network {
+    hosts: usize,
+    bridge: String,
+    subnet: String,
+}
+
+impl Network {
+    /// So many hosts, at most 200; none if this process may not make any, and says why.
+    #[must_use]
+    pub fn new(hosts: usize) -> Option<Self> {
+        let pid = std::process::id();
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return None;
+        }
+        let network = Self {
+            hosts,
+            bridge: format!("mb{pid}"),
+            subnet: format!("{NET}.{}", pid % 250),
+        };
+        match network.make() {
+            Ok(()) => Some(network),
+            Err(why) => {
+                eprintln!("skipped: no network namespaces here: {why}");
+                None
+            }
+        }
+    }
+
+    fn make(&self) -> Result<(), String> {
+        let Self { bridge, subnet, .. } = self;
+        run("nsenter", "--version")?;
+        ip(&format!("link add {bridge} type bridge"))?;
+        ip(&format!("addr add {subnet}.254/24 dev {bridge}"))?;
+        ip(&format!("link set {bridge} up"))?;
+        for host in 0..self.hosts {
+            let (name, outside) = (self.name(host), format!("{bridge}x{host}"));
+            let address = self.address(host);
+            ip(&format!("netns add {name}"))?;
+            ip(&format!(
+                "link add {outside} type veth peer name eth0 netns {name}"
+            ))?;
+            ip(&format!("link set {outside} master {bridge}"))?;
+            ip(&format!("link set {outside} up"))?;
+            ip(&format!("-n {name} addr add {address}/24 dev eth0"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+            ip(&format!("-n {name} link set eth0 up"))?;
+        }
+        Ok(())
+    }
+
+    /// The name of a host's namespace.
+    #[must_use]
+    pub fn name(&self, host: usize) -> String {
+        format!("{}-{host}", self.bridge)
+    }
+
+    /// The address of a host.
+    #[must_use]
+    pub fn address(&self, host: usize) -> String {
+        format!("{}.{}", self.subnet, host + 1)
+    }
+
+    /// What one host sends to another is lost from now on, without a word to either.
+    ///
+    /// # Panics
+    /// The system does not let us.
+    pub fn cut(&self, from: usize, to: usize) {
+        let (name, address) = (self.name(from), self.address(to));
+        let cut =
+            format!("-n {name} neigh replace {address} lladdr {NOBODY} nud permanent dev eth0");
+        ip(&cut).expect("our own namespace");
+    }
+
+    /// Cuts these hosts from all others, in both directions.
+    pub fn isolate(&self, hosts: &[usize]) {
+        for inside in hosts {
+            for outside in (0..self.hosts).filter(|host| !hosts.contains(host)) {
+                self.cut(*inside, outside);
+                self.cut(outside, *inside);
+            }
+        }
+    }
+
+    /// Nothing is cut any more.
+    ///
+    /// # Panics
+    /// The system does not let us.
+    pub fn heal(&self) {
+        for host in 0..self.hosts {
+            let flush = format!("-n {} neigh flush dev eth0 nud permanent", self.name(host));
+            ip(&flush).expect("our own namespace");
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Some may not have been made.
+        for host in 0..self.hosts {
+            let _ = ip(&format!("netns del {}", self.name(host)));
+        }
+        let _ = ip(&format!("link del {}", self.bridge));
+    }
+}
+
+fn ip(args: &str) -> Result<(), String> {
+    run("ip", args)
+}
+
+fn run(program: &str, args: &str) -> Result<(), String> {
+    let output = Command::new(program).args(args.split(' ')).output();
+    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{program} {args}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+    }
+}
