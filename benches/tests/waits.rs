@@ -299,6 +299,7 @@ impl Site {
                 self.due.retain(|_, due| !is_it(due));
             }
             MasterToFramework::Failure { .. } => panic!("no slave is lost"),
+            MasterToFramework::Operation(_) => panic!("nobody orders operations"),
             MasterToFramework::Refused { refusal, .. }
             | MasterToFramework::Error { refusal, .. } => panic!("{refusal:?}"),
         }

@@ -5,6 +5,7 @@
 
 mod backup;
 mod ca;
+mod claims;
 mod client;
 mod config;
 mod daemon;
@@ -71,6 +72,13 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// List slaves, or take some out of service and back
     Slaves(slaves::Args),
+    /// Keep a part of a slave for a role
+    Reserve(claims::ReserveArgs),
+    /// Take a reservation off again
+    Unreserve(claims::ReserveArgs),
+    /// Persistent volumes: list, create, destroy
+    #[command(subcommand)]
+    Volumes(claims::VolumesCommand),
     /// When slaves will not be available, told to frameworks ahead
     #[command(subcommand)]
     Maintenance(maintenance::Command),
@@ -140,6 +148,9 @@ fn main() -> std::process::ExitCode {
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::run_restore(&args),
         Command::Slaves(args) => slaves::run(&args),
+        Command::Reserve(args) => claims::reserve(&args),
+        Command::Unreserve(args) => claims::unreserve(&args),
+        Command::Volumes(command) => claims::volumes(&command),
         Command::Maintenance(command) => maintenance::run(&command),
         Command::Frameworks(args) => list::frameworks(&args),
         Command::Offers(args) => list::offers(&args),

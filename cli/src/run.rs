@@ -290,6 +290,8 @@ impl Run {
             }
             News::Offers(offers) => self.on_offers(&offers, handle),
             News::Update(status) => self.on_update(&status, handle),
+            // It orders none.
+            News::Operation(_) => {}
             News::Refused { call, refusal } => eprintln!("meros: {call} was refused: {refusal}"),
             News::ConnectFailed { why, attempts, .. } => {
                 if self.framework_id.is_none() && attempts >= ATTEMPTS_MAX {

@@ -1,9 +1,11 @@
 //! `meros slaves`, and what operators decide about slaves: `drain`, `deactivate`, `activate`, `gone`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meros_proto::ids::SlaveId;
 use meros_proto::resources::{ResourceName, Resources};
+use meros_proto::role::RoleName;
 use meros_proto::view::{SlaveRow, SlaveView};
 
 use crate::client::{Client, ClusterArgs};
@@ -119,6 +121,7 @@ fn print_list(args: &list::Args) -> Result<Exit, CliError> {
                 share(&row.used, &slave.resources, &ResourceName::CPUS),
                 share(&row.used, &slave.resources, &ResourceName::MEM),
                 row.tasks.to_string(),
+                reserved(&slave.resources),
                 shortened(&slave.attributes.to_string(), 60),
             ]
         };
@@ -132,6 +135,7 @@ fn print_list(args: &list::Args) -> Result<Exit, CliError> {
                 "CPUS",
                 "MEM",
                 "TASKS",
+                "RESERVED",
                 "ATTRIBUTES",
             ],
             rows.iter().map(line).collect(),
@@ -145,6 +149,23 @@ fn mode(slave: &SlaveView) -> &'static str {
     match slave.is_drained {
         true => "drained",
         false => slave.mode.name(),
+    }
+}
+
+/// What is reserved on it, by role, such as `web cpus:2;disk:64`; volumes are disk here.
+fn reserved(resources: &Resources) -> String {
+    let mut by_role: BTreeMap<&RoleName, Vec<String>> = BTreeMap::new();
+    for resource in resources {
+        if let Some(role) = resource.reservations().role() {
+            let amount = format!("{}:{}", resource.name(), resource.value());
+            by_role.entry(role).or_default().push(amount);
+        }
+    }
+    let roles = by_role.iter();
+    let roles = roles.map(|(role, amounts)| format!("{role} {}", amounts.join(";")));
+    match by_role.is_empty() {
+        true => "-".to_owned(),
+        false => shortened(&roles.collect::<Vec<_>>().join(", "), 48),
     }
 }
 

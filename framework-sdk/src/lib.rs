@@ -119,6 +119,7 @@ mod scheduler;
 mod session;
 mod shell;
 mod state_file;
+mod steps;
 mod task;
 #[cfg(feature = "test-kit")]
 pub mod testing;
@@ -132,12 +133,18 @@ pub use meros_proto::attribute::Attributes;
 pub use meros_proto::constraint::{Constraint, OfferConstraints, OfferWishes, Predicate, Subject};
 pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 pub use meros_proto::ids::{
-    ClusterId, FrameworkId, OfferId, ParseIdError, SlaveId, TaskId, UpdateId,
+    ClusterId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId, UpdateId,
 };
+pub use meros_proto::labels::{Label, Labels};
 pub use meros_proto::message::master::ReconcileTask;
 pub use meros_proto::offer::{Filters, Offer, Operation};
+pub use meros_proto::operation::{
+    Change, ChangeKind, OperationState, OperationStatus, ResourceOperation,
+};
 pub use meros_proto::refusal::Refusal;
-pub use meros_proto::resources::{ParseResourcesError, ResourceName, Resources, Scalar};
+pub use meros_proto::resources::{
+    ParseResourcesError, Reservation, Resource, ResourceName, Resources, Scalar, Volume,
+};
 pub use meros_proto::role::RoleName;
 pub use meros_proto::status::{Reason, Source, TaskExit, TaskState, TaskStatus};
 pub use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
@@ -146,4 +153,5 @@ pub use meros_sdk_core::{EndReason, NEWS_QUEUE, News};
 pub use scheduler::{Actions, Scheduler, run};
 pub use session::{CALL_QUEUE, CallError, Events, Handle, Session};
 pub use state_file::StateFileError;
+pub use steps::{StepError, Steps};
 pub use task::{PlaceError, Placement, Task, fit};

@@ -7,6 +7,7 @@ use meros_proto::constraint::OfferWishes;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
+use meros_proto::operation::{OperationState, OperationStatus};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::status::TaskStatus;
@@ -17,6 +18,7 @@ use crate::config::{Acknowledge, SessionConfig};
 use crate::error::{SessionError, outcome};
 use crate::session::acknowledgement;
 use crate::shell::Shell;
+use crate::steps::Steps;
 use crate::task::Placement;
 
 /// A framework's policy: what to do about each piece of news.
@@ -57,6 +59,17 @@ pub trait Scheduler {
     /// run on meanwhile.
     fn disconnected(&mut self, why: &str, actions: &mut Actions) {
         let _ = (why, actions);
+    }
+
+    /// What became of an operation on resources that was given an id ([`Steps::named`]). Said once:
+    /// after an interruption look at the offers.
+    ///
+    /// [`Steps::named`]: crate::Steps::named
+    fn operation(&mut self, status: OperationStatus, actions: &mut Actions) {
+        if status.state != OperationState::Finished {
+            tracing::warn!(operation_id = %status.operation_id, state = %status.state, why = status.message, "operation not done");
+        }
+        let _ = actions;
     }
 
     /// An attempt to reach a master failed; the next one is made after `retry_in`. A program that
@@ -117,6 +130,16 @@ impl Actions {
             operations,
             filters,
         });
+    }
+
+    /// Reserves, makes and destroys volumes, and launches, step by step on one offer; without steps it
+    /// is left to be declined.
+    pub fn carry_out(&mut self, steps: Steps<'_>) {
+        let offer_id = steps.offer().offer_id;
+        let operations = steps.into_operations();
+        if !operations.is_empty() {
+            self.accept(vec![offer_id], operations, Filters::default());
+        }
     }
 
     /// Gives an offer back, and asks not to see what is in it for a time, at most a year; zero is
@@ -260,6 +283,7 @@ fn tell(scheduler: &mut (impl Scheduler + ?Sized), news: News, actions: &mut Act
         News::Update(status) => scheduler.update(status, actions),
         News::SlaveLost(slave_id) => scheduler.slave_lost(slave_id, actions),
         News::Refused { call, refusal } => scheduler.refused(&call, refusal, actions),
+        News::Operation(status) => scheduler.operation(status, actions),
         News::Ended(_) => {}
     }
 }

@@ -167,6 +167,17 @@ impl Task {
         self
     }
 
+    /// Also these, exactly as they are: a volume, or what is reserved in a certain way. What is wished
+    /// for otherwise comes from wherever the offer has it.
+    #[must_use]
+    pub fn exactly(mut self, more: &Resources) -> Self {
+        match self.want.checked_add(more) {
+            Ok(want) => self.want = want,
+            Err(error) => self.wrong = self.wrong.or(Some(PlaceError::TooMuch(error))),
+        }
+        self
+    }
+
     /// Limits above the resources.
     #[must_use]
     pub fn limits(mut self, limits: TaskLimits) -> Self {
@@ -256,6 +267,15 @@ impl<'a> Placement<'a> {
         Self {
             offer,
             free: offer.resources.clone(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// A part of an offer with nothing on it yet.
+    pub(crate) fn within(offer: &'a Offer, free: Resources) -> Self {
+        Self {
+            offer,
+            free,
             tasks: Vec::new(),
         }
     }

@@ -124,7 +124,9 @@ impl Peer {
     async fn accepted(&mut self) -> Vec<TaskId> {
         match self.next().await {
             FrameworkToMaster::Accept { operations, .. } => {
-                let Operation::Launch(tasks) = &operations[0];
+                let Operation::Launch(tasks) = &operations[0] else {
+                    panic!("a launch");
+                };
                 tasks.iter().map(|task| task.task_id.clone()).collect()
             }
             other => panic!("expected an accept, got {other:?}"),

@@ -291,6 +291,11 @@ chosen_id! {
     ExecutorId
 }
 
+chosen_id! {
+    /// An operation, named by its framework to hear what became of it (semantics D5).
+    OperationId
+}
+
 impl From<&TaskId> for ExecutorId {
     fn from(task: &TaskId) -> Self {
         Self(Arc::clone(&task.0))

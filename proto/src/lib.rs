@@ -18,6 +18,7 @@ pub mod maintenance;
 pub mod message;
 pub mod mutant;
 pub mod offer;
+pub mod operation;
 pub mod quota;
 pub mod refusal;
 pub mod resources;

@@ -21,6 +21,8 @@ pub enum Mutant {
     LoseKillWhileStarting,
     /// A slave obeys a master that was deposed before.
     ObeyDeposed,
+    /// A reservation or a volume is confirmed while its record is still on its way to the disk.
+    ConfirmBeforePersist,
     // ---- master ----
     /// A slave is welcomed before its admission is committed.
     WelcomeBeforeCommit,
@@ -61,13 +63,14 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SendBeforePersist,
         Self::ResendWithNewId,
         Self::ForgetUnacknowledged,
         Self::LeaveLostTasks,
         Self::LoseKillWhileStarting,
         Self::ObeyDeposed,
+        Self::ConfirmBeforePersist,
         Self::WelcomeBeforeCommit,
         Self::LaunchOnRescinded,
         Self::ReuseTaskIds,

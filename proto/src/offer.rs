@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribute::Attributes;
 use crate::ids::{FrameworkId, OfferId, SlaveId};
 use crate::maintenance::Unavailability;
+use crate::operation::ResourceOperation;
 use crate::resources::Resources;
 use crate::role::RoleName;
 use crate::task::TaskDescription;
@@ -64,4 +65,6 @@ impl Default for Filters {
 pub enum Operation {
     /// Launch tasks; each is judged by itself (semantics D1).
     Launch(Vec<TaskDescription>),
+    /// Reserve, unreserve, create or destroy volumes; the next step sees the outcome (semantics D3).
+    Change(Box<ResourceOperation>),
 }

@@ -145,6 +145,22 @@ pub enum Refusal {
         /// The id.
         slave_id: SlaveId,
     },
+    /// What is to be changed is not there, or is in use by tasks (semantics O2).
+    #[error(
+        "slave {slave_id} has not got it free: {why}; what tasks use becomes free when they end"
+    )]
+    NotEnough {
+        /// The slave.
+        slave_id: SlaveId,
+        /// What is missing.
+        why: String,
+    },
+    /// The slave is not connected.
+    #[error("slave {slave_id} is away: try again when `meros slaves` shows it as registered")]
+    SlaveAway {
+        /// The slave.
+        slave_id: SlaveId,
+    },
 }
 
 impl Refusal {
@@ -171,6 +187,8 @@ impl Refusal {
             Self::RoleUnknown { .. } => "role_unknown",
             Self::SlaveGone { .. } => "slave_gone",
             Self::NoSuchSlave { .. } => "no_such_slave",
+            Self::NotEnough { .. } => "not_enough",
+            Self::SlaveAway { .. } => "slave_away",
         }
     }
 
@@ -182,6 +200,7 @@ impl Refusal {
             Self::NotLeading { .. }
                 | Self::Recovering
                 | Self::OverLimit { .. }
+                | Self::SlaveAway { .. }
                 | Self::TooSlow
                 | Self::Stopping
         )

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use meros_proto::operation::ChangeKind;
+
 use crate::plan::Client;
 use crate::prng::Rng;
 
@@ -102,6 +104,12 @@ pub(crate) enum Trouble {
     },
     /// An operator sets a quota or a weight.
     Order(RoleOrder),
+    /// An operator reserves a part of a slave for a role, gives it back, makes or destroys a volume.
+    Change {
+        slave: usize,
+        kind: ChangeKind,
+        role: &'static str,
+    },
     /// The disk of a slave, or those of the masters, take this long for each write.
     SlowDisk {
         slave: Option<usize>,
@@ -162,6 +170,7 @@ impl Trouble {
             Self::Partition { .. } => "a partition in one direction",
             Self::Order(RoleOrder::Quota { .. }) => "a quota is set",
             Self::Order(RoleOrder::Weight { .. }) => "a weight is set",
+            Self::Change { .. } => "resources are reserved or given back",
             Self::SlowDisk { .. } => "a slow disk",
         }
     }
@@ -196,6 +205,28 @@ pub(crate) fn draw(rng: &mut Rng, max: u64, time: Duration, targets: Targets) ->
     }
     faults.sort_by_key(|fault| fault.at);
     faults
+}
+
+/// What operators reserve and give back meanwhile, in order.
+pub(crate) fn draw_changes(rng: &mut Rng, time: Duration, slaves: usize) -> Vec<Fault> {
+    let kinds = [
+        ChangeKind::Reserve,
+        ChangeKind::Reserve,
+        ChangeKind::Unreserve,
+        ChangeKind::Create,
+        ChangeKind::Create,
+        ChangeKind::Destroy,
+    ];
+    let count = *rng.pick(&[0, 0, 4, 16]);
+    let change = |rng: &mut Rng| {
+        let at = rng.duration(Duration::ZERO, time);
+        let slave = rng.index(slaves);
+        let kind = *rng.pick(&kinds);
+        let role = *rng.pick(&["web", "web/ads", "batch"]);
+        let what = Trouble::Change { slave, kind, role };
+        Fault { at, what }
+    };
+    (0..count).map(|_| change(rng)).collect()
 }
 
 /// The leader is cut off and does not hear of its successor, while clients come and go between both.

@@ -68,6 +68,8 @@ pub(crate) struct WorkloadPlan {
     pub(crate) thinking: Duration,
     /// How many news may wait for it before it reads no more.
     pub(crate) inbox: usize,
+    /// In so many of a hundred accepts it reserves, gives back, makes or destroys volumes.
+    pub(crate) claims: u64,
     /// The role of its offers.
     pub(crate) role: &'static str,
 }
@@ -187,9 +189,14 @@ impl Plan {
                 attributes: Attributes::default(),
             })
             .collect::<Vec<_>>();
+        // A stream of its own: what is drawn for the rest does not depend on it.
+        let mut of_claims = root.fork("claims");
         let workloads = rng.between(1, bounds.frameworks_max);
         let mut frameworks: Vec<FrameworkPlan> = (0..workloads)
-            .map(|_| FrameworkPlan::Workload(workload(&mut rng, bounds)))
+            .map(|_| {
+                let claims = *of_claims.pick(&[0, 0, 20, 80]);
+                FrameworkPlan::Workload(workload(&mut rng, claims, bounds))
+            })
             .collect();
         for _ in 0..rng.below(3) {
             let every = rng.skewed(Duration::from_millis(200), Duration::from_secs(10));
@@ -207,7 +214,7 @@ impl Plan {
         let network = network(&mut rng);
         let masters = *rng.pick(&[1, 3, 3]);
         let disk_max = rng.skewed(Duration::from_micros(100), Duration::from_millis(200));
-        let faults = match bounds.faults_max {
+        let mut faults = match bounds.faults_max {
             0 => Vec::new(),
             max => fault::draw(
                 &mut root.fork("faults"),
@@ -220,6 +227,10 @@ impl Plan {
                 },
             ),
         };
+        if bounds.faults_max > 0 {
+            faults.extend(fault::draw_changes(&mut of_claims, safety, slaves.len()));
+            faults.sort_by_key(|fault| fault.at);
+        }
         frameworks.extend([FrameworkPlan::Probe, FrameworkPlan::Creditor]);
         // Whoever waits longest: an update is repeated every ten minutes at most (semantics I1), a
         // lost launch is found by a reconciliation, slaves that stay away are given up, and what does
@@ -289,7 +300,7 @@ fn slave_resources(rng: &mut Rng) -> Resources {
         .expect("a well-formed text")
 }
 
-fn workload(rng: &mut Rng, bounds: &Bounds) -> WorkloadPlan {
+fn workload(rng: &mut Rng, claims: u64, bounds: &Bounds) -> WorkloadPlan {
     let seconds = Duration::from_secs;
     WorkloadPlan {
         tasks: u32::try_from(rng.between(1, bounds.tasks_max)).expect("a small bound"),
@@ -310,6 +321,7 @@ fn workload(rng: &mut Rng, bounds: &Bounds) -> WorkloadPlan {
             false => rng.skewed(seconds(5), seconds(300)),
         },
         thinking: rng.skewed(Duration::from_micros(10), seconds(2)),
+        claims,
         inbox: *rng.pick(&[32, 128, NEWS_QUEUE]),
         role: ROLES[rng.index(ROLES.len())],
     }

@@ -55,6 +55,7 @@ mutants! {
     an_id_that_is_given_to_two_tasks_is_found: ReuseTaskIds within 300,
     an_older_update_told_as_news_is_found: TellOlder within 900,
     a_driver_that_asks_for_nothing_is_found: NeverReconcile within 50,
+    an_operation_confirmed_before_it_is_durable_is_found: ConfirmBeforePersist within 50,
     quotas_that_a_new_leader_forgets_are_found: ForgetQuotas within 50,
     offers_kept_from_a_guarantee_are_found: KeepGuaranteed within 100,
 }

@@ -179,6 +179,14 @@ pub enum ConfigError {
     /// The resources cannot be read.
     #[error("resources cannot be read")]
     Resources(#[source] ParseResourcesError),
+    /// Something that is made at run time only.
+    #[error(
+        "resources cannot have {claims}: a slave declares static reservations such as `disk(web):64`; dynamic ones and volumes are made by frameworks and by `meros reserve`"
+    )]
+    ClaimedResources {
+        /// What.
+        claims: String,
+    },
     /// The attributes cannot be read.
     #[error("attributes cannot be read")]
     Attributes(#[source] AttributesError),
@@ -262,7 +270,7 @@ impl Config {
             hostname: raw.hostname.map(check_hostname).transpose()?,
             data_dir: raw.data_dir.ok_or(missing("data_dir"))?,
             identity: raw.identity.ok_or(missing("identity"))?,
-            resources: resources.parse().map_err(ConfigError::Resources)?,
+            resources: check_resources(&resources)?,
             attributes: check_attributes(&attributes)?,
             cgroup_root,
             cpu_quota: raw.cpu_quota.unwrap_or(false),
@@ -281,6 +289,16 @@ impl Config {
             stop_grace,
             launcher: Launcher::default(),
         })
+    }
+}
+fn check_resources(text: &str) -> Result<Resources, ConfigError> {
+    let resources: Resources = text.parse().map_err(ConfigError::Resources)?;
+    let claims = resources.claims();
+    match claims.is_empty() {
+        true => Ok(resources),
+        false => Err(ConfigError::ClaimedResources {
+            claims: claims.to_string(),
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use meros_proto::attribute::{ATTRIBUTES_MAX, Attributes};
-use meros_proto::resources::{Resource, Resources};
+use meros_proto::resources::{Resource, Resources, Value};
 use nix::sys::statvfs::statvfs;
 
 use crate::container::{Facility, IsolationReport};
@@ -69,11 +69,16 @@ pub fn machine(data_dir: &Path) -> Result<Machine, DetectError> {
     })
 }
 
-/// What the slave offers: what is configured, and what is detected for the names that are not.
+/// What the slave declares: what is configured, and what is detected for the names that are not, at
+/// least what is `claimed` of them already: volumes are full of data, and what they take is not free.
 ///
 /// # Errors
 /// As [`machine`], if something has to be detected.
-pub fn resources(configured: &Resources, data_dir: &Path) -> Result<Resources, DetectError> {
+pub fn resources(
+    configured: &Resources,
+    claimed: &Resources,
+    data_dir: &Path,
+) -> Result<Resources, DetectError> {
     let is_configured = |name: &str| configured.iter().any(|it| it.name().as_str() == name);
     let mut all = configured.clone();
     if ["cpus", "mem", "disk"]
@@ -87,6 +92,12 @@ pub fn resources(configured: &Resources, data_dir: &Path) -> Result<Resources, D
             ("disk", machine.disk_mib),
         ] {
             if !is_configured(name) {
+                let claimed = claimed.iter().filter(|it| it.name().as_str() == name);
+                let claimed = claimed.filter_map(|it| match it.value() {
+                    Value::Scalar(scalar) => u64::try_from(scalar.thousandths()).ok(),
+                    Value::Ranges(_) | Value::Set(_) => None,
+                });
+                let amount = amount.max(claimed.sum::<u64>().div_ceil(1_000));
                 add(&mut all, &format!("{name}:{amount}"));
             }
         }
@@ -204,8 +215,8 @@ mod tests {
     fn named_resources_replace_detected_ones_and_the_rest_is_detected() {
         let here = Path::new("/");
         let configured: Resources = "cpus:0.5;gpus:2;cpus(ads):1".parse().unwrap();
-        let all = resources(&configured, here).unwrap();
-        let detected = resources(&Resources::new(), here).unwrap();
+        let all = resources(&configured, &Resources::new(), here).unwrap();
+        let detected = resources(&Resources::new(), &Resources::new(), here).unwrap();
         let text = all.to_string();
         assert!(
             text.contains("cpus:0.5") && text.contains("cpus(ads):1"),
@@ -222,7 +233,10 @@ mod tests {
     #[test]
     fn a_machine_is_not_looked_at_when_all_is_configured() {
         let configured: Resources = "cpus:1;mem:1;disk:1;ports:[1-2]".parse().unwrap();
-        assert_eq!(resources(&configured, Path::new("/")).unwrap(), configured);
+        assert_eq!(
+            resources(&configured, &Resources::new(), Path::new("/")).unwrap(),
+            configured
+        );
     }
 
     #[test]

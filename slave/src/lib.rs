@@ -19,6 +19,7 @@ mod plan;
 mod sandbox;
 mod shell;
 mod start;
+mod volumes;
 
 use std::net::SocketAddr;
 use std::time::Duration;

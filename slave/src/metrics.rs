@@ -180,6 +180,21 @@ impl Lookup {
                 counters.container_events_ignored,
             ),
             (
+                "operations_applied",
+                "Reservations and volumes made or undone",
+                counters.changes_applied,
+            ),
+            (
+                "operations_refused",
+                "Operations on resources that could not be done here",
+                counters.changes_refused,
+            ),
+            (
+                "volumes_wiped",
+                "Destroyed volumes of which nothing is left",
+                counters.volumes_wiped,
+            ),
+            (
                 "registrations",
                 "Times that a master welcomed this slave",
                 counters.registrations,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use meros_daemon::clock::Clock;
+use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::slave::SlaveDescription;
 use meros_proto::transport::{Client, ClientError, Identity, LoadError};
 use meros_slave_core::{Effects, Event, SlaveCore};
@@ -37,6 +38,7 @@ use crate::shell::containers::{ContainerCounters, Containers, Supervision};
 use crate::shell::inbox::{Inbox, Input, inbox};
 use crate::shell::net::{LeaderHint, Link, LinkCounters};
 use crate::shell::{Shell, ShellEnd};
+use crate::volumes::Volumes;
 
 /// Between two looks for old sandboxes when no task ends.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
@@ -67,6 +69,18 @@ pub enum StartError {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] OpenStoreError),
+    /// The slave declares less than what was reserved on it.
+    #[error(
+        "the slave declares {declared}, but {claims} is reserved on it or a volume: declare at least that, or start it as before and unreserve"
+    )]
+    Claims {
+        /// What is declared now.
+        declared: String,
+        /// What was reserved or made a volume at run time.
+        claims: String,
+        /// What is missing.
+        source: ConvertError,
+    },
     /// The machine cannot be looked at.
     #[error(transparent)]
     Detect(#[from] DetectError),
@@ -118,6 +132,7 @@ struct Ground {
     recovered: Recovered,
     containerizer: Containerizer,
     sandboxes: Sandboxes,
+    volumes: Volumes,
 }
 
 /// Starts a slave in the current tokio runtime.
@@ -144,7 +159,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ground = prepared.await.map_err(|_| StartError::Interrupted)??;
     let report = ground.containerizer.report().clone();
     warn_of_missing(&report);
-    let description = describe(&config, &report, http_addr)?;
+    let claims = &ground.recovered.checkpoint.claims.resources;
+    let description = describe(&config, &report, http_addr, claims)?;
     info!(
         resources = %description.resources,
         attributes = %description.attributes,
@@ -199,6 +215,7 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
         recovered,
         containerizer,
         sandboxes,
+        volumes: Volumes::below(data_dir.join("volumes")),
     })
 }
 
@@ -221,6 +238,7 @@ fn describe(
     config: &Config,
     report: &IsolationReport,
     http_addr: SocketAddr,
+    claims: &Resources,
 ) -> Result<SlaveDescription, StartError> {
     let hostname = match &config.hostname {
         Some(hostname) => hostname.clone(),
@@ -237,7 +255,7 @@ fn describe(
     Ok(SlaveDescription {
         hostname,
         http_address,
-        resources: detect::resources(&config.resources, &config.data_dir)?,
+        resources: detect::resources(&config.resources, claims, &config.data_dir)?,
         attributes: detect::attributes(&config.attributes, report),
         capabilities: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -259,8 +277,15 @@ fn assemble(
         recovered,
         containerizer,
         sandboxes,
+        volumes,
     } = ground;
     let clock = Clock::start();
+    let fits = recovered.checkpoint.total(&description.resources);
+    fits.map_err(|source| StartError::Claims {
+        declared: description.resources.to_string(),
+        claims: recovered.checkpoint.claims.resources.to_string(),
+        source,
+    })?;
     let mut effects = Effects::new();
     let core_config = meros_slave_core::Config::new(description);
     let core = SlaveCore::new(core_config, recovered.checkpoint, clock.now(), &mut effects);
@@ -276,6 +301,7 @@ fn assemble(
         containerizer,
         settings: task_settings(&config),
         sandboxes: sandboxes.clone(),
+        volumes,
         outputs: Arc::clone(&outputs),
         counters: Arc::clone(&counters),
         inbox: inbox.clone(),

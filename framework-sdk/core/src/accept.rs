@@ -6,6 +6,9 @@ use meros_proto::ids::{OfferId, TaskId};
 use meros_proto::labels::Labels;
 use meros_proto::message::master::{CALL_ITEMS_MAX, FrameworkToMaster};
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::operation::{
+    OPERATIONS_PENDING_MAX, OperationState, OperationStatus, ResourceOperation,
+};
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
@@ -26,8 +29,19 @@ impl Accept {
     fn tasks(&self) -> impl Iterator<Item = &TaskDescription> {
         self.operations
             .iter()
-            .flat_map(|operation| match operation {
-                Operation::Launch(tasks) => tasks.iter(),
+            .filter_map(|operation| match operation {
+                Operation::Launch(tasks) => Some(tasks),
+                Operation::Change(_) => None,
+            })
+            .flatten()
+    }
+
+    fn changes(&self) -> impl Iterator<Item = &ResourceOperation> {
+        self.operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::Change(change) => Some(&**change),
+                Operation::Launch(_) => None,
             })
     }
 
@@ -36,6 +50,7 @@ impl Accept {
         for operation in &mut self.operations {
             match operation {
                 Operation::Launch(tasks) => tasks.retain(&mut keep),
+                Operation::Change(_) => {}
             }
         }
     }
@@ -43,7 +58,10 @@ impl Accept {
     /// About how many bytes it takes on the wire, from above.
     fn bytes(&self) -> usize {
         let tasks: usize = self.tasks().map(task_bytes).sum();
-        tasks + self.offer_ids.len() * 20
+        let changes = self
+            .changes()
+            .map(|it| 512 + resources_bytes(&it.change.resources));
+        tasks + changes.sum::<usize>() + self.offer_ids.len() * 20
     }
 }
 
@@ -69,6 +87,11 @@ fn list_bytes(resources: &Resources, labels: &Labels) -> usize {
     resources.to_string().len() * 2 + labels.sum::<usize>()
 }
 
+/// About how many bytes resources take on the wire, from above: labels of reservations are in the text.
+fn resources_bytes(resources: &Resources) -> usize {
+    resources.to_string().len() * 2
+}
+
 impl Driver {
     /// Passes an accept on, or ends its tasks at once (semantics B4, E6).
     pub(crate) fn on_accept(
@@ -80,7 +103,9 @@ impl Driver {
         self.take_out_live(&mut accept, effects);
         if self.link != Link::Subscribed || self.teardown_until.is_some() {
             self.counters.refused_calls += 1;
-            if let (None, Some(offer_id)) = (accept.tasks().next(), accept.offer_ids.first()) {
+            let is_answered = accept.tasks().next().is_some()
+                || accept.changes().any(|it| it.operation_id.is_some());
+            if let (false, Some(offer_id)) = (is_answered, accept.offer_ids.first()) {
                 let refusal = Refusal::OfferInvalid {
                     offer_id: *offer_id,
                 };
@@ -93,6 +118,7 @@ impl Driver {
                 why,
                 at: now,
             };
+            end_changes(&accept, OperationState::Dropped, why, effects);
             return self.end_tasks(&accept, &ended, effects);
         }
         if let Some(why) = self.why_too_large(&accept) {
@@ -103,6 +129,7 @@ impl Driver {
                 why: &why,
                 at: now,
             };
+            end_changes(&accept, OperationState::Error, &why, effects);
             self.end_tasks(&accept, &ended, effects);
             return self.decline(&accept.offer_ids, accept.filters, effects);
         }
@@ -160,10 +187,15 @@ impl Driver {
     }
 
     fn why_too_large(&self, accept: &Accept) -> Option<String> {
-        let tasks = accept.tasks().count();
-        if tasks > CALL_ITEMS_MAX || accept.offer_ids.len() > CALL_ITEMS_MAX {
+        let (tasks, changes) = (accept.tasks().count(), accept.changes().count());
+        if changes > OPERATIONS_PENDING_MAX {
             return Some(format!(
-                "an accept names at most {CALL_ITEMS_MAX} tasks and offers"
+                "an accept has at most {OPERATIONS_PENDING_MAX} operations on resources"
+            ));
+        }
+        if tasks + changes > CALL_ITEMS_MAX || accept.offer_ids.len() > CALL_ITEMS_MAX {
+            return Some(format!(
+                "an accept names at most {CALL_ITEMS_MAX} offers, and tasks and operations"
             ));
         }
         let bytes = accept.bytes();
@@ -187,6 +219,20 @@ impl Driver {
             status.reason = Some(ended.reason);
             ended.why.clone_into(&mut status.message);
             effects.push(Effect::Deliver(News::Update(status)));
+        }
+    }
+}
+
+/// Tells the framework of operations that no master has heard of.
+fn end_changes(accept: &Accept, state: OperationState, why: &str, effects: &mut Vec<Effect>) {
+    for change in accept.changes() {
+        if let Some(operation_id) = change.operation_id.clone() {
+            effects.push(Effect::Deliver(News::Operation(OperationStatus {
+                operation_id,
+                slave_id: None,
+                state,
+                message: why.to_owned(),
+            })));
         }
     }
 }

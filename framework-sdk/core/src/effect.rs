@@ -6,6 +6,7 @@ use std::time::Duration;
 use meros_proto::ids::{ClusterId, FrameworkId, OfferId, SlaveId};
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Offer;
+use meros_proto::operation::OperationStatus;
 use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskStatus;
 
@@ -81,6 +82,9 @@ pub enum News {
         /// Why.
         refusal: Refusal,
     },
+    /// What became of an operation on resources that was given an id. Said once; after an
+    /// interruption the next offers show what is reserved.
+    Operation(OperationStatus),
     /// The session has ended and does not come back by itself. Always the last news.
     Ended(EndReason),
 }

@@ -376,6 +376,9 @@ impl Driver {
             (Link::Subscribed, MasterToFramework::Failure { slave_id }) => {
                 effects.push(Effect::Deliver(News::SlaveLost(slave_id)));
             }
+            (Link::Subscribed, MasterToFramework::Operation(status)) => {
+                effects.push(Effect::Deliver(News::Operation(status)));
+            }
             (Link::Subscribed, MasterToFramework::Refused { call, refusal }) => {
                 // Which of its tasks an accept launched before it was refused, if any, the
                 // master does not say: ask.

@@ -401,7 +401,9 @@ impl World {
     }
 
     fn accepted(&mut self, operations: Vec<Operation>) {
-        let Operation::Launch(tasks) = operations.into_iter().next().expect("a launch");
+        let Some(Operation::Launch(tasks)) = operations.into_iter().next() else {
+            panic!("a launch");
+        };
         if std::mem::take(&mut self.master.refuse_accept) {
             let refusal = Refusal::OverLimit {
                 what: "tasks".to_owned(),

@@ -11,6 +11,7 @@ use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
 
 use crate::event::ConnectionId;
+use crate::operations::ReportedClaims;
 use crate::tasks::ReportedTask;
 use crate::wishes::CheckedWishes;
 
@@ -26,14 +27,18 @@ pub const CONNECTIONS_MAX: usize =
 #[derive(Debug)]
 pub(crate) enum Stage {
     /// A slave that has not asked for anything; what it has reported so far.
-    SlaveFresh { report: Vec<ReportedTask> },
+    SlaveFresh {
+        report: Vec<ReportedTask>,
+        claims: Option<Box<ReportedClaims>>,
+    },
     /// Its admission is being committed.
-    SlaveAdmitting,
+    SlaveAdmitting { claims: Option<Box<ReportedClaims>> },
     /// It wants to be this slave again; waits until the registry agrees.
     SlaveClaiming {
         slave_id: SlaveId,
         slave: Box<SlaveDescription>,
         report: Vec<ReportedTask>,
+        claims: Option<Box<ReportedClaims>>,
     },
     /// It is this slave.
     SlaveRegistered(SlaveId),

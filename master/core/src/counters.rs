@@ -49,6 +49,18 @@ counters! {
     frameworks_resubscribed,
     /// Frameworks torn down or timed out.
     frameworks_removed,
+    /// Operations on resources ordered from slaves.
+    operations_ordered,
+    /// Operations that slaves have carried out.
+    operations_finished,
+    /// Operations that slaves could not carry out.
+    operations_failed,
+    /// Operations that did not reach their slave.
+    operations_dropped,
+    /// Operations that were refused at once.
+    operations_invalid,
+    /// Answers of slaves about operations that are not known.
+    stale_operation_answers,
     /// Offers made.
     offers_made,
     /// Offers used by an accept.

@@ -82,7 +82,7 @@ impl MasterCore {
         self.advance_slave(slave_id, turn);
     }
 
-    fn check_member(&self, slave_id: SlaveId) -> Result<(), Refusal> {
+    pub(crate) fn check_member(&self, slave_id: SlaveId) -> Result<(), Refusal> {
         match self.slaves.get(slave_id) {
             Some(_) => Ok(()),
             None if self.registry.is_gone_slave(slave_id) => Err(Refusal::SlaveGone { slave_id }),
@@ -171,7 +171,7 @@ impl MasterCore {
             row.state(),
             SlaveState::Registered | SlaveState::Disconnected
         );
-        let is_empty = self.tasks.count_of_slave(slave_id) == 0;
+        let is_empty = self.tasks.count_of_slave(slave_id) == 0 && row.operations.is_empty();
         let is_drained = is_empty && (is_known || row.is_drained);
         if is_drained == row.is_drained {
             return;

@@ -3,6 +3,7 @@
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::maintenance::Unavailability;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::operation::Change;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
@@ -71,6 +72,14 @@ pub enum OperatorCall {
         windows: Vec<(SlaveId, Option<Unavailability>)>,
         /// Whether that of all other slaves is called off.
         replace: bool,
+    },
+    /// Reserve, unreserve, create or destroy volumes on a slave, of what no task uses there (semantics
+    /// O1). Answered when it is ordered; the slave may still fail (semantics O2).
+    ChangeResources {
+        /// Where.
+        slave_id: SlaveId,
+        /// What.
+        change: Box<Change>,
     },
     /// Tell why. Costs a time in proportion to the slaves, so it is limited: [`WHY_JUDGEMENTS_MAX`]
     /// a question, [`WHY_JUDGEMENTS_PER_SECOND`] altogether.

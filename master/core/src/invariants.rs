@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::operation::OPERATIONS_PENDING_MAX;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::slave::{SlaveMode, SlaveState};
@@ -215,6 +216,11 @@ impl MasterCore {
                 SlaveState::Registered | SlaveState::Disconnected
             );
             check("M7", takes_part == self.allocator.total(id).is_some(), name)?;
+            let claims = self.allocator.total(id).map(Resources::claims);
+            let known = slave.claims.as_deref().cloned().unwrap_or_default();
+            let is_counted = claims.is_none_or(|claims| claims == known);
+            let is_bounded = slave.operations.len() <= OPERATIONS_PENDING_MAX;
+            check("M15", is_counted && is_bounded, name)?;
             check(
                 "M7",
                 slave.connection.is_some() || !self.allocator.is_offerable(id),
@@ -291,7 +297,7 @@ impl MasterCore {
                     .frameworks
                     .get(*framework_id)
                     .is_some_and(|it| it.claimant == Some(id)),
-                Stage::SlaveAdmitting | Stage::FrameworkAdmitting => {
+                Stage::SlaveAdmitting { .. } | Stage::FrameworkAdmitting => {
                     self.admissions.values().any(|waiting| *waiting == id)
                 }
                 Stage::SlaveFresh { .. } | Stage::SlaveLeaving | Stage::FrameworkFresh => true,

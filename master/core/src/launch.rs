@@ -1,5 +1,5 @@
-//! Accepts: offers become tasks (semantics B4, D1, E6, F1). Nothing here depends on how many
-//! slaves or tasks there are.
+//! Accepts: offers become tasks, step by step with operations on them (semantics B4, D1, E6, F1).
+//! Nothing here depends on how many slaves or tasks there are.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use meros_proto::message::master::{CALL_ITEMS_MAX, TASKS_PER_SLAVE_MAX};
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
 use meros_proto::mutant::Mutant;
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::operation::OPERATIONS_PENDING_MAX;
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
@@ -37,13 +38,9 @@ impl MasterCore {
             true => (OfferEnd::Declined, self.declined(filters, turn.now)),
             false => (OfferEnd::Accepted, filters),
         };
-        let tasks: Vec<TaskDescription> = operations
-            .into_iter()
-            .flat_map(|Operation::Launch(tasks)| tasks)
-            .collect();
-        let offers = match self.check_accept(framework, offer_ids, tasks.len()) {
+        let offers = match self.check_accept(framework, offer_ids, &operations) {
             Ok(numbers) => numbers,
-            Err(why) => return self.fail_accept(framework, offer_ids, &tasks, &why, turn),
+            Err(why) => return self.fail_accept(framework, offer_ids, operations, &why, turn),
         };
         let mut pool: Option<Outstanding> = None;
         for number in offers {
@@ -59,8 +56,16 @@ impl MasterCore {
         }
         let Some(mut pool) = pool else { return };
         let mut rest = std::mem::take(&mut pool.resources);
-        if !tasks.is_empty() {
-            self.launch_tasks(&pool, Arc::make_mut(&mut rest), tasks, turn);
+        for operation in operations {
+            match operation {
+                Operation::Launch(tasks) if tasks.is_empty() => {}
+                Operation::Launch(tasks) => {
+                    self.launch_tasks(&pool, Arc::make_mut(&mut rest), tasks, turn);
+                }
+                Operation::Change(operation) => {
+                    self.change_offered(&pool, Arc::make_mut(&mut rest), *operation, turn);
+                }
+            }
         }
         self.give_back(&pool, rest, filters, turn);
     }
@@ -70,11 +75,25 @@ impl MasterCore {
         &self,
         framework: FrameworkId,
         offer_ids: &[OfferId],
-        tasks: usize,
+        operations: &[Operation],
     ) -> Result<Vec<u64>, String> {
-        if offer_ids.len() > CALL_ITEMS_MAX || tasks > CALL_ITEMS_MAX {
+        let (mut items, mut changes) = (0, 0);
+        for operation in operations {
+            match operation {
+                Operation::Launch(tasks) => items += tasks.len(),
+                Operation::Change(_) => changes += 1,
+            }
+        }
+        // More could not all be on their way to one slave.
+        if changes > OPERATIONS_PENDING_MAX {
             return Err(format!(
-                "the accept has more than {CALL_ITEMS_MAX} offers or tasks"
+                "the accept has more than {OPERATIONS_PENDING_MAX} operations on resources"
+            ));
+        }
+        items += changes;
+        if offer_ids.len() > CALL_ITEMS_MAX || items > CALL_ITEMS_MAX {
+            return Err(format!(
+                "the accept has more than {CALL_ITEMS_MAX} offers, or tasks and operations"
             ));
         }
         let mut numbers: Vec<u64> = Vec::with_capacity(offer_ids.len());
@@ -108,7 +127,7 @@ impl MasterCore {
             return Err("an offer is named twice".to_owned());
         }
         match first {
-            None if tasks > 0 => return Err("no offer is named".to_owned()),
+            None if items > 0 => return Err("no offer is named".to_owned()),
             Some(offer) if self.slaves.connection(offer.slave).is_none() => {
                 return Err(format!("slave {} is away", offer.slave));
             }
@@ -122,7 +141,7 @@ impl MasterCore {
         &mut self,
         framework: FrameworkId,
         offer_ids: &[OfferId],
-        tasks: &[TaskDescription],
+        operations: Vec<Operation>,
         why: &str,
         turn: &mut Turn<'_>,
     ) {
@@ -140,12 +159,26 @@ impl MasterCore {
                 self.end_offer(number, OfferEnd::Rescinded, turn);
             }
         }
-        for task in tasks {
-            self.counters.tasks_dropped += 1;
-            let mut status = refused_status(task, TaskState::Dropped, turn);
-            status.reason = Some(Reason::InvalidOffers);
-            why.clone_into(&mut status.message);
-            self.send_master_update(framework, status, turn);
+        for operation in operations {
+            match operation {
+                Operation::Launch(tasks) => {
+                    for task in &tasks {
+                        self.counters.tasks_dropped += 1;
+                        let mut status = refused_status(task, TaskState::Dropped, turn);
+                        status.reason = Some(Reason::InvalidOffers);
+                        why.clone_into(&mut status.message);
+                        self.send_master_update(framework, status, turn);
+                    }
+                }
+                Operation::Change(operation) => {
+                    let refusal = Refusal::Invalid {
+                        field: "offer_ids".to_owned(),
+                        why: why.to_owned(),
+                    };
+                    let id = operation.operation_id;
+                    self.fail_operation(framework, None, id, refusal, turn);
+                }
+            }
         }
     }
 

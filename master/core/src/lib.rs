@@ -36,6 +36,7 @@ mod membership;
 mod numbered;
 mod offering;
 mod offers;
+mod operations;
 mod operator;
 mod publish;
 mod quota;
@@ -83,6 +84,7 @@ use connections::{Connections, Stage};
 use declining::Declining;
 use frameworks::Frameworks;
 use offers::Offers;
+use operations::ReportedClaims;
 use publish::Publisher;
 use slaves::Slaves;
 use tasks::Tasks;
@@ -126,6 +128,8 @@ pub struct MasterCore {
     why_from: Timestamp,
     /// So many slaves were expected back when it began to lead; no offers before most are.
     waits_for_slaves: Option<usize>,
+    /// Operations on resources ordered in this term.
+    operations_made: u64,
     /// Ids for the next admissions, ahead of the registry by those that are being committed.
     slave_next: u32,
     framework_next: u32,
@@ -158,6 +162,7 @@ impl MasterCore {
             declining: Declining::default(),
             why_from: Timestamp::default(),
             waits_for_slaves: None,
+            operations_made: 0,
             slave_next: 0,
             framework_next: 0,
         }
@@ -182,7 +187,10 @@ impl MasterCore {
                 connection,
                 principal,
             } => {
-                let stage = Stage::SlaveFresh { report: Vec::new() };
+                let stage = Stage::SlaveFresh {
+                    report: Vec::new(),
+                    claims: None,
+                };
                 self.on_connected(connection, principal, stage, turn);
             }
             Event::FrameworkConnected {
@@ -295,7 +303,7 @@ impl MasterCore {
                 }
             }
             Stage::SlaveFresh { .. }
-            | Stage::SlaveAdmitting
+            | Stage::SlaveAdmitting { .. }
             | Stage::SlaveLeaving
             | Stage::FrameworkFresh
             | Stage::FrameworkAdmitting => {}
@@ -329,6 +337,12 @@ impl MasterCore {
             ) => {
                 self.on_reregister(connection, slave_id, cluster_id, slave, turn);
             }
+            (SlaveToMaster::ReportClaims { claims, decided }, Stage::SlaveFresh { .. }) => {
+                self.on_report_claims(connection, ReportedClaims { claims, decided }, turn);
+            }
+            (SlaveToMaster::ChangeApplied { number }, Stage::SlaveRegistered(slave)) => {
+                self.on_change_applied(*slave, number, turn);
+            }
             (SlaveToMaster::Pong, Stage::SlaveRegistered(slave)) => self.on_pong(*slave),
             (SlaveToMaster::Update(update), Stage::SlaveRegistered(slave)) => {
                 self.on_status_update(*slave, connection, update, turn);
@@ -340,6 +354,7 @@ impl MasterCore {
             (
                 SlaveToMaster::Register { .. }
                 | SlaveToMaster::ReportTasks { .. }
+                | SlaveToMaster::ReportClaims { .. }
                 | SlaveToMaster::Reregister { .. },
                 _,
             ) => self.refuse_slave(connection, Refusal::AlreadySubscribed, turn),

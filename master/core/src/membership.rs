@@ -16,6 +16,7 @@ use crate::command::Command;
 use crate::connections::Stage;
 use crate::effect::Answer;
 use crate::event::ConnectionId;
+use crate::operations::{ReportedClaims, check_reported, kept};
 use crate::slaves::{SLAVES_MAX, Slave};
 use crate::takeover::Back;
 use crate::tasks::{ReportedTask, TaskSlot};
@@ -37,7 +38,11 @@ impl MasterCore {
         else {
             return;
         };
-        if let Err(refusal) = check_slave(&slave) {
+        let claims = match self.connections.stage_mut(connection) {
+            Some(Stage::SlaveFresh { claims, .. }) => claims.take(),
+            _ => None,
+        };
+        if let Err(refusal) = check_described(&slave, claims.as_deref()) {
             return self.refuse_slave(connection, refusal, turn);
         }
         let slave_id = SlaveId(self.slave_next);
@@ -62,7 +67,7 @@ impl MasterCore {
         let proposal = self.propose(command, turn);
         self.admissions.insert(proposal, connection);
         self.connections
-            .set_stage(connection, Stage::SlaveAdmitting);
+            .set_stage(connection, Stage::SlaveAdmitting { claims });
         if let (true, Some(cluster_id), Some(epoch)) = (
             Mutant::WelcomeBeforeCommit.is_on(),
             self.registry.cluster_id(),
@@ -89,12 +94,15 @@ impl MasterCore {
         self.counters.slaves_admitted += 1;
         self.slaves
             .insert(slave_id, Slave::new(SlaveState::Recovered, turn.now));
-        let is_admitting =
-            |row: &crate::connections::Connection| matches!(row.stage, Stage::SlaveAdmitting);
-        match waiting
-            .filter(|connection| self.connections.get(*connection).is_some_and(is_admitting))
-        {
-            Some(connection) => self.welcome_slave(slave_id, connection, Vec::new(), turn),
+        let admitting =
+            waiting.and_then(|connection| match self.connections.stage_mut(connection) {
+                Some(Stage::SlaveAdmitting { claims }) => Some((connection, claims.take())),
+                _ => None,
+            });
+        match admitting {
+            Some((connection, claims)) => {
+                self.welcome_slave(slave_id, connection, Vec::new(), claims, turn);
+            }
             None => {
                 // Nobody was ever told this id, so nobody will come back under it.
                 if let Some(slave) = self.slaves.get_mut(slave_id) {
@@ -111,7 +119,7 @@ impl MasterCore {
         tasks: Vec<TaskReport>,
         turn: &mut Turn<'_>,
     ) {
-        let Some(Stage::SlaveFresh { report }) = self.connections.stage_mut(connection) else {
+        let Some(Stage::SlaveFresh { report, .. }) = self.connections.stage_mut(connection) else {
             return;
         };
         if tasks.len() > REPORT_TASKS_MAX || report.len() + tasks.len() > TASKS_PER_SLAVE_MAX {
@@ -136,14 +144,16 @@ impl MasterCore {
         if let Err(refusal) = self.check_reregister(connection, slave_id, cluster_id, &slave) {
             return self.refuse_slave(connection, refusal, turn);
         }
-        let Some(Stage::SlaveFresh { report }) = self.connections.stage_mut(connection) else {
+        let Some(Stage::SlaveFresh { report, claims }) = self.connections.stage_mut(connection)
+        else {
             return;
         };
-        let report = std::mem::take(report);
+        let (report, claims) = (std::mem::take(report), claims.take());
         let stage = Stage::SlaveClaiming {
             slave_id,
             slave: Box::new(slave),
             report,
+            claims,
         };
         self.connections.set_stage(connection, stage);
         let Some(row) = self.slaves.get_mut(slave_id) else {
@@ -167,7 +177,11 @@ impl MasterCore {
             Some(ours) if ours != theirs => return Err(Refusal::WrongCluster { ours, theirs }),
             _ => {}
         }
-        check_slave(slave)?;
+        let claims = match self.connections.get(connection).map(|row| &row.stage) {
+            Some(Stage::SlaveFresh { claims, .. }) => claims.as_deref(),
+            _ => None,
+        };
+        check_described(slave, claims)?;
         // One that is leaving, or to be gone, waits until that is committed, and only then hears of it:
         // a master that was deposed meanwhile must not say what will never be true.
         if self.registry.is_gone_slave(slave_id) {
@@ -215,8 +229,12 @@ impl MasterCore {
             let command = Command::MarkSlaveReachable { slave_id };
             return self.propose_for_slave(slave_id, command, turn);
         }
-        let Some(Stage::SlaveClaiming { slave, report, .. }) =
-            self.connections.stage_mut(connection)
+        let Some(Stage::SlaveClaiming {
+            slave,
+            report,
+            claims,
+            ..
+        }) = self.connections.stage_mut(connection)
         else {
             return;
         };
@@ -231,10 +249,10 @@ impl MasterCore {
             };
             return self.propose_for_slave(slave_id, command, turn);
         }
-        let report = std::mem::take(report);
+        let (report, claims) = (std::mem::take(report), claims.take());
         info!(%slave_id, tasks = report.len(), "slave re-registered");
         self.counters.slaves_reregistered += 1;
-        self.welcome_slave(slave_id, connection, report, turn);
+        self.welcome_slave(slave_id, connection, report, claims, turn);
     }
 
     /// The slave is back in the registry, but not yet here.
@@ -256,8 +274,10 @@ impl MasterCore {
         slave_id: SlaveId,
         connection: ConnectionId,
         report: Vec<ReportedTask>,
+        claims: Option<Box<ReportedClaims>>,
         turn: &mut Turn<'_>,
     ) {
+        let ReportedClaims { claims, decided } = claims.map(|it| *it).unwrap_or_default();
         let (Some(row), Some(cluster_id), Some(epoch)) = (
             self.slaves.get_mut(slave_id),
             self.registry.cluster_id(),
@@ -268,6 +288,7 @@ impl MasterCore {
         let older = row.connection.replace(connection);
         row.claimant = None;
         row.misses = 0;
+        row.claims = kept(claims);
         let before = row.state();
         let was_unreachable = std::mem::take(&mut row.was_unreachable);
         self.slaves
@@ -294,6 +315,7 @@ impl MasterCore {
             },
         );
         self.publish_slave(slave_id, turn);
+        self.settle_operations(slave_id, &decided, turn);
         // While it was merely away, this leader knew every task it had.
         let was_known = matches!(before, SlaveState::Registered | SlaveState::Disconnected);
         let back = Back {
@@ -370,6 +392,7 @@ impl MasterCore {
             .publish(ClusterChange::SlaveRemoved(slave_id), turn);
         self.tell_failure(slave_id, turn);
         let row = row?;
+        self.drop_operations(slave_id, row.operations, turn);
         for request in row.gone_requests {
             turn.reply(request, Ok(Answer::Done));
         }
@@ -396,6 +419,15 @@ impl MasterCore {
             self.send_master_update(task.framework(), status, turn);
         }
     }
+}
+
+/// Checks what a slave says of itself and of its claims.
+fn check_described(
+    slave: &SlaveDescription,
+    claims: Option<&ReportedClaims>,
+) -> Result<(), Refusal> {
+    check_slave(slave)?;
+    claims.map_or(Ok(()), |it| check_reported(slave, &it.claims))
 }
 
 pub(crate) fn superseded(what: &str) -> Refusal {

@@ -71,6 +71,10 @@ impl MasterCore {
                 .on_set_maintenance(request, windows, replace, turn)
                 .err()
                 .map(Err),
+            OperatorCall::ChangeResources { slave_id, change } => {
+                let ordered = self.on_change_resources(slave_id, *change, turn);
+                Some(ordered.map(|()| Answer::Done))
+            }
             OperatorCall::Why(question) => {
                 let why = self.on_why(&question, turn.now);
                 Some(why.map(|why| Answer::Why(Box::new(why))))

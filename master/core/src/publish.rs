@@ -11,6 +11,7 @@ use meros_proto::view::{
 use crate::effect::Effect;
 use crate::frameworks::Framework;
 use crate::offers::Outstanding;
+use crate::operations::total_of;
 use crate::registry::{FrameworkRecord, Registry, SlaveRecord};
 use crate::slaves::Slave;
 use crate::tasks::Task;
@@ -51,7 +52,7 @@ pub(crate) fn slave_view(
         mode_since: record.mode_since,
         is_drained: slave.is_drained,
         unavailability: registry.maintenance().get(&id).copied(),
-        resources: record.slave.resources.clone(),
+        resources: total_of(&record.slave, slave.claims.as_deref()),
         attributes: record.slave.attributes.clone(),
         version: record.slave.version.clone(),
     }

@@ -2,12 +2,17 @@
 //!
 //! Invariants: M7 each row has its record in the registry and agrees with it about unreachability.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use meros_proto::ids::SlaveId;
+use meros_proto::resources::Resources;
 use meros_proto::slave::SlaveState;
 use meros_proto::time::Timestamp;
 
 use crate::event::{ConnectionId, ProposalId, RequestId};
 use crate::numbered::Numbered;
+use crate::operations::PendingOperation;
 
 /// The most members, unreachable ones included; one more is refused with `OverLimit`. Twice the
 /// largest cluster that we measure.
@@ -37,6 +42,10 @@ pub(crate) struct Slave {
     pub(crate) is_drained: bool,
     /// Pings in a row without an answer.
     pub(crate) misses: u32,
+    /// What is reserved on it dynamically and its volumes, as far as this leader knows.
+    pub(crate) claims: Option<Arc<Resources>>,
+    /// Operations that it has not answered, in their order.
+    pub(crate) operations: VecDeque<PendingOperation>,
     /// It was given up and has not been welcomed since (semantics K5).
     pub(crate) was_unreachable: bool,
 }
@@ -55,6 +64,8 @@ impl Slave {
             is_draining: false,
             is_drained: false,
             misses: 0,
+            claims: None,
+            operations: VecDeque::new(),
             was_unreachable: false,
         }
     }

@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::MasterCore;
 use crate::allocator::Profile;
 use crate::event::ConnectionId;
+use crate::operations::total_of;
 use crate::publish::{task_changed, task_view};
 use crate::tasks::{Kill, ReportedTask, Task, TaskSlot};
 use crate::turn::Turn;
@@ -68,7 +69,7 @@ impl MasterCore {
                 None => self.adopt_task(reported, back, turn),
             }
         }
-        self.charge_tasks_of(back.slave_id);
+        let missing = self.charge_tasks_of(back.slave_id, missing, turn);
         for framework_id in orphans {
             turn.send_slave(
                 back.connection,
@@ -141,11 +142,20 @@ impl MasterCore {
         self.send_master_update(task.framework(), status, turn);
     }
 
-    fn charge_tasks_of(&mut self, slave_id: SlaveId) {
-        let Some(record) = self.registry.slave(slave_id) else {
-            return;
+    /// Charges what the slave reports, and what it may still have. Ends what it neither reports nor
+    /// has room for; tells what is left to ask for.
+    fn charge_tasks_of(
+        &mut self,
+        slave_id: SlaveId,
+        mut missing: BTreeSet<TaskSlot>,
+        turn: &mut Turn<'_>,
+    ) -> BTreeSet<TaskSlot> {
+        let (Some(record), Some(row)) = (self.registry.slave(slave_id), self.slaves.get(slave_id))
+        else {
+            return missing;
         };
-        self.allocator.add_slave(slave_id, &record.slave.resources);
+        let total = total_of(&record.slave, row.claims.as_deref());
+        self.allocator.add_slave(slave_id, &total);
         let profile = Profile {
             hostname: record.slave.hostname.clone(),
             attributes: record.slave.attributes.clone(),
@@ -153,24 +163,50 @@ impl MasterCore {
         self.allocator.describe_slave(slave_id, profile);
         let is_excluded = !record.mode.is_offered();
         self.allocator.set_excluded(slave_id, is_excluded);
-        for slot in self.tasks.of_slave(slave_id) {
+        let reported = self.tasks.of_slave(slave_id);
+        for slot in reported.into_iter().filter(|slot| !missing.contains(slot)) {
             self.charge_task(slot);
         }
+        // What they were launched on is not there: the operation that was to reserve it has not
+        // reached the slave, and they were sent after it.
+        let homeless: Vec<TaskSlot> = missing
+            .iter()
+            .copied()
+            .filter(|slot| !self.try_charge(*slot))
+            .collect();
+        for slot in homeless {
+            let Some(task) = self.tasks.get(slot).filter(|task| task.is_live()) else {
+                continue;
+            };
+            let state = match task.has_started {
+                true => TaskState::Gone,
+                false => TaskState::Dropped,
+            };
+            missing.remove(&slot);
+            self.end_task(slot, state, Reason::ResourcesUnknown, turn.now, turn);
+        }
+        missing
     }
 
     /// Charges a task that runs, whether its slave has room for it or not.
     pub(crate) fn charge_task(&mut self, slot: TaskSlot) {
-        let Some(task) = self.tasks.get_mut(slot).filter(|task| task.is_live()) else {
-            return;
-        };
-        let (framework, slave_id) = (task.framework(), task.slave());
-        task.is_charged = self
-            .allocator
-            .charge(framework, &task.role, slave_id, &task.resources);
-        if !task.is_charged {
+        if !self.try_charge(slot)
+            && let Some(task) = self.tasks.get(slot).filter(|task| task.is_live())
+        {
             self.counters.tasks_uncharged += 1;
-            warn!(%slave_id, task_id = %task.id(), "a reported task does not fit its slave");
+            warn!(slave_id = %task.slave(), task_id = %task.id(), "a reported task does not fit its slave");
         }
+    }
+
+    /// Charges a task if it holds something and that is there.
+    fn try_charge(&mut self, slot: TaskSlot) -> bool {
+        let Some(task) = self.tasks.get_mut(slot).filter(|task| task.is_live()) else {
+            return false;
+        };
+        task.is_charged =
+            self.allocator
+                .charge(task.framework(), &task.role, task.slave(), &task.resources);
+        task.is_charged
     }
 
     /// Asks the slave about tasks that it did not report (semantics K6).

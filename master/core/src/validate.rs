@@ -74,10 +74,10 @@ pub(crate) fn check_slave(slave: &SlaveDescription) -> Result<(), Refusal> {
     if let Some(resource) = slave
         .resources
         .iter()
-        .find(|it| it.is_revocable() || it.is_shared())
+        .find(|it| it.is_revocable() || it.is_shared() || it.is_claim())
     {
         let why = format!(
-            "`{}` is revocable or shared, which a slave cannot declare",
+            "`{}` is revocable, reserved dynamically, or a volume, which a slave cannot declare",
             resource.name()
         );
         return Err(invalid("resources", why));
@@ -269,6 +269,9 @@ fn check_task_resources(task: &TaskDescription) -> Result<(), Refusal> {
             .checked_add(executor)
             .map_err(|sum| invalid("resources", sum.to_string()))?;
     }
+    task.resources
+        .check_volume_paths()
+        .map_err(|clash| invalid("resources", clash.to_string()))?;
     for resources in both {
         if !resources.scalar(&ResourceName::GPUS).is_whole() {
             return Err(invalid(

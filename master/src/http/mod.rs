@@ -123,6 +123,10 @@ fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
         )
         .route("/api/v1/slaves/{slave}/activate", post(slaves::activate))
         .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
+        .route(
+            "/api/v1/slaves/{slave}/resources/{change}",
+            post(slaves::change),
+        )
         .route("/api/v1/maintenance", post(maintenance::set))
         .route("/api/v1/masters/{name}/remove", post(masters::remove))
         .route("/api/v1/masters/{name}/replace", post(masters::replace))

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
@@ -11,12 +12,14 @@ use axum::response::Response;
 use meros_daemon::http::ApiError;
 use meros_master_core::event::OperatorCall;
 use meros_proto::ids::SlaveId;
+use meros_proto::operation::{Change, ChangeKind};
+use meros_proto::resources::{ParseResourcesError, Resources};
 use meros_proto::slave::SlaveMode;
 use serde::Deserialize;
 use tracing::info;
 
 use super::Api;
-use super::orders::{Nothing, order, parse, parse_grace};
+use super::orders::{Nothing, json, order, parse, parse_grace};
 use super::reads::query;
 
 type SlavePath = Result<Path<String>, PathRejection>;
@@ -71,6 +74,54 @@ pub(super) async fn gone(
     let slave_id = slave_id(path)?;
     info!(%slave_id, "operator declares a slave gone");
     order(&api, OperatorCall::MarkSlaveGone { slave_id }).await
+}
+
+/// What is to be changed on a slave, as it is while reserved or a volume: text such as
+/// `disk(web,):64`, or the list of objects that `GET /api/v1/slaves` shows.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Text(String),
+    List(Box<Resources>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    resources: Named,
+}
+
+/// `POST /api/v1/slaves/{id}/resources/{reserve,unreserve,create,destroy}`, body
+/// `{"resources": "disk(web,)[db:data]:64"}`: offers that hold it are taken back, and the order is on its
+/// way to the slave when this answers (202, semantics O2). 409 `not_enough` if tasks use it, or if it is
+/// not there.
+pub(super) async fn change(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let Path((slave, kind)) = path.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Nothing {} = query(&uri)?;
+    let slave_id: SlaveId = parse(&slave)?;
+    let kinds = [
+        ChangeKind::Reserve,
+        ChangeKind::Unreserve,
+        ChangeKind::Create,
+        ChangeKind::Destroy,
+    ];
+    let kind = kinds.into_iter().find(|it| it.name() == kind);
+    let kind = kind.ok_or_else(super::error::not_found)?;
+    let ChangeBody { resources } = json(&body)?;
+    let resources = match resources {
+        Named::List(resources) => *resources,
+        Named::Text(text) => text.parse().map_err(|error: ParseResourcesError| {
+            ApiError::invalid(format!("resources are {text:?}: {error}"))
+        })?,
+    };
+    info!(%slave_id, %kind, %resources, "operator changes what is reserved");
+    let change = Box::new(Change::new(kind, resources));
+    order(&api, OperatorCall::ChangeResources { slave_id, change }).await
 }
 
 async fn set_mode(api: &Api, path: SlavePath, mode: SlaveMode) -> Result<Response, ApiError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use meros_master_core::{Answer, OperatorCall};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::maintenance::Unavailability;
+use meros_proto::operation::{Change, ChangeKind};
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::{SlaveMode, SlaveState};
@@ -253,17 +254,22 @@ fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
             None => Ok(Answer::Done),
         },
         OperatorCall::SetWeights { .. } | OperatorCall::SetMaintenance { .. } => Ok(Answer::Done),
-        OperatorCall::SetSlaveMode { slave_id, .. } | OperatorCall::MarkSlaveGone { slave_id } => {
-            match slave_id.0 {
-                0 => Ok(Answer::Done),
-                1 => Err(Refusal::SlaveGone {
-                    slave_id: *slave_id,
-                }),
-                _ => Err(Refusal::NoSuchSlave {
-                    slave_id: *slave_id,
-                }),
-            }
+        OperatorCall::ChangeResources { slave_id, .. } if slave_id.0 == 2 => {
+            let why = "cpus: wanted 2, has 1".to_owned();
+            let slave_id = *slave_id;
+            Err(Refusal::NotEnough { slave_id, why })
         }
+        OperatorCall::ChangeResources { slave_id, .. }
+        | OperatorCall::SetSlaveMode { slave_id, .. }
+        | OperatorCall::MarkSlaveGone { slave_id } => match slave_id.0 {
+            0 => Ok(Answer::Done),
+            1 => Err(Refusal::SlaveGone {
+                slave_id: *slave_id,
+            }),
+            _ => Err(Refusal::NoSuchSlave {
+                slave_id: *slave_id,
+            }),
+        },
     }
 }
 
@@ -312,6 +318,57 @@ fn answer_why(question: &WhyQuestion) -> Result<Answer, Refusal> {
         }
     };
     Ok(Answer::Why(Box::new(why)))
+}
+
+#[test]
+fn resources_are_reserved_and_given_back_by_orders() {
+    // semantics: O1, O2
+    let site = Site::leading();
+    let text = r#"{"resources":"disk(web,)[db:data]:64"}"#;
+    let list = r#"{"resources":[{"name":"cpus","type":"scalar","value":1,
+        "reservations":[{"type":"dynamic","role":"web"}]}]}"#;
+    for (kind, body) in [
+        ("create", text),
+        ("destroy", text),
+        ("reserve", list),
+        ("unreserve", list),
+    ] {
+        let path = format!("/api/v1/slaves/S0/resources/{kind}");
+        assert_eq!(site.ask_with(&path, body).0, 202, "{kind}");
+    }
+    for (path, body, status, code) in [
+        ("S0/resources/wipe", text, 404, "not_found"),
+        ("S2/resources/reserve", list, 409, "not_enough"),
+        ("S7/resources/reserve", list, 404, "no_such_slave"),
+        ("F0/resources/reserve", list, 400, "invalid"),
+        ("S0/resources/reserve", "", 400, "invalid"),
+        (
+            "S0/resources/reserve",
+            r#"{"resources":"cpus"}"#,
+            400,
+            "invalid",
+        ),
+        (
+            "S0/resources/reserve",
+            r#"{"resources":"cpus:1","x":1}"#,
+            400,
+            "invalid",
+        ),
+    ] {
+        let (got, answer, _) = site.ask_with(&format!("/api/v1/slaves/{path}"), body);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let got = (got, answer["code"].as_str());
+        assert_eq!(got, (status, Some(code)), "{path} {body}");
+    }
+    let calls = site.calls();
+    let change = |kind, text: &str| OperatorCall::ChangeResources {
+        slave_id: SlaveId(0),
+        change: Box::new(Change::new(kind, text.parse().unwrap())),
+    };
+    let volume = "disk(web,)[db:data]:64";
+    assert_eq!(calls[0], change(ChangeKind::Create, volume));
+    assert_eq!(calls[1], change(ChangeKind::Destroy, volume));
+    assert_eq!(calls[2], change(ChangeKind::Reserve, "cpus(web,):1"));
 }
 
 #[test]

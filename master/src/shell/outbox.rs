@@ -171,6 +171,7 @@ fn weigh(message: &MasterToFramework) -> usize {
             status.message.len() + status.data.len() + labels.sum::<usize>()
         }
         MasterToFramework::Refused { call, .. } => call.len(),
+        MasterToFramework::Operation(status) => status.message.len(),
         MasterToFramework::Subscribed { .. }
         | MasterToFramework::Rescind { .. }
         | MasterToFramework::Failure { .. }

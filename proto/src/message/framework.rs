@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId};
 use crate::offer::Offer;
+use crate::operation::OperationStatus;
 use crate::refusal::{Leadership, Refusal};
 use crate::status::TaskStatus;
 
@@ -53,4 +54,6 @@ pub enum MasterToFramework {
         /// Who says so; none if this master leads nothing.
         by: Option<Leadership>,
     },
+    /// What became of an operation that has an id (semantics C6). Not repeated.
+    Operation(OperationStatus),
 }

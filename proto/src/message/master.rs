@@ -8,6 +8,8 @@ use crate::constraint::OfferWishes;
 use crate::framework::FrameworkDescription;
 use crate::ids::{ClusterId, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
 use crate::offer::{Filters, Operation};
+use crate::operation::{DecidedOperation, OperationNumber};
+use crate::resources::Resources;
 use crate::role::RoleName;
 use crate::slave::SlaveDescription;
 use crate::status::{TaskState, TaskStatus};
@@ -51,6 +53,20 @@ pub enum SlaveToMaster {
     Update(StatusUpdate),
     /// It goes for good: its tasks have ended, its id is not used again (semantics K8).
     Unregister,
+    /// Part of the report that precedes `Register` or `Reregister`, at most once: what is reserved and
+    /// which volumes there are since it was configured. Left out if there is neither.
+    ReportClaims {
+        /// All of it; durable.
+        claims: Resources,
+        /// What became of the latest operations, at most
+        /// [`OPERATIONS_PENDING_MAX`](crate::operation::OPERATIONS_PENDING_MAX).
+        decided: Vec<DecidedOperation>,
+    },
+    /// An operation is done and durable. Said once; repeated by the next `ReportClaims`.
+    ChangeApplied {
+        /// Which.
+        number: OperationNumber,
+    },
 }
 
 /// A task as its slave reports it on re-registration.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::framework::FrameworkCapability;
 use crate::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use crate::operation::{Change, OperationNumber};
 use crate::refusal::{Leadership, Refusal};
 use crate::role::RoleName;
 use crate::task::TaskDescription;
@@ -97,6 +98,15 @@ pub enum MasterToSlave {
     ShutdownFramework {
         /// Which.
         framework_id: FrameworkId,
+    },
+    /// Reserve, unreserve, create or destroy volumes. Never repeated: what became of it when the
+    /// connection breaks, the slave says with its next `ReportClaims`. Answer: `ChangeApplied` once it
+    /// is durable; a slave that cannot do it looks for the master anew and reports what it has.
+    ChangeResources {
+        /// To answer it.
+        number: OperationNumber,
+        /// What.
+        change: Box<Change>,
     },
 }
 

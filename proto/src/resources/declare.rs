@@ -126,7 +126,7 @@ fn check_name(entries: &[Resource]) -> Result<(), DeclareError> {
     }
 }
 
-fn check_volumes(sum: &Resources) -> Result<(), DeclareError> {
+pub(super) fn check_volumes(sum: &Resources) -> Result<(), DeclareError> {
     let mut seen: BTreeMap<(&RoleName, &str), &Resource> = BTreeMap::new();
     for resource in sum {
         let (Some(role), Some(volume)) = (resource.reservations().role(), resource.volume()) else {

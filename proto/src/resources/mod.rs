@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
+mod claims;
 mod declare;
 mod name;
 mod ranges;
@@ -23,6 +24,7 @@ mod value;
 mod volume;
 mod wire;
 
+pub use claims::{ClaimsError, VolumePathsClash};
 pub use declare::DeclareError;
 pub use name::{ResourceName, ResourceNameError};
 pub use ranges::{Interval, IntervalError, Ranges};

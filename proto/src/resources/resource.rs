@@ -139,6 +139,14 @@ impl Resource {
         self.check()
     }
 
+    /// The same as mere disk; itself if it is no volume.
+    #[must_use]
+    pub fn without_volume(mut self) -> Self {
+        self.volume = None;
+        self.shared = false;
+        self
+    }
+
     /// The same, to be taken away whenever its owner wants it back.
     ///
     /// # Errors

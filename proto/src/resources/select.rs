@@ -121,7 +121,11 @@ impl Resources {
         self.replace(part, &part.pop_reservation()?)
     }
 
-    fn replace(&self, part: &Resources, by: &Resources) -> Result<Resources, ConvertError> {
+    pub(super) fn replace(
+        &self,
+        part: &Resources,
+        by: &Resources,
+    ) -> Result<Resources, ConvertError> {
         let mut rest = self
             .checked_sub(part)
             .map_err(|source| ConvertError::Insufficient { source })?;

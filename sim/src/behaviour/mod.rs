@@ -10,6 +10,7 @@ use meros_sdk_core::{Call, EndReason, News};
 use crate::fault::Memory;
 use crate::scenario::Record;
 
+pub(crate) mod claiming;
 pub(crate) mod nonsense;
 pub(crate) mod probe;
 pub(crate) mod script;

@@ -25,7 +25,7 @@ impl Probe {
     /// One that can have everything, also what is reserved.
     pub(crate) fn of_everything() -> Self {
         Self {
-            roles: &["*", "web"],
+            roles: &["*", "web", "web/ads", "batch"],
             offers: BTreeMap::new(),
         }
     }

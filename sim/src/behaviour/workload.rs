@@ -14,6 +14,7 @@ use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, News};
 
 use super::App;
+use super::claiming::Claiming;
 use super::script::SERVICE_PREFIX;
 use crate::fault::Memory;
 use crate::plan::WorkloadPlan;
@@ -44,6 +45,7 @@ pub(crate) struct Workload {
     /// Acknowledgements that it takes its time for.
     late: Vec<(Timestamp, Call)>,
     round: Option<Timestamp>,
+    claiming: Claiming,
     is_suppressed: bool,
     is_draining: bool,
 }
@@ -51,6 +53,7 @@ pub(crate) struct Workload {
 impl Workload {
     pub(crate) fn new(plan: WorkloadPlan, name: String, rng: Rng) -> Self {
         Self {
+            claiming: Claiming::new(plan.claims, rng.fork("claiming")),
             plan,
             name,
             rng,
@@ -104,10 +107,17 @@ impl Workload {
             free.checked_add_assign(&offer.resources)
                 .expect("parts of one slave");
         }
+        let role = offers[0].role.clone();
+        let mut operations = self.claiming.steps(&role, &mut free);
         let mut tasks = Vec::new();
         let wanted = self.plan.batch.min(self.plan.tasks - self.launched);
         for _ in 0..wanted {
-            let resources = self.draw_resources(&free);
+            let mut resources = self.draw_resources(&free);
+            if let Some(volume) = self.claiming.volume(&role, &free) {
+                resources
+                    .checked_add_assign(&volume)
+                    .expect("small amounts");
+            }
             let Some(resources) = free.take_fitting(&resources) else {
                 break;
             };
@@ -143,12 +153,15 @@ impl Workload {
             ));
         }
         let offer_ids = offers.iter().map(|offer| offer.offer_id).collect();
-        if tasks.is_empty() {
+        if !tasks.is_empty() {
+            operations.push(Operation::Launch(tasks));
+        }
+        if operations.is_empty() {
             return self.decline(offer_ids);
         }
         Call::Accept {
             offer_ids,
-            operations: vec![Operation::Launch(tasks)],
+            operations,
             filters: self.filters(),
         }
     }
@@ -349,7 +362,10 @@ impl App for Workload {
                 }
                 calls
             }
-            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => Vec::new(),
+            News::ConnectFailed { .. }
+            | News::SlaveLost(_)
+            | News::Refused { .. }
+            | News::Operation(_) => Vec::new(),
         }
     }
 

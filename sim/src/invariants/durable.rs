@@ -3,8 +3,9 @@
 
 use meros_master_core::{OperatorCall, Registry};
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::operation::OperationNumber;
 use meros_proto::quota::Quota;
-use meros_proto::resources::Scalar;
+use meros_proto::resources::{Resources, Scalar};
 use meros_proto::status::TaskStatus;
 use meros_slave_core::{Checkpoint, TaskKey};
 
@@ -75,6 +76,23 @@ pub(crate) fn check_sent(
     })
 }
 
+/// A slave says that an operation is done.
+pub(crate) fn check_confirmed(disk: &Checkpoint, number: OperationNumber) -> Result<(), Broken> {
+    let mut decided = disk.claims.decided.iter();
+    let is_done = decided.any(|it| it.number == number && it.refused.is_none());
+    check("W5", is_done, || {
+        format!("{number:?} is said to be done and not in the checkpoint")
+    })
+}
+
+/// A slave says what is reserved on it.
+pub(crate) fn check_claims(disk: &Checkpoint, claims: &Resources) -> Result<(), Broken> {
+    let kept = &disk.claims.resources;
+    check("W5", kept == claims, || {
+        format!("a slave says that {claims} is reserved, and in the checkpoint is {kept}")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -117,6 +135,25 @@ mod tests {
         for call in &ordered {
             assert_eq!(check_ordered(&log, call), Ok(()));
         }
+    }
+
+    #[test]
+    fn an_operation_that_is_not_on_disk_is_not_done() {
+        let number = OperationNumber {
+            epoch: meros_proto::ids::Epoch(1),
+            number: 7,
+        };
+        let mut disk = Checkpoint::default();
+        assert_eq!(check_confirmed(&disk, number).expect_err("no").id, "W5");
+        for (refused, is_done) in [(Some("why".to_owned()), false), (None, true)] {
+            let decided = meros_proto::operation::DecidedOperation { number, refused };
+            disk.claims.decided.push_back(decided);
+            assert_eq!(check_confirmed(&disk, number).is_ok(), is_done);
+        }
+        let claims: Resources = "cpus(web,):1".parse().expect("well formed");
+        assert_eq!(check_claims(&disk, &claims).expect_err("no").id, "W5");
+        disk.claims.resources = claims.clone();
+        assert_eq!(check_claims(&disk, &claims), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the cores know of themselves they check themselves (M, S, D).
 
 pub(crate) mod acknowledged;
+pub(crate) mod claims_kept;
 pub(crate) mod converged;
 pub(crate) mod durable;
 pub(crate) mod ends_once;
@@ -21,6 +22,7 @@ pub(crate) mod refusals;
 pub(crate) mod reserved;
 pub(crate) mod sent_away;
 pub(crate) mod true_ends;
+pub(crate) mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -60,6 +62,8 @@ pub(crate) struct Checks {
     pub(crate) own_news: own_news::OwnNews,
     pub(crate) kept: kept::Kept,
     pub(crate) old_terms: old_terms::OldTerms,
+    pub(crate) claims_kept: claims_kept::ClaimsKept,
+    pub(crate) volumes: volumes::Volumes,
 }
 
 /// What readers of one master's changes know.

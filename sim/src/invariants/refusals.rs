@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
 use meros_proto::offer::REFUSE_MAX;
-use meros_proto::resources::Resources;
+use meros_proto::resources::{Resources, Scalar, Value};
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
 use meros_proto::time::Timestamp;
@@ -106,6 +106,7 @@ impl Refusals {
         match change {
             ClusterChange::Elected(_) => *self = Self::default(),
             ClusterChange::Slave(slave) => {
+                self.convert_rest(slave)?;
                 let is_as_before = self.slaves.get(&slave.slave_id).is_some_and(|before| {
                     (&before.resources, &before.attributes) == (&slave.resources, &slave.attributes)
                 });
@@ -152,6 +153,24 @@ impl Refusals {
         Ok(())
     }
 
+    /// While an accept is dealt with, what its slave has changes by operations on what is left of it.
+    fn convert_rest(&mut self, now: &SlaveView) -> Result<(), Broken> {
+        let (Some((key, rest)), Some(before)) = (&mut self.rest, self.slaves.get(&now.slave_id))
+        else {
+            return Ok(());
+        };
+        if key.2 != now.slave_id {
+            return Ok(());
+        }
+        let changed = rest.checked_sub_assign(&beyond(&before.resources, &now.resources));
+        check("W16", changed.is_ok(), || {
+            format!("{} changes more than was accepted", now.slave_id)
+        })?;
+        rest.checked_add_assign(&beyond(&now.resources, &before.resources))
+            .expect("parts of one slave");
+        Ok(())
+    }
+
     fn on_offer_ended(&mut self, offer: OfferView, end: OfferEnd, now: Timestamp) {
         let key = (offer.framework_id, offer.role, offer.slave_id);
         match (end, self.until) {
@@ -179,6 +198,26 @@ impl Refusals {
             format!("{what} is offered at {now:?} though declined: {hidden:?}")
         })
     }
+}
+
+/// What of these the others have not got; of ranges and sets, which nothing here changes, nothing.
+fn beyond(these: &Resources, others: &Resources) -> Resources {
+    let mut sum = Resources::new();
+    for resource in these {
+        let Value::Scalar(amount) = resource.value() else {
+            continue;
+        };
+        let mut same = others.iter().filter_map(|other| match other.value() {
+            Value::Scalar(has) if other.with_amount(*amount) == *resource => Some(*has),
+            _ => None,
+        });
+        let has = same.next().unwrap_or(Scalar::ZERO);
+        if let Some(more) = amount.checked_sub(has).filter(|it| *it > Scalar::ZERO) {
+            sum.checked_add_assign(&resource.with_amount(more).into())
+                .expect("parts of one slave");
+        }
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -259,6 +298,30 @@ mod tests {
         };
         assert_eq!(again("cpus:2").expect_err("it is left").id, "W16");
         assert_eq!(again("cpus:2.5"), Ok(()), "there is more");
+    }
+
+    #[test]
+    fn an_accept_changes_what_it_was_offered_and_nothing_else() {
+        let after = |cpus: &str, task: &str| {
+            let mut checker = Refusals::default();
+            checker.on_answer(Timestamp(0), Duration::from_secs(1));
+            let mut hear = |change| checker.on_published(&change, Timestamp(0));
+            let slave = slave_view(SlaveId(0), "cpus:3");
+            assert_eq!(hear(ClusterChange::Slave(slave)), Ok(()));
+            let first = offer(1, "cpus:2");
+            let (offer_id, end) = (first.offer_id, OfferEnd::Accepted);
+            assert_eq!(hear(ClusterChange::OfferMade(first)), Ok(()));
+            assert_eq!(hear(ClusterChange::OfferEnded { offer_id, end }), Ok(()));
+            hear(ClusterChange::Slave(slave_view(SlaveId(0), cpus)))?;
+            let mut launched = task_view(FrameworkId(0));
+            launched.resources = task.parse().expect("well formed");
+            hear(ClusterChange::TaskAdded(launched))
+        };
+        let reserved = "cpus:1.5;cpus(web,):1.5";
+        assert_eq!(after(reserved, "cpus(web,):1.5"), Ok(()));
+        assert_eq!(after(reserved, "cpus:1").expect_err("reserved").id, "W16");
+        let too_much = after("cpus:0.5;cpus(web,):2.5", "cpus:0.1");
+        assert_eq!(too_much.expect_err("not all was offered").id, "W16");
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Datacenter {
         let from = self.elapsed();
         for mut fault in fault::draw(&mut self.rng, most, within, targets) {
             // Quotas are the test's own to set.
-            if matches!(fault.what, Trouble::Order(_)) {
+            if matches!(fault.what, Trouble::Order(_) | Trouble::Change { .. }) {
                 continue;
             }
             fault.at += from;

@@ -125,7 +125,7 @@ impl Guest {
                 self.is_subscribed = false;
                 self.ended = Some(reason.clone());
             }
-            News::ConnectFailed { .. } | News::SlaveLost(_) => {}
+            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Operation(_) => {}
         }
     }
 
@@ -140,7 +140,10 @@ impl Guest {
             } => {
                 let first = offer_ids.first().and_then(|id| self.offers.get(id));
                 let hostname = first.map_or_else(String::new, |offer| offer.hostname.clone());
-                for Operation::Launch(tasks) in operations {
+                for operation in operations {
+                    let Operation::Launch(tasks) = operation else {
+                        continue;
+                    };
                     for task in tasks {
                         let known = self.tasks.get(&task.task_id);
                         // An id that is in use is refused, and its task goes on.

@@ -40,6 +40,13 @@ pub(super) fn of_news(name: &str, news: &News) -> String {
         News::Update(status) => of_status(status),
         News::SlaveLost(slave_id) => format!("slave {slave_id} is lost"),
         News::Refused { call, refusal } => format!("its {call} is refused: {refusal}"),
+        News::Operation(status) => {
+            let why = match status.message.is_empty() {
+                true => String::new(),
+                false => format!(": {}", status.message),
+            };
+            format!("{} is {}{why}", status.operation_id, status.state)
+        }
         News::Ended(reason) => format!("its session has ended: {reason:?}"),
     };
     format!("{name} is told: {what}")
@@ -72,13 +79,21 @@ pub(super) fn of_call(name: &str, call: &Call) -> Option<String> {
             operations,
             ..
         } => {
-            let tasks: Vec<String> = operations
+            let steps: Vec<String> = operations
                 .iter()
-                .flat_map(|Operation::Launch(tasks)| tasks)
-                .map(|task| format!("{} ({})", task.task_id, task.resources))
+                .flat_map(|operation| match operation {
+                    Operation::Launch(tasks) => tasks
+                        .iter()
+                        .map(|task| format!("{} ({})", task.task_id, task.resources))
+                        .collect(),
+                    Operation::Change(operation) => {
+                        let change = &operation.change;
+                        vec![format!("{} {}", change.kind, change.resources)]
+                    }
+                })
                 .collect();
             let offers = list(offer_ids, ToString::to_string);
-            format!("accepts {offers}: {}", list(&tasks, Clone::clone))
+            format!("accepts {offers}: {}", list(&steps, Clone::clone))
         }
         Call::Decline { offer_ids, filters } => {
             let offers = list(offer_ids, ToString::to_string);

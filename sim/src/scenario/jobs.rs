@@ -494,7 +494,10 @@ impl App for Jobs {
                 }
             }
             News::Update(status) => self.on_update(status, now, &mut calls),
-            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Refused { .. } => {}
+            News::ConnectFailed { .. }
+            | News::SlaveLost(_)
+            | News::Refused { .. }
+            | News::Operation(_) => {}
         }
         self.consider(now, &mut calls);
         self.count();

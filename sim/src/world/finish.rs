@@ -207,7 +207,10 @@ impl World {
         }
         let leader = self.log.leader().map(|at| &self.masters[at]);
         let reading = leader.map(|node| &node.reading.fits);
-        for (id, state, _) in reading.into_iter().flat_map(Fits::slaves) {
+        for (id, state, resources) in reading.into_iter().flat_map(Fits::slaves) {
+            if let Some(has) = present.get(&id).filter(|has| *has != resources) {
+                others.push(format!("{id} has {has}, the master holds {resources}"));
+            }
             let expected = match present.contains_key(&id) {
                 true => SlaveState::Registered,
                 false => SlaveState::Unreachable,

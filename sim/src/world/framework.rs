@@ -645,7 +645,10 @@ impl World {
         let mut named: Vec<&TaskId> = Vec::new();
         match message {
             FrameworkToMaster::Accept { operations, .. } => {
-                let launches = operations.iter().map(|Operation::Launch(tasks)| tasks);
+                let launches = operations.iter().filter_map(|operation| match operation {
+                    Operation::Launch(tasks) => Some(tasks),
+                    Operation::Change(_) => None,
+                });
                 named.extend(launches.flatten().map(|task| &task.task_id));
             }
             FrameworkToMaster::Kill { task_id, .. } => named.push(task_id),

@@ -433,6 +433,10 @@ impl World {
     fn check_to_slave(&mut self, at: usize, message: &MasterToSlave) -> Result<(), Broken> {
         let disk = &self.masters[at].disk;
         match message {
+            MasterToSlave::ChangeResources { number, change } => {
+                self.checks.claims_kept.on_ordered(*number, change);
+                Ok(())
+            }
             MasterToSlave::Registered { slave_id, .. } => {
                 durable::check_registered(disk, *slave_id)
             }

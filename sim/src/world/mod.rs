@@ -21,7 +21,7 @@ use meros_master_core::{OperatorCall, RequestId};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, UpdateId};
 use meros_proto::quota::Quota;
 use meros_proto::time::Timestamp;
-use meros_slave_core::ContainerId;
+use meros_slave_core::{ContainerId, VolumeDirectory};
 
 use crate::clock::START;
 use crate::fault::{Memory, Point};
@@ -71,6 +71,8 @@ pub(crate) enum Happening {
     /// A write to a disk has ended.
     Written(Life),
     Container(Life, ContainerId, ContainerStep),
+    /// The data of a destroyed volume is gone.
+    Wiped(Life, VolumeDirectory),
     /// A framework deals with news.
     Think(Life),
     /// A framework acts by itself.
@@ -348,6 +350,7 @@ impl World {
             | Happening::Tick(life)
             | Happening::Written(life)
             | Happening::Container(life, ..)
+            | Happening::Wiped(life, _)
             | Happening::Think(life)
             | Happening::Wake(life)
             | Happening::StepDown(life)
@@ -398,6 +401,11 @@ impl World {
                     self.on_container(slave, container, step)?;
                 }
             }
+            Happening::Wiped(Life(Node::Slave(slave), life), directory) => {
+                if self.lives(Life(Node::Slave(slave), life)) {
+                    self.on_volume_wiped(slave, directory)?;
+                }
+            }
             Happening::Think(life) if self.lives(life) => self.on_think(life.0)?,
             Happening::Wake(life) if self.lives(life) => self.on_wake(life.0)?,
             Happening::Start(node) => self.start(node)?,
@@ -429,6 +437,7 @@ impl World {
             | Happening::Tick(_)
             | Happening::Written(_)
             | Happening::Container(..)
+            | Happening::Wiped(..)
             | Happening::Think(_)
             | Happening::Wake(_)
             | Happening::StepDown(_)

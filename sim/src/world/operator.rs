@@ -1,17 +1,24 @@
 //! What operators order: quotas and weights while things go wrong, and order afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use meros_master_core::{Answer, Event, OperatorCall, RequestId};
 use meros_proto::ids::FrameworkId;
+use meros_proto::operation::{Change, ChangeKind};
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::{ResourceName, Resources, Scalar};
 
-use super::framework::Mind;
+use super::framework::{FrameworkNode, Mind};
+use super::slave::SlaveNode;
 use super::{Happening, World};
+use crate::behaviour::claiming::ordered;
 use crate::fault::RoleOrder;
 use crate::invariants::{Broken, durable};
+
+/// Who has not launched everything so long after the faults may lack what is reserved for others.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(600);
 
 impl World {
     /// An operator orders something of a master.
@@ -80,8 +87,46 @@ impl World {
         })
     }
 
+    /// What is reserved and given back on a slave while things go wrong.
+    pub(super) fn order_change(
+        &mut self,
+        slave: usize,
+        kind: ChangeKind,
+        role: &str,
+    ) -> Result<(), Broken> {
+        let Some(identity) = self.slaves[slave].identity() else {
+            return Ok(());
+        };
+        self.order_leader(OperatorCall::ChangeResources {
+            slave_id: identity.slave_id,
+            change: Box::new(ordered(kind, &role.parse().expect("a role"))),
+        })
+    }
+
+    /// Gives back what is reserved: somebody of another role may need it to come to an end. What tasks
+    /// use is refused, and tried again.
+    fn give_back(&mut self) -> Result<(), Broken> {
+        let claims_of = |node: &SlaveNode| {
+            let claims = node.resources().claims();
+            node.identity().map(|identity| (identity.slave_id, claims))
+        };
+        let claims: Vec<_> = self.slaves.iter().filter_map(claims_of).collect();
+        for (slave_id, claims) in claims {
+            for claim in &claims {
+                let kind = match claim.volume() {
+                    Some(_) => ChangeKind::Destroy,
+                    None => ChangeKind::Unreserve,
+                };
+                let change = Box::new(Change::new(kind, claim.clone().into()));
+                self.order_leader(OperatorCall::ChangeResources { slave_id, change })?;
+            }
+        }
+        Ok(())
+    }
+
     /// After the faults: frameworks that nobody has been for a while are removed, and no role has a
-    /// quota any more, so that everybody can come to an end.
+    /// quota any more, so that everybody can come to an end. If that takes long, nothing is reserved
+    /// for a role any more.
     pub(super) fn operate(&mut self) -> Result<(), Broken> {
         let owned: BTreeSet<FrameworkId> = self
             .frameworks
@@ -103,6 +148,16 @@ impl World {
         if !quotas.is_empty() && self.promised.is_none() {
             let force = true;
             self.order_leader(OperatorCall::SetQuotas { quotas, force })?;
+        }
+        let is_starved = |node: &FrameworkNode| match &node.mind {
+            Mind::Workload(worker) => !node.is_over && !worker.app.has_launched_all(),
+            _ => false,
+        };
+        let waits = self
+            .healed_at
+            .map_or(Duration::ZERO, |at| self.now.since(at));
+        if waits > GIVE_BACK_AFTER && self.frameworks.iter().any(is_starved) {
+            self.give_back()?;
         }
         self.after(super::finish::OPERATE_EVERY, Happening::Operate);
         Ok(())

@@ -11,7 +11,7 @@ use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
 use meros_slave_core::{
     Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Identity,
-    Record, RecordId, SlaveCore, TaskKey,
+    Record, RecordId, SlaveCore, TaskKey, VolumeDirectory,
 };
 
 use super::election::master_named;
@@ -96,8 +96,11 @@ impl SlaveNode {
         }
     }
 
+    /// What it has, with what was reserved, while it is up.
     pub(super) fn resources(&self) -> &Resources {
-        &self.plan.resources
+        self.core
+            .as_ref()
+            .map_or(&self.plan.resources, |core| core.total())
     }
 
     /// Who it is, while it is up.
@@ -208,6 +211,7 @@ impl World {
     /// The machine loses its checkpoint as well.
     pub(super) fn wipe_slave(&mut self, slave: usize) {
         self.slaves[slave].disk = Checkpoint::default();
+        self.checks.volumes.on_disk_lost(slave);
         self.slaves[slave].has_forgotten_term = true;
     }
 
@@ -309,6 +313,7 @@ impl World {
             if self.plan.checks() {
                 let log = self.log.registry();
                 self.checks.kept.check_record(disk, &record, log)?;
+                self.checks.claims_kept.check_record(disk, &record)?;
             }
             disk.apply(record);
         }
@@ -326,6 +331,15 @@ impl World {
             .unwrap_or_else(|| node.rng.skewed(Duration::from_micros(50), most));
         let life = Life(Node::Slave(slave), node.life);
         self.after(wait, Happening::Written(life));
+    }
+
+    /// The data of a destroyed volume is gone.
+    pub(super) fn on_volume_wiped(
+        &mut self,
+        slave: usize,
+        directory: VolumeDirectory,
+    ) -> Result<(), Broken> {
+        self.feed_slave(slave, Event::VolumeWiped { directory })
     }
 
     pub(super) fn on_container(
@@ -440,6 +454,7 @@ impl World {
                         | Record::TaskForgotten { .. }
                         | Record::UpdateAcknowledged { .. }
                         | Record::FrameworkShutDown { .. }
+                        | Record::ClaimsChanged(_)
                 );
                 if node.journal.append((id, record)) {
                     self.begin_checkpoint_write(slave);
@@ -449,10 +464,17 @@ impl World {
                 connection,
                 message,
             } => {
-                if let SlaveToMaster::Update(update) = &message
-                    && self.plan.checks()
-                {
-                    durable::check_sent(&node.disk, update.framework_id, &update.status)?;
+                match &message {
+                    SlaveToMaster::Update(update) if self.plan.checks() => {
+                        durable::check_sent(&node.disk, update.framework_id, &update.status)?;
+                    }
+                    SlaveToMaster::ChangeApplied { number } if self.plan.checks() => {
+                        durable::check_confirmed(&node.disk, *number)?;
+                    }
+                    SlaveToMaster::ReportClaims { claims, .. } if self.plan.checks() => {
+                        durable::check_claims(&node.disk, claims)?;
+                    }
+                    _ => {}
                 }
                 let link = Link(connection.0);
                 let message = Message::FromSlave(message);
@@ -468,10 +490,32 @@ impl World {
                 self.queue
                     .push(self.now, Happening::Lost(link, End::Client));
             }
-            Effect::StartContainer { container, run, .. } => {
+            Effect::WipeVolume { directory } => {
+                if self.plan.checks() {
+                    self.checks
+                        .volumes
+                        .on_wiped(slave, &node.disk.claims, &directory)?;
+                }
+                let after = node
+                    .rng
+                    .skewed(Duration::from_millis(1), Duration::from_secs(5));
+                self.after(after, Happening::Wiped(life, directory));
+            }
+            Effect::StartContainer {
+                container,
+                run,
+                volumes,
+                ..
+            } => {
                 let key = (run.framework.framework_id, run.task.task_id.clone());
                 if self.plan.checks() {
                     durable::check_started(&node.disk, &key)?;
+                    self.checks.volumes.on_mounted(
+                        slave,
+                        &node.disk.claims,
+                        &run.task.resources,
+                        &volumes,
+                    )?;
                 }
                 let script = script_of(&self.plan, &self.owners, &run)
                     .unwrap_or_else(|| Script::of(&self.rng, &run.task));
@@ -501,7 +545,9 @@ impl World {
                         .values()
                         .filter(|it| !node.shut_down.contains(&it.key.0))
                         .map(|it| &it.resources);
-                    fits::check_containers(&node.plan.resources, answered)?;
+                    let total = node.disk.total(&node.plan.resources);
+                    let total = total.expect("claims are made of what there is");
+                    fits::check_containers(&total, answered)?;
                 }
             }
             Effect::KillContainer { container, grace } => {

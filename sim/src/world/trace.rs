@@ -76,6 +76,7 @@ impl Trace {
             Happening::Tick(life) => (7, u64::from(life.1)),
             Happening::Written(life) => (8, u64::from(life.1)),
             Happening::Container(_, container, _) => (9, container.number),
+            Happening::Wiped(life, _) => (29, u64::from(life.1)),
             Happening::Think(life) => (10, u64::from(life.1)),
             Happening::Wake(life) => (11, u64::from(life.1)),
             Happening::Start(_) => (12, 0),
@@ -162,6 +163,8 @@ fn weigh(message: &Message) -> u64 {
             SlaveToMaster::Pong => 13,
             SlaveToMaster::Update(update) => status(14, &update.status),
             SlaveToMaster::Unregister => 15,
+            SlaveToMaster::ReportClaims { decided, .. } => mix(16 ^ count(decided)),
+            SlaveToMaster::ChangeApplied { number } => mix(17 ^ number.number),
         },
         Message::FromFramework(message) => match message {
             FrameworkToMaster::Subscribe { .. } => 20,
@@ -190,6 +193,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToSlave::ShutdownFramework { framework_id } => {
                 mix(37 ^ u64::from(framework_id.0))
             }
+            MasterToSlave::ChangeResources { number, .. } => mix(38 ^ number.number),
         },
         Message::ToFramework(message) => match message {
             MasterToFramework::Subscribed { framework_id, .. } => {
@@ -203,6 +207,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToFramework::Failure { slave_id } => mix(44 ^ u64::from(slave_id.0)),
             MasterToFramework::Refused { refusal, .. } => text(45, refusal.code()),
             MasterToFramework::Error { refusal, .. } => text(46, refusal.code()),
+            MasterToFramework::Operation(status) => text(47, status.operation_id.as_str()),
         },
     }
 }

@@ -125,6 +125,7 @@ impl World {
                 self.after(lasts, Happening::Relief(at));
             }
             Trouble::Order(order) => self.order_role(&order)?,
+            Trouble::Change { slave, kind, role } => self.order_change(slave, kind, role)?,
             Trouble::SlowDisk { slave, each, lasts } => {
                 self.slow_disk(slave, Some(each));
                 self.after(lasts, Happening::Relief(at));

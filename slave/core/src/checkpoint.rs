@@ -13,10 +13,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use meros_proto::ids::{Epoch, FrameworkId, UpdateId};
 use meros_proto::message::slave::RunTask;
+use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::status::{TaskState, TaskStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::Identity;
+use crate::claims::Claims;
 use crate::event::TaskKey;
 
 /// One thing to remember. Variants are appended, never reordered: stores outlive versions.
@@ -52,12 +54,14 @@ pub enum Record {
         /// Which.
         framework_id: FrameworkId,
     },
-    /// The slave has given its id up (semantics K8). Only the count of its lives stays, because
-    /// names of containers contain it.
+    /// The slave has given its id up (semantics K8). What stays is the count of its lives, because
+    /// names of containers contain it, and what was reserved here and the volumes.
     Left,
     /// The leader of this term has welcomed the slave: no master of an earlier one is obeyed any more,
     /// also by its next lives.
     TermHeard(Epoch),
+    /// What was reserved or made a volume is this now, all of it. Durable before it is told.
+    ClaimsChanged(Box<Claims>),
 }
 
 /// A task as a checkpoint knows it.
@@ -82,15 +86,26 @@ pub struct Checkpoint {
     pub tasks: BTreeMap<TaskKey, CheckpointedTask>,
     /// Updates that are not acknowledged, in the order they were made; no entry is empty.
     pub updates: BTreeMap<TaskKey, VecDeque<TaskStatus>>,
+    /// What was reserved or made a volume at run time.
+    pub claims: Claims,
 }
 
 impl Checkpoint {
+    /// What a slave has that declares this and takes up this checkpoint.
+    ///
+    /// # Errors
+    /// It declares less than what was reserved or made a volume before.
+    pub fn total(&self, declared: &Resources) -> Result<Resources, ConvertError> {
+        declared.with_claims(&self.claims.resources)
+    }
+
     /// Adds one record to what is known. Total: never panics, never refuses.
     pub fn apply(&mut self, record: Record) {
         match record {
             Record::Identity(identity) => self.identity = Some(identity),
             Record::IncarnationStarted(incarnation) => self.incarnation = incarnation,
             Record::TermHeard(epoch) => self.epoch = epoch,
+            Record::ClaimsChanged(claims) => self.claims = *claims,
             Record::TaskAdded(run) => {
                 let key = (run.framework.framework_id, run.task.task_id.clone());
                 self.tasks.insert(
@@ -130,6 +145,7 @@ impl Checkpoint {
             Record::Left => {
                 *self = Self {
                     incarnation: self.incarnation,
+                    claims: std::mem::take(&mut self.claims),
                     ..Self::default()
                 };
             }

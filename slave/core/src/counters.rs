@@ -33,6 +33,12 @@ pub struct Counters {
     pub messages_ignored: u64,
     /// Answers about containers that are not known.
     pub container_events_ignored: u64,
+    /// Operations on resources carried out.
+    pub changes_applied: u64,
+    /// Operations on resources that could not be done.
+    pub changes_refused: u64,
+    /// Destroyed volumes of which nothing is left.
+    pub volumes_wiped: u64,
     /// Times that a master welcomed this slave.
     pub registrations: u64,
     /// Times that this slave gave a connection up: silence, a refusal, an older leader.

@@ -12,6 +12,7 @@ use meros_proto::message::slave::RunTask;
 use meros_proto::refusal::Refusal;
 
 use crate::checkpoint::Record;
+use crate::claims::{MountedVolume, VolumeDirectory};
 use crate::event::{ConnectionId, ContainerId, RecordId};
 
 /// One thing to do.
@@ -53,6 +54,8 @@ pub enum Effect {
         slave_id: SlaveId,
         /// What to run in it.
         run: Box<RunTask>,
+        /// The volumes that it finds in its sandbox; a directory that is not there yet is made.
+        volumes: Vec<MountedVolume>,
     },
     /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Only for
     /// containers that have answered `ContainerStarted`. Answer: `ContainerEnded`.
@@ -61,6 +64,12 @@ pub enum Effect {
         container: ContainerId,
         /// From SIGTERM to SIGKILL.
         grace: Duration,
+    },
+    /// Remove the directory of a destroyed volume with all that is in it, and nothing else. Answer:
+    /// `VolumeWiped`; asked again in the next life if there is none.
+    WipeVolume {
+        /// Which.
+        directory: VolumeDirectory,
     },
     /// Nothing of this framework is left on this slave.
     FrameworkForgotten {

@@ -7,6 +7,8 @@ use meros_proto::message::slave::MasterToSlave;
 use meros_proto::status::{Reason, TaskExit};
 use serde::{Deserialize, Serialize};
 
+use crate::claims::VolumeDirectory;
+
 /// A connection to a master, numbered by the shell and never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
@@ -97,6 +99,11 @@ pub enum Event {
         container: ContainerId,
         /// How.
         exit: ContainerExit,
+    },
+    /// Nothing is left of the directory of a destroyed volume.
+    VolumeWiped {
+        /// Which.
+        directory: VolumeDirectory,
     },
     /// The process is asked to stop (SIGTERM). Its tasks cannot outlive it, so they are killed; it
     /// keeps its id and reports what is left to report when it starts again.

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use meros_proto::operation::OPERATIONS_PENDING_MAX;
+
+use crate::claims::{WIPING_MAX, key_of};
 use crate::stream::Stream;
 use crate::task::Phase;
 use crate::timers::Due;
 use crate::{SlaveCore, TaskKey};
 
 impl SlaveCore {
-    /// Checks S1 to S8 of `docs/INVARIANTS.md`.
+    /// Checks S1 to S9, S16 and S17 of `docs/INVARIANTS.md`.
     ///
     /// # Panics
     /// One of them is broken; the message names it.
@@ -29,9 +32,40 @@ impl SlaveCore {
                     .expect("S1: sum too large");
             }
         }
+        assert_eq!(sum, self.total, "S1: free and used are not the total");
+        self.check_claims();
+    }
+
+    fn check_claims(&self) {
+        let declared = &self.config.slave.resources;
+        let total = declared.with_claims(&self.claims.resources);
         assert_eq!(
-            sum, self.config.slave.resources,
-            "S1: free and used are not the total"
+            total.as_ref(),
+            Ok(&self.total),
+            "S16: what is declared and claimed is not the total"
+        );
+        assert_eq!(self.total.check_claims(), Ok(()), "S16: claims");
+        let volumes: BTreeSet<_> = self.total.iter().filter_map(key_of).collect();
+        let known: BTreeSet<_> = self.claims.volumes.keys().cloned().collect();
+        assert_eq!(volumes, known, "S17: volumes and directories differ");
+        let directories: BTreeSet<_> = self.claims.volumes.values().collect();
+        assert_eq!(
+            directories.len(),
+            self.claims.volumes.len(),
+            "S17: two volumes in one directory"
+        );
+        assert!(
+            self.claims.wiping.len() <= WIPING_MAX
+                && self
+                    .claims
+                    .wiping
+                    .iter()
+                    .all(|it| !directories.contains(it)),
+            "S17: the directory of a volume is wiped"
+        );
+        assert!(
+            self.claims.decided.len() <= OPERATIONS_PENDING_MAX,
+            "S16: answers pile up"
         );
     }
 

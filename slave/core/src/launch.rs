@@ -12,6 +12,7 @@ use meros_proto::task::TaskDescription;
 use meros_proto::time::Timestamp;
 use tracing::{debug, warn};
 
+use crate::claims::key_of;
 use crate::event::{ContainerExit, ContainerId};
 use crate::signal::signal_name;
 use crate::task::{Cause, Phase, Task, executor_of};
@@ -90,16 +91,22 @@ impl SlaveCore {
             let message = "this slave runs commands only, and the task has none";
             return dropped(Reason::TaskInvalid, message.to_owned());
         }
+        if let Err(clash) = run.task.resources.check_volume_paths() {
+            return dropped(Reason::TaskInvalid, clash.to_string());
+        }
         let max = self.config.tasks_max;
         if self.tasks.len() >= max {
             let message = format!("the slave holds {max} tasks, which is its limit");
             return dropped(Reason::ResourcesUnknown, message);
         }
-        let why = self.free.checked_sub(&run.task.resources).err()?;
-        dropped(
-            Reason::ResourcesUnknown,
-            format!("the slave has not got it: {why}"),
-        )
+        if let Err(why) = self.free.checked_sub(&run.task.resources) {
+            let message = format!("the slave has not got it: {why}");
+            return dropped(Reason::ResourcesUnknown, message);
+        }
+        let mut volumes = run.task.resources.iter().filter_map(key_of);
+        let (_, id) = volumes.find(|key| self.is_being_left(key))?;
+        let message = format!("volume {id} is used by a task that is being killed");
+        dropped(Reason::ResourcesUnknown, message)
     }
 
     /// The task's record is durable: now its container may exist.
@@ -123,10 +130,12 @@ impl SlaveCore {
         task.phase = Phase::Starting { container };
         let run = task.run.clone();
         self.containers.insert(container, key.clone());
+        let volumes = self.mounted(&run.task.resources);
         effects.push(Effect::StartContainer {
             container,
             slave_id,
             run,
+            volumes,
         });
     }
 

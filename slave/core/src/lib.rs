@@ -3,12 +3,13 @@
 //! One door in, [`SlaveCore::handle`]; one door out, [`Effects`]. The shell feeds events in, carries
 //! effects out in order, and calls [`Event::Tick`] when [`SlaveCore::next_deadline`] has passed.
 //!
-//! Invariants: S1 to S11 and S15 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
+//! Invariants: S1 to S11 and S15 to S17 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
 //! can be seen in one state, tests the others.
 //!
 //! Absent: how containers are made, where records are kept, which master leads.
 
 mod checkpoint;
+mod claims;
 mod config;
 mod counters;
 mod effect;
@@ -29,11 +30,13 @@ mod updates;
 use std::collections::{BTreeMap, VecDeque};
 
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
+use meros_proto::operation::OperationNumber;
 use meros_proto::resources::Resources;
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::{Checkpoint, CheckpointedTask, Record};
+pub use claims::{Claims, MountedVolume, VolumeDirectory, VolumeKey, WIPING_MAX};
 pub use config::{
     Config, LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, REGISTER_TIMEOUT,
     RETRY_INTERVAL_MAX, RETRY_INTERVAL_MIN,
@@ -66,6 +69,11 @@ enum Awaiting {
     Update(TaskKey),
     /// The checkpoint is wiped: the last word to the master may go out.
     Left,
+    /// An operation on resources, to be confirmed, and the directories of volumes that it destroyed.
+    Change {
+        number: OperationNumber,
+        wiped: Vec<VolumeDirectory>,
+    },
 }
 
 /// The slave is going, with or without its id.
@@ -116,8 +124,15 @@ pub struct SlaveCore {
     phantoms: usize,
     /// Tasks whose container may exist.
     containers: BTreeMap<ContainerId, TaskKey>,
+    /// What is declared, with its claims.
+    total: Resources,
     /// What no task uses.
     free: Resources,
+    claims: Claims,
+    /// The latest record of claims: no master is told of claims that are not durable.
+    claims_record: RecordId,
+    /// A registration waits until they are.
+    registration_waits: bool,
     timers: Timers,
     going: Option<Going>,
     counters: Counters,
@@ -126,6 +141,9 @@ pub struct SlaveCore {
 impl SlaveCore {
     /// A slave that takes up where `recovered` left off: containers of an earlier life are gone, so
     /// tasks without a last update get one now (semantics L3, L5).
+    ///
+    /// # Panics
+    /// The claims that were recovered do not fit what is declared: ask [`Checkpoint::total`] before.
     #[must_use]
     pub fn new(
         config: Config,
@@ -133,6 +151,9 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) -> Self {
+        let declared = &config.slave.resources;
+        let total = recovered.total(declared);
+        let total = total.expect("the shell has asked whether the claims fit");
         let mut core = Self {
             identity: recovered.identity,
             incarnation: recovered.incarnation.saturating_add(1),
@@ -148,7 +169,11 @@ impl SlaveCore {
             streams: BTreeMap::new(),
             phantoms: 0,
             containers: BTreeMap::new(),
-            free: config.slave.resources.clone(),
+            free: total.clone(),
+            total,
+            claims: Claims::default(),
+            claims_record: RecordId(0),
+            registration_waits: false,
             timers: Timers::default(),
             going: None,
             counters: Counters::default(),
@@ -182,6 +207,7 @@ impl SlaveCore {
             Event::ContainerEnded { container, exit } => {
                 self.on_container_ended(container, exit, now, effects);
             }
+            Event::VolumeWiped { directory } => self.on_volume_wiped(&directory, effects),
             Event::Stop { grace } => self.on_go(false, grace, now, effects),
             Event::Leave { grace } => self.on_go(true, grace, now, effects),
             Event::Tick => self.on_tick(now, effects),
@@ -217,6 +243,18 @@ impl SlaveCore {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What it has: what is declared, with what was reserved or made a volume.
+    #[must_use]
+    pub fn total(&self) -> &Resources {
+        &self.total
+    }
+
+    /// What was reserved or made a volume at run time.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// What no task uses.
@@ -274,12 +312,19 @@ impl SlaveCore {
             record.0 <= self.records_made,
             "record {record:?} was never made"
         );
+        let were_durable = self.claims_record <= self.durable;
         self.durable = self.durable.max(record);
+        if !were_durable && self.claims_record <= self.durable {
+            self.on_claims_durable(now, effects);
+        }
         while let Some((_, awaiting)) = self.awaiting.pop_front_if(|(id, _)| *id <= self.durable) {
             match awaiting {
                 Awaiting::Task(key) => self.start_task(&key, effects),
                 Awaiting::Update(key) => self.send_head(&key, now, effects),
                 Awaiting::Left => self.say_goodbye(effects),
+                Awaiting::Change { number, wiped } => {
+                    self.on_change_durable(number, wiped, effects);
+                }
             }
         }
     }

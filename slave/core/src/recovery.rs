@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointedTask, Record};
 use crate::launch::End;
 use crate::stream::Stream;
 use crate::task::{Phase, Task};
-use crate::{Effects, SlaveCore, TaskKey};
+use crate::{Effect, Effects, SlaveCore, TaskKey};
 
 impl SlaveCore {
     pub(crate) fn recover(&mut self, recovered: Checkpoint, now: Timestamp, effects: &mut Effects) {
@@ -20,9 +20,15 @@ impl SlaveCore {
             identity,
             tasks,
             updates,
+            claims,
             ..
         } = recovered;
+        self.claims = claims;
+        for directory in self.claims.wiping.iter().cloned() {
+            effects.push(Effect::WipeVolume { directory });
+        }
         if identity.is_none() {
+            self.forget_answers(effects);
             if !tasks.is_empty() || !updates.is_empty() {
                 // Nobody would know whose tasks these were.
                 self.persist(Record::Left, effects);

@@ -116,6 +116,9 @@ impl SlaveCore {
                     self.answer_for_unknown(key, task.started, now, effects);
                 }
             }
+            MasterToSlave::ChangeResources { number, change } => {
+                self.on_change(link, number, &change, effects);
+            }
             MasterToSlave::ShutdownFramework { framework_id } => {
                 self.on_shutdown_framework(framework_id, now, effects);
             }
@@ -137,7 +140,12 @@ impl SlaveCore {
     }
 
     /// Leaves the current master for another one.
-    fn leave_master(&mut self, link: Link, leader: Option<String>, effects: &mut Effects) {
+    pub(crate) fn leave_master(
+        &mut self,
+        link: Link,
+        leader: Option<String>,
+        effects: &mut Effects,
+    ) {
         self.link = None;
         self.timers.clear(&Due::Master);
         self.recall_updates();
@@ -149,6 +157,18 @@ impl SlaveCore {
     fn ask_to_register(&mut self, now: Timestamp, effects: &mut Effects) {
         let Some(link) = self.link else { return };
         let connection = link.connection;
+        self.timers.set(Due::Master, now.after(REGISTER_TIMEOUT));
+        // What a master is told must stay true.
+        self.registration_waits = self.claims_record > self.durable;
+        if self.registration_waits {
+            return;
+        }
+        if let Some(message) = self.report_claims() {
+            effects.push(Effect::Send {
+                connection,
+                message,
+            });
+        }
         let slave = self.config.slave.clone();
         let message = match self.identity {
             None => SlaveToMaster::Register { slave },
@@ -168,7 +188,13 @@ impl SlaveCore {
             connection,
             message,
         });
-        self.timers.set(Due::Master, now.after(REGISTER_TIMEOUT));
+    }
+
+    /// Claims are durable that were not: a registration may have waited for that.
+    pub(crate) fn on_claims_durable(&mut self, now: Timestamp, effects: &mut Effects) {
+        if std::mem::take(&mut self.registration_waits) {
+            self.ask_to_register(now, effects);
+        }
     }
 
     fn report_tasks(&self, connection: ConnectionId, effects: &mut Effects) {

@@ -1,5 +1,6 @@
 //! The slave as scripts: an event, and exactly the effects that follow.
 
+mod claims;
 mod life;
 mod master;
 mod property;
@@ -28,7 +29,9 @@ pub(crate) fn config() -> Config {
     Config::new(SlaveDescription {
         hostname: "host".to_owned(),
         http_address: String::new(),
-        resources: "cpus:4;mem:4096;ports:[31000-32000]".parse().unwrap(),
+        resources: "cpus:4;mem:4096;disk:1000;ports:[31000-32000]"
+            .parse()
+            .unwrap(),
         attributes: Attributes::default(),
         capabilities: Vec::new(),
         version: "0".to_owned(),
@@ -292,6 +295,7 @@ fn line(effect: &Effect) -> String {
             }
             Record::Left => "persist left".to_owned(),
             Record::TermHeard(epoch) => format!("persist term {epoch}"),
+            Record::ClaimsChanged(claims) => format!("persist claims {}", claims.resources),
         },
         Effect::Send {
             connection,
@@ -317,6 +321,17 @@ fn line(effect: &Effect) -> String {
                     word(update.latest_state)
                 ),
                 SlaveToMaster::Unregister => "unregister".to_owned(),
+                SlaveToMaster::ReportClaims { claims, decided } => {
+                    let decided: Vec<String> = decided
+                        .iter()
+                        .map(|it| match &it.refused {
+                            Some(_) => format!("-{}", it.number.number),
+                            None => format!("+{}", it.number.number),
+                        })
+                        .collect();
+                    format!("claims {claims} {}", decided.join(" "))
+                }
+                SlaveToMaster::ChangeApplied { number } => format!("applied {}", number.number),
             };
             format!("send {} {what}", connection.0)
         }
@@ -331,6 +346,7 @@ fn line(effect: &Effect) -> String {
             )
         }
         Effect::KillContainer { container, grace } => format!("kill {container} {grace:?}"),
+        Effect::WipeVolume { directory } => format!("wipe {directory}"),
         Effect::FrameworkForgotten { framework_id } => format!("forgotten {framework_id}"),
         Effect::Exit { why: None } => "exit".to_owned(),
         Effect::Exit { why: Some(why) } => format!("exit {}", why.code()),

@@ -12,6 +12,7 @@ pub(super) const FORMAT: &[u8] = b"m/format";
 pub(super) const IDENTITY: &[u8] = b"m/identity";
 pub(super) const INCARNATION: &[u8] = b"m/incarnation";
 pub(super) const TERM: &[u8] = b"m/term";
+pub(super) const CLAIMS: &[u8] = b"m/claims";
 
 const META: u8 = b'm';
 const TASK: u8 = b't';

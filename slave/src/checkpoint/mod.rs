@@ -30,8 +30,11 @@ use tracing::warn;
 pub use error::{AppendError, OpenStoreError};
 pub use meros_daemon::lock::{DataDirLock, LockError};
 
-/// The layout on disk that this release writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The newest layout on disk that this release reads. It writes the oldest that says what is to be
+/// said, so that an older release can be started again as long as it would lose nothing.
+const FORMAT: u32 = 2;
+/// The layout of a checkpoint that remembers no claims.
+const FORMAT_WITHOUT_CLAIMS: u32 = 1;
 
 // What is remembered of 1,000 tasks is about 1 MiB, written once and read at the next start.
 // RocksDB's own defaults would take 64 MiB.
@@ -70,7 +73,7 @@ impl Store {
         match store.read::<u32>(keys::FORMAT)? {
             None => {
                 let mut batch = WriteBatch::default();
-                batch.put(keys::FORMAT, encode_own(&FORMAT));
+                batch.put(keys::FORMAT, encode_own(&FORMAT_WITHOUT_CLAIMS));
                 let begun = store.write_synced(batch);
                 begun.map_err(|source| OpenStoreError::Begin {
                     path: store.path.clone(),
@@ -110,10 +113,12 @@ impl Store {
             damaged: 0,
         };
         let checkpoint = &mut recovered.checkpoint;
-        // The two that everything else depends on: without them the slave would be another one.
+        // What everything else depends on: without it the slave would be another one, or would give
+        // away what is reserved and find no volume.
         checkpoint.identity = self.read::<Identity>(keys::IDENTITY)?;
         checkpoint.incarnation = self.read(keys::INCARNATION)?.unwrap_or(0);
         checkpoint.epoch = self.read(keys::TERM)?.unwrap_or_default();
+        checkpoint.claims = self.read(keys::CLAIMS)?.unwrap_or_default();
         for item in self.db.iterator(IteratorMode::Start) {
             let (key, value) = item.map_err(|source| self.unreadable(source))?;
             let damaged = match keys::parse(&key) {
@@ -190,6 +195,10 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
         Record::Identity(identity) => batch.put(keys::IDENTITY, encode_record(identity)?),
         Record::IncarnationStarted(number) => batch.put(keys::INCARNATION, encode_record(number)?),
         Record::TermHeard(epoch) => batch.put(keys::TERM, encode_record(epoch)?),
+        Record::ClaimsChanged(claims) => {
+            batch.put(keys::FORMAT, encode_own(&FORMAT));
+            batch.put(keys::CLAIMS, encode_record(claims)?);
+        }
         Record::TaskAdded(run) => {
             let task = (run.framework.framework_id, run.task.task_id.clone());
             batch.put(keys::task(&task), encode_record(run)?);

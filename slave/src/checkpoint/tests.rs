@@ -3,7 +3,7 @@ use meros_proto::message::slave::{RunTask, TaskFramework};
 use meros_proto::status::{Source, TaskStatus};
 use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
-use meros_slave_core::{RecordId, TaskKey};
+use meros_slave_core::{Claims, RecordId, TaskKey};
 
 use super::writer::Writer;
 use super::*;
@@ -73,7 +73,18 @@ fn life() -> Vec<Record> {
             framework_id: FrameworkId(2),
         },
         Record::IncarnationStarted(2),
+        claims("cpus(web,):1;disk(web)[db:data]:64"),
     ]
+}
+
+fn claims(resources: &str) -> Record {
+    let key = ("web".parse().unwrap(), "db".to_owned());
+    Record::ClaimsChanged(Box::new(Claims {
+        resources: resources.parse().unwrap(),
+        volumes: [(key, serde_json::from_value("db.1".into()).unwrap())].into(),
+        volumes_made: 1,
+        ..Claims::default()
+    }))
 }
 
 fn reopened(path: &Path) -> Recovered {
@@ -169,15 +180,15 @@ fn a_damaged_identity_or_a_newer_format_is_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path()).unwrap();
-    store.db.put(keys::FORMAT, encode_own(&2_u32)).unwrap();
+    store.db.put(keys::FORMAT, encode_own(&3_u32)).unwrap();
     drop(store);
     let error = Store::open(dir.path()).expect_err("from the future");
     assert!(
         matches!(
             error,
             OpenStoreError::NewerFormat {
-                found: 2,
-                ours: 1,
+                found: 3,
+                ours: 2,
                 ..
             }
         ),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use meros_proto::ids::SlaveId;
 use meros_proto::message::slave::RunTask;
 use meros_proto::status::{Reason, TaskExit};
-use meros_slave_core::{ContainerExit, ContainerId, Event, Limitation, TaskKey};
+use meros_slave_core::{
+    ContainerExit, ContainerId, Event, Limitation, MountedVolume, TaskKey, VolumeDirectory,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -20,6 +22,12 @@ use crate::container::{Container, Containerizer, ExitReport, ExitStatus, OomScop
 use crate::output::{LiveOutput, Outputs};
 use crate::plan::{TaskSettings, container_spec};
 use crate::sandbox::Sandboxes;
+use crate::volumes::Volumes;
+
+/// So often the data of a destroyed volume is tried to be removed: somebody may still write there.
+const WIPE_ATTEMPTS: u32 = 10;
+/// Between two attempts.
+const WIPE_PAUSE: Duration = Duration::from_secs(2);
 
 /// What is counted of containers.
 #[derive(Debug, Default)]
@@ -37,6 +45,7 @@ pub(crate) struct Supervision {
     pub(crate) containerizer: Containerizer,
     pub(crate) settings: TaskSettings,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) volumes: Volumes,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) counters: Arc<ContainerCounters>,
     pub(crate) inbox: Inbox,
@@ -70,7 +79,13 @@ impl Containers {
         (containers, gone)
     }
 
-    pub(super) fn start(&self, container: ContainerId, slave_id: SlaveId, run: Box<RunTask>) {
+    pub(super) fn start(
+        &self,
+        container: ContainerId,
+        slave_id: SlaveId,
+        run: Box<RunTask>,
+        volumes: Vec<MountedVolume>,
+    ) {
         let supervised = Supervised {
             key: (run.framework.framework_id, run.task.task_id.clone()),
             container,
@@ -80,7 +95,31 @@ impl Containers {
         };
         // From now on its output can be asked for.
         let output = self.supervision.outputs.begin(&supervised.key, container);
-        self.runtime.spawn(supervised.run(slave_id, run, output));
+        self.runtime
+            .spawn(supervised.run(slave_id, run, volumes, output));
+    }
+
+    /// Removes the data of a destroyed volume. A failure is tried again, at last by the next start.
+    pub(super) fn wipe(&self, directory: VolumeDirectory) {
+        let shared = Arc::clone(&self.supervision);
+        self.runtime.spawn(async move {
+            for attempt in 1..=WIPE_ATTEMPTS {
+                let (volumes, name) = (shared.volumes.clone(), directory.clone());
+                match spawn_blocking(move || volumes.wipe(&name)).await {
+                    Ok(Ok(())) => {
+                        let wiped = Event::VolumeWiped { directory };
+                        // Nobody is left to be told only when the slave goes.
+                        let _ = shared.inbox.send(Input::Event(wiped)).await;
+                        return;
+                    }
+                    Ok(Err(error)) => {
+                        warn!(%directory, attempt, %error, "failed to wipe a destroyed volume");
+                    }
+                    Err(_) => return,
+                }
+                tokio::time::sleep(WIPE_PAUSE).await;
+            }
+        });
     }
 
     pub(super) fn started(&mut self, container: ContainerId, process: Arc<Container>) {
@@ -122,9 +161,15 @@ struct Supervised {
 }
 
 impl Supervised {
-    async fn run(mut self, slave_id: SlaveId, run: Box<RunTask>, output: Arc<LiveOutput>) {
+    async fn run(
+        mut self,
+        slave_id: SlaveId,
+        run: Box<RunTask>,
+        volumes: Vec<MountedVolume>,
+        output: Arc<LiveOutput>,
+    ) {
         let container = self.container;
-        let event = match self.launch(slave_id, &run).await {
+        let event = match self.launch(slave_id, &run, volumes).await {
             Ok(process) => {
                 drop(run);
                 self.shared.counters.started.fetch_add(1, Ordering::Relaxed);
@@ -159,8 +204,14 @@ impl Supervised {
         drop(self.alive);
     }
 
-    async fn launch(&self, slave_id: SlaveId, run: &RunTask) -> Result<Arc<Container>, String> {
+    async fn launch(
+        &self,
+        slave_id: SlaveId,
+        run: &RunTask,
+        mounted: Vec<MountedVolume>,
+    ) -> Result<Arc<Container>, String> {
         let (shared, key, container) = (Arc::clone(&self.shared), self.key.clone(), self.container);
+        let shared_volumes = shared.volumes.clone();
         let made = spawn_blocking(move || shared.sandboxes.create(&key, container)).await;
         let sandbox = made
             .map_err(|error| error.to_string())?
@@ -168,6 +219,10 @@ impl Supervised {
         let settings = &self.shared.settings;
         let spec = container_spec(run, slave_id, container, &sandbox, settings)
             .ok_or_else(|| "the task has no command".to_owned())?;
+        let (volumes, user) = (shared_volumes, spec.user.clone());
+        let put = spawn_blocking(move || volumes.mount(&mounted, &sandbox, user.as_deref())).await;
+        put.map_err(|error| error.to_string())?
+            .map_err(|error| format!("cannot put the volumes into the sandbox: {error}"))?;
         let started = self.shared.containerizer.start(spec).await;
         started.map(Arc::new).map_err(|error| explain(&error))
     }

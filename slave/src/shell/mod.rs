@@ -221,12 +221,14 @@ impl Shell {
                     container,
                     slave_id,
                     run,
+                    volumes,
                 } => {
-                    self.containers.start(container, slave_id, run);
+                    self.containers.start(container, slave_id, run, volumes);
                 }
                 Effect::KillContainer { container, grace } => {
                     self.containers.kill(container, grace)
                 }
+                Effect::WipeVolume { directory } => self.containers.wipe(directory),
                 Effect::FrameworkForgotten { framework_id } => {
                     debug!(%framework_id, "nothing is left of a framework");
                 }

@@ -374,6 +374,38 @@ impl Allocator {
         Ok(())
     }
 
+    /// What is free on a slave becomes something else of the same amount, by an operator's order.
+    ///
+    /// # Errors
+    /// `from` is not free there; nothing has changed.
+    pub fn convert_free(
+        &mut self,
+        slave: SlaveId,
+        from: &Resources,
+        to: &Resources,
+    ) -> Result<(), Insufficient> {
+        let Some(row) = self.slaves.get_mut(slave.0) else {
+            return Ok(());
+        };
+        let exchange = |sum: &mut Resources| {
+            sum.checked_sub_assign(from)?;
+            sum.checked_add_assign(to)
+                .expect("as much as was there before");
+            Ok(())
+        };
+        row.change_free(&self.names, exchange)?;
+        exchange(Arc::make_mut(&mut row.total)).expect("what is free is a part of it");
+        if row.exclusion().is_none() {
+            self.available.sub_all(&Charge::of(from, &self.names).plain);
+            self.available.add_all(&Charge::of(to, &self.names).plain);
+        }
+        self.count_reserved(from, false);
+        self.count_reserved(to, true);
+        self.touch(slave);
+        self.touch_held_back(true);
+        Ok(())
+    }
+
     /// A framework does not want these or less of them until then (semantics E3); false if it has
     /// too many such wishes, and this one is not kept. What was granted is best refused as it came.
     pub fn filter(

@@ -8,6 +8,7 @@ mod launches;
 mod life;
 mod maintenance;
 mod offers;
+mod operations;
 mod quota;
 mod random;
 mod reconcile;

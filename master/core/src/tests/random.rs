@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, FrameworkId, SlaveId, UpdateId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate};
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::operation::{
+    Change, ChangeKind, DecidedOperation, OperationNumber, ResourceOperation,
+};
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
@@ -20,7 +23,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::world::{
-    CLUSTER, World, by_master, framework, offer, report, role, secs, slave, task, task_id,
+    CLUSTER, World, by_master, framework, offer, report, resources, role, secs, slave, task,
+    task_id,
 };
 use crate::{Command, ConnectionId, Event, OperatorCall, Registry, RequestId};
 
@@ -33,6 +37,8 @@ enum Action {
     Operator(OperatorCall),
     /// What well-behaved peers do, about whatever there is at that moment.
     AcceptOffer(usize, &'static str, &'static str),
+    ChangeOffer(usize, ChangeKind),
+    AnswerOperation(usize),
     UpdateTask(usize, TaskState, TaskState),
     AcknowledgeTask(usize),
     ReturnOfSlave(SlaveId, TaskState),
@@ -49,6 +55,21 @@ const RESOURCES: [&str; 6] = [
     "cpus:2;ports:[1-100]",
     "mem:33",
     "cpus:1;ports:[5-9]",
+];
+const CLAIMS: [&str; 7] = [
+    "cpus(a,):1",
+    "cpus(a,):1;mem(a,):10",
+    "cpus(a)(a/b,):1",
+    "cpus(a/b,):1",
+    "disk(a,)[v:v]:1",
+    "cpus(a):1",
+    "cpus:1",
+];
+const KINDS: [ChangeKind; 4] = [
+    ChangeKind::Reserve,
+    ChangeKind::Unreserve,
+    ChangeKind::Create,
+    ChangeKind::Destroy,
 ];
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const ROLES: [&str; 3] = ["*", "a", "a/b"];
@@ -98,6 +119,22 @@ fn description() -> impl Strategy<Value = FrameworkDescription> {
     )
 }
 
+fn kind() -> impl Strategy<Value = ChangeKind> {
+    prop::sample::select(&KINDS[..])
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let claims = prop::sample::select(&CLAIMS[..]);
+    (kind(), claims).prop_map(|(kind, text)| Change::new(kind, resources(text)))
+}
+
+fn number() -> impl Strategy<Value = OperationNumber> {
+    (1..3u64, 1..9u64).prop_map(|(epoch, number)| OperationNumber {
+        epoch: Epoch(epoch),
+        number,
+    })
+}
+
 fn from_slave() -> impl Strategy<Value = SlaveToMaster> {
     let report = (framework_id(), name(), slave_id(), state())
         .prop_map(|(framework, name, slave, state)| report(framework, name, slave, state));
@@ -125,6 +162,18 @@ fn from_slave() -> impl Strategy<Value = SlaveToMaster> {
             slave: slave(text),
         }
     });
+    let decided = (number(), any::<bool>()).prop_map(|(number, is_done)| DecidedOperation {
+        number,
+        refused: (!is_done).then(|| "no".to_owned()),
+    });
+    let reported = (
+        prop::sample::select(&CLAIMS[..]),
+        prop::collection::vec(decided, 0..4),
+    )
+        .prop_map(|(text, decided)| SlaveToMaster::ReportClaims {
+            claims: resources(text),
+            decided,
+        });
     prop_oneof![
         3 => text().prop_map(|text| SlaveToMaster::Register { slave: slave(text) }),
         2 => prop::collection::vec(report, 0..6).prop_map(|tasks| SlaveToMaster::ReportTasks { tasks }),
@@ -132,6 +181,8 @@ fn from_slave() -> impl Strategy<Value = SlaveToMaster> {
         1 => Just(SlaveToMaster::Pong),
         6 => status,
         1 => Just(SlaveToMaster::Unregister),
+        1 => number().prop_map(|number| SlaveToMaster::ChangeApplied { number }),
+        1 => reported,
     ]
 }
 
@@ -153,13 +204,20 @@ fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
     let accept = (
         offers.clone(),
         prop::collection::vec(launch, 0..4),
+        prop::collection::vec(change(), 0..2),
         filters.clone(),
     )
-        .prop_map(|(offer_ids, tasks, filters)| FrameworkToMaster::Accept {
-            offer_ids,
-            operations: vec![Operation::Launch(tasks)],
-            filters,
-        });
+        .prop_map(
+            |(offer_ids, tasks, changes, filters)| FrameworkToMaster::Accept {
+                offer_ids,
+                operations: changes
+                    .into_iter()
+                    .map(ordered)
+                    .chain([Operation::Launch(tasks)])
+                    .collect(),
+                filters,
+            },
+        );
     prop_oneof![
         5 => (description(), roles.clone()).prop_map(|(framework, suppressed_roles)| {
             FrameworkToMaster::Subscribe { framework, suppressed_roles, wishes: Vec::new() }
@@ -284,6 +342,10 @@ fn action() -> impl Strategy<Value = Action> {
         (slave_id(), mode())
             .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
         slave_id().prop_map(|slave_id| OperatorCall::MarkSlaveGone { slave_id }),
+        (slave_id(), change()).prop_map(|(slave_id, change)| OperatorCall::ChangeResources {
+            slave_id,
+            change: Box::new(change),
+        }),
         slave_id().prop_map(|slave_id| OperatorCall::Why(WhyQuestion::Slave(slave_id))),
         framework_id().prop_map(|id| OperatorCall::Why(WhyQuestion::Framework(id))),
         (framework_id(), name())
@@ -296,6 +358,8 @@ fn action() -> impl Strategy<Value = Action> {
         20 => (0..20u64, from_framework()).prop_map(|(at, message)| Action::Framework(at, message)),
         2 => call.prop_map(Action::Operator),
         8 => (0..9usize, name(), text()).prop_map(|(at, name, text)| Action::AcceptOffer(at, name, text)),
+        6 => (0..9usize, kind()).prop_map(|(at, kind)| Action::ChangeOffer(at, kind)),
+        3 => (0..9usize).prop_map(Action::AnswerOperation),
         8 => (0..9usize, state(), state()).prop_map(|(at, now, latest)| Action::UpdateTask(at, now, latest)),
         6 => (0..9usize).prop_map(Action::AcknowledgeTask),
         4 => (slave_id(), state()).prop_map(|(slave, state)| Action::ReturnOfSlave(slave, state)),
@@ -351,6 +415,8 @@ fn play(actions: &[Action]) -> (World, Vec<String>) {
             Action::Slave(at, message) => world.slave_says(connection(at), message),
             Action::Framework(at, message) => world.framework_says(connection(at), message),
             Action::AcceptOffer(at, name, text) => accept_offer(&mut world, at, name, text),
+            Action::ChangeOffer(at, kind) => change_offer(&mut world, at, kind),
+            Action::AnswerOperation(at) => answer_operation(&mut world, at),
             Action::UpdateTask(at, now, latest) => update_task(&mut world, number, at, now, latest),
             Action::AcknowledgeTask(at) => acknowledge_task(&mut world, at),
             Action::ReturnOfSlave(slave, state) => {
@@ -400,6 +466,54 @@ fn accept_offer(world: &mut World, at: usize, name: &str, text: &str) -> Vec<Str
     };
     let connection = world.core.frameworks.connection(framework).expect("M3");
     world.accept(connection, &[number], vec![task(name, slave, text)])
+}
+
+fn ordered(change: Change) -> Operation {
+    Operation::Change(Box::new(ResourceOperation {
+        operation_id: Some(OperationId::new("op").expect("letters")),
+        change,
+    }))
+}
+
+/// Reserves a part of an offer, or undoes that, and launches on it.
+fn change_offer(world: &mut World, at: usize, kind: ChangeKind) -> Vec<String> {
+    let all = world.core.offers.iter();
+    let all = all
+        .map(|(number, it)| (number, it.framework, it.slave, it.role.clone()))
+        .collect();
+    let Some((number, framework, slave, role)) = pick(all, at) else {
+        return Vec::new();
+    };
+    let connection = world.core.frameworks.connection(framework).expect("M3");
+    if role.is_any() {
+        return Vec::new();
+    }
+    let claim = resources(&format!("cpus({role},):0.1"));
+    let message = FrameworkToMaster::Accept {
+        offer_ids: vec![offer(number)],
+        operations: vec![
+            ordered(Change::new(kind, claim)),
+            Operation::Launch(vec![task("e", slave, &format!("cpus({role},):0.1"))]),
+        ],
+        filters: Filters::default(),
+    };
+    world.framework_says(connection, message)
+}
+
+/// A slave says that its oldest operation is done.
+fn answer_operation(world: &mut World, at: usize) -> Vec<String> {
+    let all = world.core.slaves.iter();
+    let all = all
+        .filter_map(|(_, it)| Some((it.connection?, it.operations.front()?.number)))
+        .collect();
+    let Some((connection, number)) = pick(all, at) else {
+        return Vec::new();
+    };
+    let number = OperationNumber {
+        epoch: Epoch(1),
+        number,
+    };
+    world.slave_says(connection, SlaveToMaster::ChangeApplied { number })
 }
 
 fn update_task(
@@ -462,10 +576,30 @@ fn return_slave(world: &mut World, slave_id: SlaveId, state: TaskState) -> Vec<S
         .map(|it| report(it.framework(), it.id().as_str(), slave_id, state))
         .collect();
     let text = match world.core.registry().slave(slave_id) {
+        // Its configuration has changed: what it runs does not fit any more.
+        Some(_) if state == TaskState::Killing => "mem:33".to_owned(),
         Some(record) => record.slave.resources.to_string(),
         None => "cpus:1".to_owned(),
     };
+    // It has done all that it was told, or nothing.
+    let is_done = !state.is_terminal();
+    let row = world.core.slaves.get(slave_id);
+    let pending = row.map(|row| row.operations.clone()).unwrap_or_default();
+    let decided = pending.iter().map(|it| DecidedOperation {
+        number: OperationNumber {
+            epoch: Epoch(1),
+            number: it.number,
+        },
+        refused: (!is_done).then(|| "no".to_owned()),
+    });
+    let claims = row.and_then(|row| row.claims.as_deref().cloned());
+    let claims = claims.filter(|_| is_done || pending.is_empty());
+    let reported = SlaveToMaster::ReportClaims {
+        claims: claims.unwrap_or_default(),
+        decided: decided.collect(),
+    };
     let (connection, mut lines) = world.connect(true, "slave");
+    lines.extend(world.slave_says(connection, reported));
     lines.extend(world.slave_says(connection, SlaveToMaster::ReportTasks { tasks }));
     let slave = slave(&text);
     let reregister = SlaveToMaster::Reregister {

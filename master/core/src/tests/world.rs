@@ -515,6 +515,9 @@ fn slave_line(message: &MasterToSlave) -> String {
             text
         }
         MasterToSlave::ShutdownFramework { framework_id } => format!("shutdown {framework_id}"),
+        MasterToSlave::ChangeResources { number, change } => {
+            format!("{} {} {}", change.kind, number.number, change.resources)
+        }
     }
 }
 
@@ -540,6 +543,9 @@ fn framework_line(message: &MasterToFramework) -> String {
             format!("refused {call} {}", refusal.code())
         }
         MasterToFramework::Error { refusal, .. } => format!("error {}", refusal.code()),
+        MasterToFramework::Operation(status) => {
+            format!("{} {}", status.operation_id, status.state)
+        }
     }
 }
 

@@ -6,13 +6,17 @@ use super::{OUTCOMES, storm};
 use crate::{
     constraint::{OfferWishes, Subject},
     framework::FrameworkDescription,
-    ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId},
+    ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, TaskId, UpdateId},
     message::{
         framework::MasterToFramework,
         master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate, TaskReport},
         slave::{MasterToSlave, RunTask, TaskFramework},
     },
     offer::{Filters, Operation},
+    operation::{
+        Change, ChangeKind, DecidedOperation, OperationNumber, OperationState, OperationStatus,
+        ResourceOperation,
+    },
     resources::Resources,
     role::RoleName,
     status::{Reason, Source, TaskState, TaskStatus},
@@ -95,9 +99,28 @@ fn mutated_frames_of_slaves_end_in_a_message_or_an_error() {
         &[
             SlaveToMaster::Update(update),
             SlaveToMaster::ReportTasks { tasks },
+            SlaveToMaster::ReportClaims {
+                claims: resources("cpus(web,a,k=v):1;disk(web,)[db:data]:64"),
+                decided: vec![DecidedOperation {
+                    number: operation(),
+                    refused: Some("no".to_owned()),
+                }],
+            },
         ],
         1,
     );
+}
+
+fn operation() -> OperationNumber {
+    OperationNumber {
+        epoch: Epoch(4),
+        number: 7,
+    }
+}
+
+fn change() -> Change {
+    let volume = "disk(web)(web/ads,alice,k=v)[db:data]:64";
+    Change::new(ChangeKind::Create, resources(volume))
 }
 
 #[test]
@@ -117,7 +140,13 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
     };
     let accept = FrameworkToMaster::Accept {
         offer_ids: Vec::new(),
-        operations: vec![Operation::Launch(vec![task("t-1"), task("t-2")])],
+        operations: vec![
+            Operation::Change(Box::new(ResourceOperation {
+                operation_id: Some(OperationId::new("op").unwrap()),
+                change: change(),
+            })),
+            Operation::Launch(vec![task("t-1"), task("t-2")]),
+        ],
         filters: Filters::default(),
     };
     let reconcile = FrameworkToMaster::Reconcile {
@@ -149,9 +178,25 @@ fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
         role: role(),
         task: task("t-1"),
     };
-    check(&[registered, MasterToSlave::RunTask(Box::new(run))], 3);
+    let ordered = MasterToSlave::ChangeResources {
+        number: operation(),
+        change: Box::new(change()),
+    };
+    check(
+        &[registered, MasterToSlave::RunTask(Box::new(run)), ordered],
+        3,
+    );
     let failure = MasterToFramework::Failure {
         slave_id: SlaveId(17),
     };
-    check(&[failure, MasterToFramework::Update(status("t-1"))], 4);
+    let operation = MasterToFramework::Operation(OperationStatus {
+        operation_id: OperationId::new("op").unwrap(),
+        slave_id: Some(SlaveId(17)),
+        state: OperationState::Failed,
+        message: "no".to_owned(),
+    });
+    check(
+        &[failure, MasterToFramework::Update(status("t-1")), operation],
+        4,
+    );
 }

@@ -1,6 +1,7 @@
 //! Random events, nonsense included.
 
 use meros_proto::message::slave::ReconcileOnSlave;
+use meros_proto::operation::{Change, ChangeKind, OperationNumber};
 use meros_proto::status::TaskState;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -66,6 +67,14 @@ enum Step {
         nth: u64,
         exit: i8,
     },
+    Change {
+        connection: u64,
+        kind: u8,
+        what: u8,
+    },
+    Wiped {
+        nth: usize,
+    },
     Stop {
         leave: bool,
     },
@@ -104,6 +113,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_u64..12).prop_map(|nth| Step::Started { nth }),
         1 => (0_u64..12).prop_map(|nth| Step::NotStarted { nth }),
         6 => (0_u64..12, any::<i8>()).prop_map(|(nth, exit)| Step::Ended { nth, exit }),
+        6 => (connection(), 0_u8..4, 0_u8..4)
+            .prop_map(|(connection, kind, what)| Step::Change { connection, kind, what }),
+        2 => (0_usize..3).prop_map(|nth| Step::Wiped { nth }),
         1 => prop::bool::weighted(0.3).prop_map(|leave| Step::Stop { leave }),
         3 => (0_u32..100_000).prop_map(|millis| Step::Wait { millis }),
         1 => Just(Step::Crash),
@@ -124,6 +136,9 @@ struct World {
     /// Updates whose record was seen before they were sent, and tasks likewise.
     promised: BTreeSet<UpdateId>,
     tasks_written: BTreeSet<TaskKey>,
+    /// Directories that are being removed.
+    wiping: Vec<VolumeDirectory>,
+    changes: u64,
 }
 
 impl World {
@@ -142,6 +157,8 @@ impl World {
             log: Vec::new(),
             promised: BTreeSet::new(),
             tasks_written: BTreeSet::new(),
+            wiping: Vec::new(),
+            changes: 0,
         };
         world.carry_out(effects);
         world
@@ -175,6 +192,23 @@ impl World {
                         self.promised.contains(&id),
                         "S8: sent before it was durable"
                     );
+                }
+                Effect::Send {
+                    message: SlaveToMaster::ChangeApplied { number },
+                    ..
+                } => {
+                    let mut decided = self.disk.claims.decided.iter();
+                    let is_durable = decided.any(|it| it.number == number);
+                    assert!(is_durable, "S8: confirmed before it was durable");
+                }
+                Effect::Send {
+                    message: SlaveToMaster::ReportClaims { claims, .. },
+                    ..
+                } => assert_eq!(claims, self.disk.claims.resources, "S8: not durable"),
+                Effect::WipeVolume { directory } => {
+                    let mut volumes = self.disk.claims.volumes.values();
+                    assert!(volumes.all(|it| *it != directory), "S17: it exists");
+                    self.wiping.push(directory);
                 }
                 Effect::Exit { .. } => self.exited = true,
                 Effect::Send { .. }
@@ -230,6 +264,7 @@ impl World {
     fn restart(&mut self) {
         self.writing.clear();
         self.containers.clear();
+        self.wiping.clear();
         self.exited = false;
         let mut effects = Effects::new();
         self.core = SlaveCore::new(config(), self.disk.clone(), self.now, &mut effects);
@@ -317,6 +352,26 @@ impl World {
                         grace,
                     },
                 );
+            }
+            Step::Change {
+                connection,
+                kind,
+                what,
+            } => {
+                self.changes += 1;
+                let number = OperationNumber {
+                    epoch: Epoch(1),
+                    number: self.changes,
+                };
+                let change = Box::new(change(kind, what));
+                let message = MasterToSlave::ChangeResources { number, change };
+                self.hear(connection.saturating_sub(2), message);
+            }
+            Step::Wiped { nth } => {
+                if nth < self.wiping.len() {
+                    let directory = self.wiping.remove(nth);
+                    self.feed(Event::VolumeWiped { directory });
+                }
             }
             Step::Shutdown { framework } => {
                 let framework_id = FrameworkId(framework);
@@ -427,6 +482,29 @@ impl World {
     }
 }
 
+fn change(kind: u8, what: u8) -> Change {
+    let bundle = [
+        "cpus(web,):1;disk(web,):100",
+        "disk(web,):50",
+        "mem(a,):64",
+        "disk(web,):1000",
+    ];
+    let volume = [
+        "disk(web,)[a:a]:50",
+        "disk(web,)[b:b]:100",
+        "disk(web,)[a:b]:10",
+        "disk(a,)[a:a]:10",
+    ];
+    let what = usize::from(what);
+    let (kind, text) = match kind {
+        0 => (ChangeKind::Reserve, bundle[what]),
+        1 => (ChangeKind::Unreserve, bundle[what]),
+        2 => (ChangeKind::Create, volume[what]),
+        _ => (ChangeKind::Destroy, volume[what]),
+    };
+    Change::new(kind, text.parse().unwrap())
+}
+
 fn play(steps: &[Step]) -> World {
     let mut world = World::new();
     steps.iter().cloned().for_each(|step| world.step(step));
@@ -468,6 +546,7 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
             })
             .collect(),
         updates: updates.collect(),
+        claims: core.claims.clone(),
     }
 }
 
@@ -499,6 +578,9 @@ proptest! {
         let mut disk = world.disk;
         if disk.identity.is_none() {
             disk.epoch = Epoch::default();
+            // The next life forgets them first of all.
+            disk.claims.decided.clear();
+            held.claims.decided.clear();
         }
         prop_assert_eq!(held, disk);
     }
