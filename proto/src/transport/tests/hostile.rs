@@ -6,7 +6,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::crypto::aws_lc_rs::kx_group;
 
 use super::*;
-use crate::codec::{self, DecodeError, FRAME_BYTES_MAX, OPENING};
+use crate::codec::{self, DecodeError, FRAME_BYTES_MAX, OPENING, WIRE_VERSION};
 
 /// A client that speaks QUIC and nothing of ours, with the slave certificate or none at all.
 fn raw_client(ca: &ClusterCa, certificate: bool, alpn: &str, classical: bool) -> quinn::Endpoint {
@@ -128,11 +128,10 @@ async fn a_bad_opening_is_refused_with_the_reason() {
     let mut neighbour = Neighbour::new(&ca, &mut server, address).await;
     let endpoint = raw_client(&ca, true, "meros-slave/1", false);
     let other_version = [0, 0, 0, 1, 9];
+    let version =
+        format!("frame_version: peer speaks format version 9, this release speaks {WIRE_VERSION}");
     for (opening, reason) in [
-        (
-            &other_version[..],
-            "frame_version: peer speaks format version 9, this release speaks 2",
-        ),
+        (&other_version[..], version.as_str()),
         (
             b"GET / HTTP/1.1\r\n",
             "frame_too_long: frame of 1195725856 bytes is longer than the limit of 4194304",
@@ -143,10 +142,7 @@ async fn a_bad_opening_is_refused_with_the_reason() {
             &[0, 0, 0, 2, 1][..],
             "payload_truncated: payload ends inside a value",
         ),
-        (
-            &[0, 0, 0, 2, 9, 1][..],
-            "frame_version: peer speaks format version 9, this release speaks 2",
-        ),
+        (&[0, 0, 0, 2, 9, 1][..], version.as_str()),
     ] {
         let connection = soon(endpoint.connect(address, MASTER_SERVER_NAME).unwrap())
             .await
@@ -222,7 +218,7 @@ async fn bad_frames_close_their_connection_with_a_code_and_harm_nobody_else() {
     let mut good = bytes::BytesMut::new();
     codec::encode(&update(1), &mut good).unwrap();
     let mut other_version = good.to_vec();
-    other_version[4] = 3;
+    other_version[4] = WIRE_VERSION + 1;
     let oversize = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
     for (bytes, error) in [
         (
@@ -233,10 +229,16 @@ async fn bad_frames_close_their_connection_with_a_code_and_harm_nobody_else() {
         ),
         (
             &other_version[..],
-            DecodeError::Version { theirs: 3, ours: 2 },
+            DecodeError::Version {
+                theirs: WIRE_VERSION + 1,
+                ours: WIRE_VERSION,
+            },
         ),
         (&[0, 0, 0, 0][..], DecodeError::Empty),
-        (&[0, 0, 0, 3, 2, 1, 250][..], DecodeError::Truncated),
+        (
+            &[0, 0, 0, 3, WIRE_VERSION, 1, 250][..],
+            DecodeError::Truncated,
+        ),
         (&good[..good.len() - 1], DecodeError::Truncated),
     ] {
         let connection = soon(endpoint.connect(address, MASTER_SERVER_NAME).unwrap())
