@@ -24,6 +24,10 @@ struct Seen {
     /// Delivered, and not acknowledged by the framework yet. `None` is an end that was told without
     /// an id.
     unhandled: Vec<Option<UpdateId>>,
+    /// How many were delivered without an id that were no end, and are not acknowledged by the
+    /// framework yet. An acknowledgement without an id does not say of which: of the end it is once
+    /// all of these have theirs.
+    unhandled_plain: u32,
 }
 
 impl Seen {
@@ -270,7 +274,7 @@ impl TaskTable {
             }
             None if Mutant::TakeEndForHandled.is_on() => {}
             None if status.state.is_terminal() => task.seen.unhandled.push(None),
-            None => {}
+            None => task.seen.unhandled_plain = task.seen.unhandled_plain.saturating_add(1),
         }
         task.state = Some(status.state);
         if !task.is_launched {
@@ -293,6 +297,10 @@ impl TaskTable {
                 None => return true,
             },
         };
+        if update_id.is_none() && seen.unhandled_plain > 0 {
+            seen.unhandled_plain -= 1;
+            return true;
+        }
         let before = seen.unhandled.len();
         seen.unhandled.retain(|id| *id != update_id);
         seen.unhandled.len() < before

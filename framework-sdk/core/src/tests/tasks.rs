@@ -112,6 +112,26 @@ fn an_end_without_an_id_is_handled_once_the_framework_says_so() {
 }
 
 #[test]
+fn an_end_without_an_id_is_not_handled_with_what_was_told_before_it() {
+    // D3, W4; seed 2656 of the simulator
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    script.break_off();
+    assert_eq!(script.resubscribe().len(), 1);
+    let [running, gone] = [TaskState::Running, TaskState::Gone].map(|state| answer("a", state));
+    for told in [&running, &gone] {
+        let effects = script.on_message(MasterToFramework::Update(told.clone()));
+        assert_eq!(the_status(&effects), told);
+    }
+    assert_eq!(script.call(acknowledge(&running)), []);
+    let own = update("a", TaskState::Killed, 3);
+    let message = MasterToFramework::Update(own.clone());
+    assert_eq!(script.on_message(message), [], "its end is not handled yet");
+    let of_own = acknowledged(&own, own.update_id.expect("set"));
+    assert_eq!(script.call(acknowledge(&gone)), [of_own]);
+}
+
+#[test]
 fn a_second_terminal_update_of_a_task_is_acknowledged_and_not_delivered() {
     // semantics: R12; D2
     let mut script = Script::subscribed();
