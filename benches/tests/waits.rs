@@ -300,6 +300,7 @@ impl Site {
             }
             MasterToFramework::Failure { .. } => panic!("no slave is lost"),
             MasterToFramework::Operation(_) => panic!("nobody orders operations"),
+            MasterToFramework::State { .. } => panic!("nobody keeps state"),
             MasterToFramework::Refused { refusal, .. }
             | MasterToFramework::Error { refusal, .. } => panic!("{refusal:?}"),
         }

@@ -23,6 +23,7 @@ mod settings;
 mod signal;
 mod sim;
 mod slaves;
+mod state;
 #[cfg(test)]
 mod stub;
 mod why;
@@ -97,6 +98,9 @@ enum Command {
     /// Why nothing is offered to a framework, or what a task waits for
     #[command(subcommand)]
     Why(why::Command),
+    /// What frameworks keep with the masters: keys, leases, semaphores
+    #[command(subcommand)]
+    State(state::Command),
     /// Show the options of the master with the values in force
     Settings(list::Args),
     /// Show what a task wrote
@@ -119,6 +123,13 @@ impl Command {
                 | Self::Offers(_)
                 | Self::Roles(_)
                 | Self::Why(_)
+                | Self::State(
+                    state::Command::Spaces(_)
+                        | state::Command::Get { .. }
+                        | state::Command::List { .. }
+                        | state::Command::Watch { .. }
+                        | state::Command::Leases { .. }
+                )
                 | Self::Settings(_)
                 | Self::Logs(_)
         )
@@ -158,6 +169,7 @@ fn main() -> std::process::ExitCode {
         Command::Quota(command) => roles::quota(&command),
         Command::Weights(command) => roles::weights(&command),
         Command::Why(command) => why::run(&command),
+        Command::State(command) => state::run(&command),
         Command::Settings(args) => settings::settings(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),

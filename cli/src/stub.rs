@@ -1,6 +1,6 @@
 //! A stand-in for masters and slaves in tests: answers each request by a function of its path.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::client::{Client, ClusterArgs, Masters};
@@ -70,13 +70,21 @@ fn serve(
     mut stream: &TcpStream,
     answer: &mut impl FnMut(&str) -> Option<Reply>,
 ) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
+    let mut reader = BufReader::new(stream);
+    let mut lines = reader.by_ref().lines();
     let first = lines.next().transpose()?.unwrap_or_default();
+    let mut body = 0;
     for line in lines {
-        if line?.is_empty() {
+        let line = line?.to_lowercase();
+        if line.is_empty() {
             break;
         }
+        if let Some(length) = line.strip_prefix("content-length:") {
+            body = length.trim().parse().unwrap_or(0);
+        }
     }
+    // A socket that is closed with something unread takes the answer with it.
+    std::io::copy(&mut reader.take(body), &mut std::io::sink())?;
     let path = first.split(' ').nth(1).unwrap_or_default();
     let Some(reply) = answer(path) else {
         return Ok(());

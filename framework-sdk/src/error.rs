@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use meros_proto::refusal::Refusal;
+use meros_proto::state::NameError;
 use meros_proto::transport::{ClientError, LoadError};
 use meros_sdk_core::EndReason;
 
@@ -24,6 +25,9 @@ pub enum SetupError {
     /// The state file cannot be used.
     #[error("the framework's id cannot be taken up")]
     StateFile(#[from] StateFileError),
+    /// The space of framework state has no proper name.
+    #[error("the space of framework state cannot be used")]
+    Space(#[source] NameError),
 }
 
 /// Why a framework's session ended without having been asked to.

@@ -95,6 +95,11 @@
 //! that nobody knows any more. [`Actions::teardown`] ends the framework and its tasks for good;
 //! a program that just exits leaves them running.
 //!
+//! # Several instances
+//!
+//! The module [`state`] keeps keys, leases and elections with the masters: one instance leads, others
+//! stand by and take over, without a database of their own.
+//!
 //! # Ends
 //!
 //! [`run`] returns when the framework leaves or is torn down; with an error when trying again
@@ -118,6 +123,7 @@ mod error;
 mod scheduler;
 mod session;
 mod shell;
+pub mod state;
 mod state_file;
 mod steps;
 mod task;

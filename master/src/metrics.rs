@@ -14,6 +14,7 @@ use std::time::Duration;
 use meros_daemon::http::HttpStats;
 use meros_daemon::metrics::Out;
 use meros_master_core::Counters;
+use meros_master_core::state::Totals;
 use meros_proto::status::TaskState;
 use meros_proto::transport::ServerStats;
 use parking_lot::Mutex;
@@ -53,6 +54,7 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 pub struct Metrics {
     core: Mutex<Counters>,
+    state: Mutex<Totals>,
     transport: Mutex<ServerStats>,
     batches: Counter,
     commits: Counter,
@@ -71,6 +73,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             core: Mutex::default(),
+            state: Mutex::default(),
             transport: Mutex::default(),
             batches: Counter::default(),
             commits: Counter::default(),
@@ -92,6 +95,11 @@ impl Metrics {
     pub(crate) fn handled(&self, counters: &Counters) {
         self.batches.inc();
         self.core.lock().clone_from(counters);
+    }
+
+    /// There is so much framework state now.
+    pub(crate) fn state(&self, totals: Totals) {
+        *self.state.lock() = totals;
     }
 
     /// The transport's counters are these now.
@@ -253,6 +261,21 @@ impl Collector for Lookup {
             "Requests refused by the core, by code",
             refusals,
         )?;
+
+        let state = *self.metrics.state.lock();
+        out.gauge("state_spaces", "Spaces of framework state", state.spaces)?;
+        out.gauge("state_keys", "Keys of framework state", state.keys)?;
+        out.gauge(
+            "state_bytes",
+            "Bytes of framework state, of 33554432 at most",
+            state.bytes,
+        )?;
+        out.gauge(
+            "state_sessions",
+            "Open sessions of framework state",
+            state.sessions,
+        )?;
+        out.gauge("state_leases", "Leases that are held", state.leases)?;
 
         let transport = *self.metrics.transport.lock();
         let attempts = [

@@ -24,6 +24,7 @@ pub mod refusal;
 pub mod resources;
 pub mod role;
 pub mod slave;
+pub mod state;
 pub mod status;
 pub mod task;
 pub mod time;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::role::RoleName;
+use crate::state::StateRefusal;
 
 /// In whose name a leading master speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +162,9 @@ pub enum Refusal {
         /// The slave.
         slave_id: SlaveId,
     },
+    /// A call about framework state.
+    #[error(transparent)]
+    State(StateRefusal),
 }
 
 impl Refusal {
@@ -189,6 +193,7 @@ impl Refusal {
             Self::NoSuchSlave { .. } => "no_such_slave",
             Self::NotEnough { .. } => "not_enough",
             Self::SlaveAway { .. } => "slave_away",
+            Self::State(refusal) => refusal.code(),
         }
     }
 

@@ -9,6 +9,7 @@ use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::{SlaveDescription, SlaveMode};
+use meros_proto::state::{Numbered, SessionId, SpaceId, StateChange};
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -116,5 +117,21 @@ pub enum Command {
     SetMaintenance {
         /// Each slave once.
         windows: Vec<(SlaveId, Option<Unavailability>)>,
+    },
+    /// A client changes framework state. What comes of it is decided when it is applied.
+    ChangeState {
+        /// Where.
+        space: SpaceId,
+        /// By which session, so that it is carried out once.
+        by: Option<Numbered>,
+        /// What.
+        change: StateChange,
+    },
+    /// A client of framework state has shown no sign of life for its time to live.
+    EndStateSession {
+        /// Where.
+        space: SpaceId,
+        /// Which.
+        session: SessionId,
     },
 }

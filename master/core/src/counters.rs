@@ -116,6 +116,16 @@ counters! {
     kills,
     /// Answers to reconciliations.
     reconciliations,
+    /// Calls about framework state that read or wait.
+    state_reads,
+    /// Signs of life of clients of framework state.
+    state_keep_alives,
+    /// Changes of framework state that were carried out.
+    state_changes,
+    /// Changes of framework state that were committed and refused, such as a condition that does not hold.
+    state_changes_refused,
+    /// Clients of framework state whose time to live was over.
+    state_sessions_expired,
 }
 
 impl Counters {

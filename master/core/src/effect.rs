@@ -7,6 +7,7 @@
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
+use meros_proto::state::{SpaceView, StateAnswer};
 use meros_proto::view::ClusterEvent;
 use meros_proto::why::Why;
 
@@ -64,6 +65,10 @@ pub enum Answer {
     Done,
     /// What was asked for.
     Why(Box<Why>),
+    /// What a call about framework state is answered.
+    State(StateAnswer),
+    /// All spaces.
+    Spaces(Vec<SpaceView>),
 }
 
 /// One thing to do.

@@ -8,6 +8,7 @@ use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveMode;
+use meros_proto::state::{SpaceId, StateCall};
 use meros_proto::why::WhyQuestion;
 use std::time::Duration;
 
@@ -87,6 +88,15 @@ pub enum OperatorCall {
     /// [`WHY_JUDGEMENTS_MAX`]: crate::WHY_JUDGEMENTS_MAX
     /// [`WHY_JUDGEMENTS_PER_SECOND`]: crate::WHY_JUDGEMENTS_PER_SECOND
     Why(WhyQuestion),
+    /// A call about the framework state of anybody.
+    State {
+        /// Where.
+        space: SpaceId,
+        /// What.
+        call: StateCall,
+    },
+    /// List all spaces of framework state.
+    Spaces,
 }
 
 /// Something that has happened.

@@ -48,7 +48,8 @@ impl MasterCore {
         self.check_updates()?;
         self.check_slaves()?;
         self.check_frameworks()?;
-        self.check_connections()
+        self.check_connections()?;
+        self.check_clients()
     }
 
     /// M1: free, offered and used resources of a slave are all it has. M6: what is charged to a
@@ -156,6 +157,8 @@ impl MasterCore {
                 }
                 Timer::OfferExpiry(number) => self.offers.get(*number).is_some(),
                 Timer::UpdateRetry(framework, task) => self.updates.contains(*framework, task),
+                Timer::Session(session) => self.clients.has_session(*session),
+                Timer::Watch(number) => self.clients.has_watch(*number),
             };
             check("M4", is_of_something, || {
                 format!("a timer of nothing: {timer:?}")
@@ -276,6 +279,37 @@ impl MasterCore {
                 is_subscribed || framework.offered_roles.is_empty(),
                 name,
             )?;
+        }
+        Ok(())
+    }
+
+    /// M17, M18: framework state is within its bounds. M19: what lives or waits there has its time.
+    fn check_clients(&self) -> Result<(), Violation> {
+        let state = self.registry.state();
+        state
+            .check()
+            .map_err(|what| Violation { id: "M18", what })?;
+        let (sessions, watches) = self.clients.all();
+        let mut open = 0;
+        for (session, space, is_ending) in sessions {
+            let name = || format!("session {session} of {space}");
+            let timer = Timer::Session(session);
+            check("M19", self.timers.is_armed(&timer) || is_ending, name)?;
+            check("M19", state.session_ttl(space, session).is_some(), name)?;
+            open += 1;
+        }
+        let expected = match self.epoch {
+            Some(_) => state.sessions().count(),
+            None => 0,
+        };
+        check("M19", open == expected, || {
+            format!("{open} of {expected} sessions are known")
+        })?;
+        for number in watches {
+            let timer = Timer::Watch(number);
+            check("M19", self.timers.is_armed(&timer), || {
+                format!("watch {number}")
+            })?;
         }
         Ok(())
     }

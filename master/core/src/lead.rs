@@ -77,6 +77,7 @@ impl MasterCore {
             self.frameworks.insert(framework_id, framework);
         }
         self.take_over_roles(turn);
+        self.take_over_sessions(turn);
     }
 
     pub(crate) fn propose(&mut self, command: Command, turn: &mut Turn<'_>) -> ProposalId {
@@ -119,6 +120,17 @@ impl MasterCore {
         command: &Command,
         turn: &mut Turn<'_>,
     ) {
+        if self.epoch.is_some() {
+            match command {
+                Command::ChangeState { space, by, change } => {
+                    return self.on_state_changed(proposal, space, *by, change, turn);
+                }
+                Command::EndStateSession { space, session } => {
+                    return self.on_state_session_ended(space, *session, turn);
+                }
+                _ => {}
+            }
+        }
         // The record of what is about to go, for those who read of its end.
         let removed = match command {
             Command::RemoveFramework { framework_id, .. } => {
@@ -167,8 +179,11 @@ impl MasterCore {
         turn: &mut Turn<'_>,
     ) {
         match command {
-            // The one was applied before anybody led, the other is dealt with by the caller.
-            Command::FormCluster { .. } | Command::RemoveFramework { .. } => {}
+            // The first was applied before anybody led, the others are dealt with by the caller.
+            Command::FormCluster { .. }
+            | Command::RemoveFramework { .. }
+            | Command::ChangeState { .. }
+            | Command::EndStateSession { .. } => {}
             Command::AdmitSlave { slave_id, .. } => {
                 self.on_slave_admitted(*slave_id, waiting, turn)
             }
@@ -224,7 +239,9 @@ impl MasterCore {
             | Command::SetQuotas { .. }
             | Command::SetWeights { .. }
             | Command::SetSlaveMode { .. }
-            | Command::SetMaintenance { .. } => {}
+            | Command::SetMaintenance { .. }
+            | Command::ChangeState { .. }
+            | Command::EndStateSession { .. } => {}
         }
     }
 

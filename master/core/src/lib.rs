@@ -15,6 +15,7 @@
 //! [`ClusterEvent`](meros_proto::view::ClusterEvent)s, never from here.
 
 pub mod allocator;
+mod clients;
 pub mod command;
 mod config;
 mod connections;
@@ -43,6 +44,7 @@ mod quota;
 mod reconcile;
 mod registry;
 mod slaves;
+pub mod state;
 mod status;
 mod subscription;
 mod takeover;
@@ -60,9 +62,14 @@ use std::collections::BTreeMap;
 use meros_proto::ids::Epoch;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::refusal::Refusal;
+use meros_proto::state::SpaceId;
 use meros_proto::time::Timestamp;
 
 pub use allocator::{FILTERS_PER_FRAMEWORK_MAX, FILTERS_PER_KEY_MAX};
+pub use clients::{
+    CHANGES_IN_FLIGHT_MAX, CHANGES_PER_PRINCIPAL_MAX, WATCH_TIMEOUT, WATCHES_MAX,
+    WATCHES_PER_PRINCIPAL_MAX,
+};
 pub use command::Command;
 pub use config::{Config, INTERVAL_MIN};
 pub use connections::CONNECTIONS_MAX;
@@ -80,6 +87,7 @@ pub use tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, UNREACHABLE_PER_FRAMEWORK_MA
 pub use updates::{RETRY_MAX, RETRY_MIN, UPDATES_PER_FRAMEWORK_MAX};
 
 use allocator::{Allocator, Grant};
+use clients::{Asker, Clients};
 use connections::{Connections, Stage};
 use declining::Declining;
 use frameworks::Frameworks;
@@ -124,6 +132,8 @@ pub struct MasterCore {
     /// Operators who wait for the commit of what they ordered.
     orders: BTreeMap<ProposalId, RequestId>,
     declining: Declining,
+    /// Clients of framework state.
+    clients: Clients,
     /// Until then no question that takes long is answered.
     why_from: Timestamp,
     /// So many slaves were expected back when it began to lead; no offers before most are.
@@ -160,6 +170,7 @@ impl MasterCore {
             admissions: BTreeMap::new(),
             orders: BTreeMap::new(),
             declining: Declining::default(),
+            clients: Clients::default(),
             why_from: Timestamp::default(),
             waits_for_slaves: None,
             operations_made: 0,
@@ -255,6 +266,8 @@ impl MasterCore {
                 Timer::UpdateRetry(framework, task) => {
                     self.on_update_retry_due(framework, &task, turn)
                 }
+                Timer::Session(session) => self.on_state_session_due(session, turn),
+                Timer::Watch(number) => self.on_watch_due(number, turn),
             }
         }
     }
@@ -281,6 +294,7 @@ impl MasterCore {
     }
 
     fn on_disconnected(&mut self, connection: ConnectionId, turn: &mut Turn<'_>) {
+        self.forget_watches(connection);
         let Some(connection_row) = self.connections.remove(connection) else {
             self.counters.closed_connection_events += 1;
             return;
@@ -372,6 +386,22 @@ impl MasterCore {
             self.counters.closed_connection_events += 1;
             return;
         };
+        if let FrameworkToMaster::State {
+            request,
+            space,
+            call,
+        } = message
+        {
+            let space = SpaceId {
+                principal: row.principal.clone(),
+                name: space,
+            };
+            let asker = Asker::Framework {
+                connection,
+                request,
+            };
+            return self.on_state_call(asker, space, call, turn);
+        }
         let framework_id = match (&row.stage, &message) {
             (Stage::FrameworkSubscribed(framework_id), _) => *framework_id,
             (Stage::FrameworkFresh, FrameworkToMaster::Subscribe { .. }) => {
@@ -435,6 +465,8 @@ impl MasterCore {
             FrameworkToMaster::Wish { wishes } => {
                 self.on_wish(framework_id, connection, wishes, turn);
             }
+            // Answered above, whoever it is.
+            FrameworkToMaster::State { .. } => {}
         }
     }
 }
@@ -454,5 +486,6 @@ fn name_of(call: &FrameworkToMaster) -> &'static str {
         FrameworkToMaster::Acknowledge { .. } => "Acknowledge",
         FrameworkToMaster::Reconcile { .. } => "Reconcile",
         FrameworkToMaster::Wish { .. } => "Wish",
+        FrameworkToMaster::State { .. } => "State",
     }
 }

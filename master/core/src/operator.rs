@@ -3,6 +3,7 @@
 use meros_proto::refusal::Refusal;
 
 use crate::MasterCore;
+use crate::clients::Asker;
 use crate::effect::Answer;
 use crate::event::{OperatorCall, RequestId};
 use crate::frameworks::TEARDOWN_REQUESTS_MAX;
@@ -79,6 +80,11 @@ impl MasterCore {
                 let why = self.on_why(&question, turn.now);
                 Some(why.map(|why| Answer::Why(Box::new(why))))
             }
+            OperatorCall::State { space, call } => {
+                self.on_state_call(Asker::Operator(request), space, call, turn);
+                None
+            }
+            OperatorCall::Spaces => Some(Ok(Answer::Spaces(self.registry.state().views()))),
         };
         if let Some(reply) = now {
             if let Err(refusal) = &reply {

@@ -13,10 +13,12 @@ use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::{SlaveDescription, SlaveMode};
+use meros_proto::state::{LeaseName, Numbered, SessionId, SpaceId, StateChange};
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
+use crate::state::{Applied, State};
 
 /// How long a slave is known as gone; then it is unknown (semantics K9).
 pub const GONE_FOR: Duration = Duration::from_secs(14 * 24 * 60 * 60);
@@ -94,6 +96,8 @@ pub struct Registry {
     gone: BTreeMap<SlaveId, Timestamp>,
     #[serde(default)]
     maintenance: BTreeMap<SlaveId, Unavailability>,
+    #[serde(default)]
+    state: State,
 }
 
 impl Registry {
@@ -228,8 +232,39 @@ impl Registry {
                     }
                 }
             }
+            Command::ChangeState { space, by, change } => {
+                self.change_state(space, *by, change);
+            }
+            Command::EndStateSession { space, session } => {
+                self.end_state_session(space, *session);
+            }
         }
         Ok(())
+    }
+
+    /// Applies a committed change of framework state; what comes of it is for the client.
+    pub(crate) fn change_state(
+        &mut self,
+        space: &SpaceId,
+        by: Option<Numbered>,
+        change: &StateChange,
+    ) -> Applied {
+        self.state.apply(space, by, change)
+    }
+
+    /// Applies the end of a session; the leases that it was in are others' now.
+    pub(crate) fn end_state_session(
+        &mut self,
+        space: &SpaceId,
+        session: SessionId,
+    ) -> Vec<LeaseName> {
+        self.state.end_session(space, session)
+    }
+
+    /// Framework state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
     }
 
     /// Keeps what is needed to tell a slave and its frameworks for a while that it is gone (semantics
@@ -315,6 +350,7 @@ impl Registry {
     pub fn pass_over_ids(&mut self, count: u32) {
         self.slave_next = self.slave_next.saturating_add(count);
         self.framework_next = self.framework_next.saturating_add(count);
+        self.state.pass_over(u64::from(count) << 32);
     }
 
     /// The id of the next slave.

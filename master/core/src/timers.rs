@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+use meros_proto::state::SessionId;
 use meros_proto::time::Timestamp;
 
 /// Something that waits for its time.
@@ -26,6 +27,10 @@ pub(crate) enum Timer {
     Answer(FrameworkId),
     /// An update made by the master has not been acknowledged.
     UpdateRetry(FrameworkId, TaskId),
+    /// A client of framework state has shown no sign of life.
+    Session(SessionId),
+    /// A watch of framework state, by its number, has waited long enough.
+    Watch(u64),
 }
 
 /// At most one deadline for each [`Timer`].

@@ -12,6 +12,7 @@ mod orders;
 mod reads;
 mod roles;
 mod slaves;
+mod state;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -128,6 +129,8 @@ fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
             post(slaves::change),
         )
         .route("/api/v1/maintenance", post(maintenance::set))
+        .route("/api/v1/state", get(state::spaces))
+        .route("/api/v1/state/{principal}/{space}", post(state::call))
         .route("/api/v1/masters/{name}/remove", post(masters::remove))
         .route("/api/v1/masters/{name}/replace", post(masters::replace))
         .route("/api/v1/masters/{name}/lead", post(masters::lead))

@@ -12,6 +12,7 @@ use meros_proto::operation::{Change, ChangeKind};
 use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
 use meros_proto::slave::{SlaveMode, SlaveState};
+use meros_proto::state::{Revision, StateAnswer, StateCall, StateEntry, StateKey, StateRefusal};
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
@@ -236,6 +237,20 @@ impl Drop for Site {
 fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
     match call {
         OperatorCall::Why(question) => answer_why(question),
+        OperatorCall::Spaces => Ok(Answer::Spaces(Vec::new())),
+        OperatorCall::State { call, .. } => match call {
+            StateCall::Read { .. } => Ok(Answer::State(StateAnswer::Entries {
+                revision: Revision(7),
+                entries: vec![StateEntry {
+                    key: StateKey::new("a").unwrap(),
+                    value: "1".into(),
+                    created: Revision(3),
+                    modified: Revision(4),
+                }],
+                more: false,
+            })),
+            _ => Err(Refusal::State(StateRefusal::Conflict { condition: 0 })),
+        },
         OperatorCall::KillTask {
             framework_id: FrameworkId(0),
             ..
@@ -369,6 +384,34 @@ fn resources_are_reserved_and_given_back_by_orders() {
     assert_eq!(calls[0], change(ChangeKind::Create, volume));
     assert_eq!(calls[1], change(ChangeKind::Destroy, volume));
     assert_eq!(calls[2], change(ChangeKind::Reserve, "cpus(web,):1"));
+}
+
+#[test]
+fn framework_state_is_read_and_changed_by_calls() {
+    let site = Site::leading();
+    assert_eq!(site.get("/api/v1/state"), (200, serde_json::json!([])));
+    let path = "/api/v1/state/web/main";
+    let (status, body, _) = site.ask_with(path, r#"{"read": {"keys": ["a"]}}"#);
+    assert_eq!(status, 200, "{body}");
+    let expected = serde_json::json!({"entries": {"revision": 7, "more": false, "entries": [
+        {"key": "a", "value": "1", "created": 3, "modified": 4}
+    ]}});
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    let change = r#"{"change": {"by": null, "change": {"commit":
+        {"conditions": [{"absent": "a"}], "operations": [{"set": {"key": "a", "value": "1"}}]}}}}"#;
+    let (status, body, _) = site.ask_with(path, change);
+    assert_eq!(
+        (status, body.contains("state_conflict")),
+        (409, true),
+        "{body}"
+    );
+    let long = format!(r#"{{"read": {{"keys": ["{}"]}}}}"#, "k".repeat(513));
+    for bad in ["", "{}", r#"{"read": {"keys": [""]}}"#, &long] {
+        let (status, body, _) = site.ask_with(path, bad);
+        assert_eq!((status, body.contains("invalid")), (400, true), "{body}");
+    }
+    let (status, body, _) = site.ask_with("/api/v1/state/web/a%20b", r#"{"leases": null}"#);
+    assert_eq!(status, 400, "{body}");
 }
 
 #[test]

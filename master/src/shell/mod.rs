@@ -22,6 +22,7 @@ use meros_master_core::effect::{Answer, Effect, Effects};
 use meros_master_core::event::{Event, ProposalId, RequestId};
 use meros_master_core::{Config, MasterCore};
 use meros_proto::refusal::Refusal;
+use meros_proto::state::Revision;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::Gate;
 use meros_proto::view::ClusterEvent;
@@ -92,6 +93,8 @@ struct Loop {
     /// Operators that wait, each for exactly one `Effect::Reply`.
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Answer, Refusal>>>,
     request_next: u64,
+    /// The revision of framework state whose totals are shown.
+    state_at: Revision,
 }
 
 /// A core at work, and the number of the reign it is for.
@@ -122,6 +125,7 @@ impl Loop {
             published: Vec::new(),
             requests: BTreeMap::new(),
             request_next: 0,
+            state_at: Revision::default(),
         }
     }
 
@@ -134,6 +138,11 @@ impl Loop {
             let mut timeout = None;
             if let Some(Reign { core, .. }) = &self.reign {
                 self.shell.metrics.handled(core.counters());
+                let state = core.registry().state();
+                if self.state_at != state.revision() {
+                    self.state_at = state.revision();
+                    self.shell.metrics.state(state.totals());
+                }
                 timeout = core.next_deadline().map(|at| self.shell.clock.until(at));
             }
             let received = self.shell.outlet.receive(&mut inputs, BATCH_MAX, timeout);

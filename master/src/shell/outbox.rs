@@ -14,6 +14,7 @@ use meros_proto::message::slave::MasterToSlave;
 use meros_proto::offer::Offer;
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resource;
+use meros_proto::state::{HoldView, KeyChange, LeaseView, StateAnswer, StateEntry};
 use meros_proto::transport::{CloseCode, QueueBound, Sender, TrySendError};
 use tracing::{debug, info, warn};
 
@@ -172,12 +173,35 @@ fn weigh(message: &MasterToFramework) -> usize {
         }
         MasterToFramework::Refused { call, .. } => call.len(),
         MasterToFramework::Operation(status) => status.message.len(),
+        MasterToFramework::State { answer, .. } => answer.as_ref().map_or(0, weigh_answer),
         MasterToFramework::Subscribed { .. }
         | MasterToFramework::Rescind { .. }
         | MasterToFramework::Failure { .. }
         | MasterToFramework::Error { .. } => 0,
     };
     size_of::<MasterToFramework>() + inside
+}
+
+fn weigh_answer(answer: &StateAnswer) -> usize {
+    let weigh_entry =
+        |entry: &StateEntry| size_of::<StateEntry>() + entry.key.as_str().len() + entry.value.len();
+    let weigh_lease = |view: &LeaseView| {
+        let holders = view.queue.iter().map(|hold| hold.holder.len());
+        size_of::<LeaseView>() + size_of::<HoldView>() * view.queue.len() + holders.sum::<usize>()
+    };
+    match answer {
+        StateAnswer::Entries { entries, .. } => entries.iter().map(weigh_entry).sum(),
+        StateAnswer::Changes { changes, .. } => changes
+            .iter()
+            .map(|change| match change {
+                KeyChange::Set(entry) => weigh_entry(entry),
+                KeyChange::Deleted { key, .. } => size_of::<KeyChange>() + key.as_str().len(),
+            })
+            .sum(),
+        StateAnswer::Lease(view) => weigh_lease(view),
+        StateAnswer::Leases(views) => views.iter().map(weigh_lease).sum(),
+        StateAnswer::Alive | StateAnswer::Changed(_) => 0,
+    }
 }
 
 fn weigh_offer(offer: &Offer) -> usize {

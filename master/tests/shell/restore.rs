@@ -1,15 +1,18 @@
 //! A new cluster from a backup, and from the last master that is left.
 
 use std::path::Path;
+use std::time::Duration;
 
 use meros_master::Running;
 use meros_master::restore::{RestoreFailed, Restored, Source, restore};
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId};
-use meros_proto::message::master::SlaveToMaster;
+use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::state::{Changed, Numbered, StateAnswer, StateCall, StateChange, Token};
 use tokio::test;
 
-use crate::site::{Site, framework_description, get_text, slave_description};
+use crate::site::{FrameworkPeer, Site, framework_description, get_text, slave_description};
 
 /// On a thread of its own, as it blocks.
 async fn restored(site: &Site, from: Source, to: &Path) -> Result<Restored, RestoreFailed> {
@@ -43,6 +46,47 @@ async fn comes_back(site: &Site, master: &Running, slave_id: SlaveId) -> Epoch {
     slave.find("Registered", registered).await
 }
 
+/// A change of framework state, which is carried out.
+async fn change(client: &mut FrameworkPeer, by: Option<Numbered>, change: StateChange) -> Changed {
+    let request = by.map_or(0, |by| by.number);
+    let message = FrameworkToMaster::State {
+        request,
+        space: "main".parse().expect("a name"),
+        call: StateCall::Change { by, change },
+    };
+    client.send(message).await;
+    let answer = |message| match message {
+        MasterToFramework::State {
+            request: of,
+            answer: Ok(StateAnswer::Changed(changed)),
+        } if of == request => Some(changed),
+        _ => None,
+    };
+    client.find("a change of state", answer).await
+}
+
+/// The fencing token of a lease that is asked for now.
+async fn acquires(site: &Site, master: &Running) -> Token {
+    let mut client = site.framework("f1", master.quic_addr).await;
+    let open = StateChange::Open {
+        holder: "test".to_owned(),
+        ttl: Duration::from_secs(600),
+    };
+    let Changed::Opened { session, .. } = change(&mut client, None, open).await else {
+        panic!("no session");
+    };
+    let acquire = StateChange::Acquire {
+        lease: "leader".parse().expect("a name"),
+        permits: 9,
+        wait: true,
+    };
+    let by = Some(Numbered { session, number: 1 });
+    match change(&mut client, by, acquire).await {
+        Changed::Queued { token, .. } => token,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test(flavor = "multi_thread", worker_threads = 2)]
 async fn slaves_and_frameworks_come_back_to_a_cluster_that_was_restored_from_a_backup() {
     let site = Site::new();
@@ -53,6 +97,7 @@ async fn slaves_and_frameworks_come_back_to_a_cluster_that_was_restored_from_a_b
     let epoch = framework.offer().await.offer_id.epoch;
     let backup = site.dir().join("backup.json");
     std::fs::write(&backup, get_text(&master, "/api/v1/backup").await).unwrap();
+    let token = acquires(&site, &master).await;
     // Nobody knows of this one afterwards, so its id must not be given to another.
     let (_late, late_id) = site.registered("s2", master.quic_addr).await;
     master.shutdown().await;
@@ -79,6 +124,8 @@ async fn slaves_and_frameworks_come_back_to_a_cluster_that_was_restored_from_a_b
     assert!(next_id > late_id, "{next_id}");
     let (_framework, next_id) = site.subscribed("f2", master.quic_addr).await;
     assert!(next_id > FrameworkId(framework_id.0 + 1), "{next_id}");
+    let next = acquires(&site, &master).await;
+    assert!(next.0 > token.0 + (1 << 32), "{next}");
     master.shutdown().await;
 
     // What it has become is kept as any registry is, and can be joined.

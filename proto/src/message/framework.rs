@@ -6,6 +6,7 @@ use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId};
 use crate::offer::Offer;
 use crate::operation::OperationStatus;
 use crate::refusal::{Leadership, Refusal};
+use crate::state::StateAnswer;
 use crate::status::TaskStatus;
 
 /// From a master to a framework.
@@ -56,4 +57,11 @@ pub enum MasterToFramework {
     },
     /// What became of an operation that has an id (semantics C6). Not repeated.
     Operation(OperationStatus),
+    /// The answer to a call about framework state, subscribed or not.
+    State {
+        /// The client's number for the call.
+        request: u64,
+        /// The answer, or why not.
+        answer: Result<StateAnswer, Refusal>,
+    },
 }

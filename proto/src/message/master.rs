@@ -12,6 +12,7 @@ use crate::operation::{DecidedOperation, OperationNumber};
 use crate::resources::Resources;
 use crate::role::RoleName;
 use crate::slave::SlaveDescription;
+use crate::state::{SpaceName, StateCall};
 use crate::status::{TaskState, TaskStatus};
 use crate::task::TaskDescription;
 
@@ -104,7 +105,7 @@ pub struct ReconcileTask {
     pub slave_id: Option<SlaveId>,
 }
 
-/// From a framework. The first message that counts is `Subscribe`.
+/// From a framework. The first message that counts is `Subscribe`, but for `State`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FrameworkToMaster {
     /// Start, or take up where it left off (semantics B1, B2, N). Answer: `Subscribed` or `Error`.
@@ -172,5 +173,16 @@ pub enum FrameworkToMaster {
     Wish {
         /// For each of its roles at most once; for the others nothing in particular.
         wishes: Vec<OfferWishes>,
+    },
+    /// A call about framework state: counts on every connection, also before `Subscribe` and without
+    /// it. Answer: `State`. Repeated by the client on a new connection; a change by a session is
+    /// carried out once.
+    State {
+        /// Chosen by the client, for the answer.
+        request: u64,
+        /// Which of the principal's spaces.
+        space: SpaceName,
+        /// What.
+        call: StateCall,
     },
 }

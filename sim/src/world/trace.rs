@@ -181,6 +181,7 @@ fn weigh(message: &Message) -> u64 {
             FrameworkToMaster::Acknowledge { task_id, .. } => text(27, task_id.as_str()),
             FrameworkToMaster::Reconcile { tasks } => mix(28 ^ count(tasks)),
             FrameworkToMaster::Wish { wishes } => mix(29 ^ count(wishes)),
+            FrameworkToMaster::State { request, .. } => mix(47 ^ request),
         },
         Message::ToSlave(message) => match message {
             MasterToSlave::Registered { slave_id, .. } => mix(30 ^ u64::from(slave_id.0)),
@@ -208,6 +209,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToFramework::Refused { refusal, .. } => text(45, refusal.code()),
             MasterToFramework::Error { refusal, .. } => text(46, refusal.code()),
             MasterToFramework::Operation(status) => text(47, status.operation_id.as_str()),
+            MasterToFramework::State { request, .. } => mix(48 ^ request),
         },
     }
 }

@@ -1,7 +1,9 @@
 //! The checker is checked: a core broken by hand for each invariant.
 
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::slave::SlaveState;
+use meros_proto::state::{SessionId, SpaceName, StateCall, StateChange};
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::view::FrameworkState;
 
@@ -42,6 +44,29 @@ fn a_resource_in_two_places_is_found() {
             .core
             .allocator
             .release(FrameworkId(0), &role, SlaveId(0), cpus);
+    });
+}
+
+#[test]
+fn a_session_that_nobody_will_end_is_found() {
+    broken("M19", |world| {
+        let f = world.connect_framework("framework");
+        let space = SpaceName::new("s").expect("a name");
+        let open = StateChange::Open {
+            holder: String::new(),
+            ttl: secs(5),
+        };
+        let message = FrameworkToMaster::State {
+            request: 1,
+            space,
+            call: StateCall::Change {
+                by: None,
+                change: open,
+            },
+        };
+        world.framework_says(f, message);
+        assert_eq!(world.core.check_invariants(), Ok(()));
+        world.core.timers.cancel(&Timer::Session(SessionId(1)));
     });
 }
 

@@ -1,6 +1,7 @@
 //! Scripts: what is sent to a core, and all that it does about it, as text.
 
 mod broken;
+mod clients;
 mod drain;
 mod explain;
 mod frameworks;

@@ -14,6 +14,10 @@ use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveMode;
+use meros_proto::state::{
+    LeaseName, Numbered, Revision, SessionId, SpaceId, SpaceName, StateCall, StateChange, StateKey,
+    StateOperation, Token,
+};
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
@@ -186,6 +190,71 @@ fn from_slave() -> impl Strategy<Value = SlaveToMaster> {
     ]
 }
 
+fn space() -> SpaceId {
+    SpaceId {
+        principal: "framework".to_owned(),
+        name: SpaceName::new("s").expect("a name"),
+    }
+}
+
+fn state_change() -> impl Strategy<Value = StateChange> {
+    let key = || (0..3u8).prop_map(|at| StateKey::new(&at.to_string()).expect("a key"));
+    let lease = || Just(LeaseName::new("l").expect("a name"));
+    let operation = prop_oneof![
+        key().prop_map(|key| StateOperation::Set {
+            key,
+            value: "v".into()
+        }),
+        key().prop_map(StateOperation::Delete),
+    ];
+    prop_oneof![
+        2 => (0..90u64).prop_map(|ttl| StateChange::Open {
+            holder: "h".to_owned(),
+            ttl: secs(ttl),
+        }),
+        1 => Just(StateChange::Close),
+        3 => operation.prop_map(|operation| StateChange::Commit {
+            conditions: Vec::new(),
+            operations: vec![operation],
+        }),
+        2 => (lease(), any::<bool>()).prop_map(|(lease, wait)| StateChange::Acquire {
+            lease,
+            permits: 1,
+            wait,
+        }),
+        1 => (lease(), 0..9u64).prop_map(|(lease, token)| StateChange::Release {
+            lease,
+            token: Token(token),
+        }),
+        1 => Just(StateChange::Clear),
+    ]
+}
+
+fn numbered() -> impl Strategy<Value = Option<Numbered>> {
+    let by = (0..9u64, 0..9u64).prop_map(|(session, number)| Numbered {
+        session: SessionId(session),
+        number,
+    });
+    prop::option::of(by)
+}
+
+fn state_call() -> impl Strategy<Value = StateCall> {
+    prop_oneof![
+        4 => (numbered(), state_change()).prop_map(|(by, change)| StateCall::Change { by, change }),
+        1 => (0..9u64).prop_map(|after| StateCall::Watch {
+            prefix: String::new(),
+            after: Revision(after),
+        }),
+        1 => (0..9u64).prop_map(|revision| StateCall::WatchLease {
+            lease: LeaseName::new("l").expect("a name"),
+            revision: Revision(revision),
+        }),
+        1 => (0..9u64).prop_map(|session| StateCall::KeepAlive {
+            session: SessionId(session),
+        }),
+    ]
+}
+
 fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
     let offers = prop::collection::vec((1..25u64).prop_map(offer), 0..3);
     let launch =
@@ -224,11 +293,16 @@ fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
         }),
         1 => Just(FrameworkToMaster::Teardown),
         8 => accept,
-        2 => (offers, filters).prop_map(|(offer_ids, filters)| {
+        6 => (offers, filters).prop_map(|(offer_ids, filters)| {
             FrameworkToMaster::Decline { offer_ids, filters }
         }),
         1 => roles.clone().prop_map(|roles| FrameworkToMaster::Revive { roles }),
         1 => roles.prop_map(|roles| FrameworkToMaster::Suppress { roles }),
+        6 => (0..9u64, state_call()).prop_map(|(request, call)| FrameworkToMaster::State {
+            request,
+            space: space().name,
+            call,
+        }),
         1 => (name(), prop::option::of(slave_id()), prop::option::of(0..5u64)).prop_map(
             |(name, slave_id, grace)| FrameworkToMaster::Kill {
                 task_id: task_id(name),
@@ -310,6 +384,15 @@ fn command() -> impl Strategy<Value = Command> {
             at
         }),
         slave_id().prop_map(move |slave_id| Command::MarkSlaveGone { slave_id, at }),
+        (numbered(), state_change()).prop_map(|(by, change)| Command::ChangeState {
+            space: space(),
+            by,
+            change,
+        }),
+        (0..9u64).prop_map(|session| Command::EndStateSession {
+            space: space(),
+            session: SessionId(session),
+        }),
     ]
 }
 

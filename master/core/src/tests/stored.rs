@@ -4,6 +4,10 @@
 use meros_proto::codec::{decode_record, encode_record};
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::slave::SlaveMode;
+use meros_proto::state::{
+    Condition, LeaseName, Numbered, Revision, SessionId, SpaceId, SpaceName, StateChange, StateKey,
+    StateOperation, Token,
+};
 use meros_proto::time::Timestamp;
 
 use super::world::{framework, secs, slave};
@@ -12,6 +16,10 @@ use crate::{Command, Registry};
 #[test]
 fn commands_keep_their_numbers_and_their_bytes() {
     let (slave_id, framework_id, at) = (SlaveId(3), FrameworkId(4), Timestamp(5));
+    let space = SpaceId {
+        principal: "f".to_owned(),
+        name: SpaceName::new("s").expect("a name"),
+    };
     let commands = [
         Command::FormCluster {
             cluster_id: ClusterId(7),
@@ -58,6 +66,27 @@ fn commands_keep_their_numbers_and_their_bytes() {
         Command::SetMaintenance {
             windows: Vec::new(),
         },
+        Command::ChangeState {
+            space: space.clone(),
+            by: Some(Numbered {
+                session: SessionId(8),
+                number: 2,
+            }),
+            change: StateChange::Commit {
+                conditions: vec![Condition::Holds {
+                    lease: LeaseName::new("l").expect("a name"),
+                    token: Token(9),
+                }],
+                operations: vec![StateOperation::Set {
+                    key: StateKey::new("k").expect("a key"),
+                    value: "v".into(),
+                }],
+            },
+        },
+        Command::EndStateSession {
+            space,
+            session: SessionId(8),
+        },
     ];
     for (number, command) in commands.iter().enumerate() {
         let bytes = encode_record(command).expect("small");
@@ -68,6 +97,9 @@ fn commands_keep_their_numbers_and_their_bytes() {
     assert_eq!(bytes(&commands[3]), [1, 3, 3, 5]);
     assert_eq!(bytes(&commands[11]), [1, 11, 3, 2, 1, 9, 0, 1, 5]);
     assert_eq!(bytes(&commands[12]), [1, 12, 3, 5]);
+    let change = b"\x01\x0e\x01f\x01s\x01\x08\x02\x02\x01\x03\x01l\x09\x01\x00\x01k\x01v";
+    assert_eq!(bytes(&commands[14]), change);
+    assert_eq!(bytes(&commands[15]), b"\x01\x0f\x01f\x01s\x08");
     // A slave and a framework as the first release wrote them.
     let slave = "\x01\x01\x03\x01s\x04host\x00";
     assert!(bytes(&commands[1]).starts_with(slave.as_bytes()));
@@ -92,4 +124,5 @@ fn a_snapshot_of_before_quotas_and_drains_can_be_read() {
     let record = registry.slave(SlaveId(0)).expect("it is a member");
     assert_eq!(record.mode, SlaveMode::Active);
     assert!(!registry.is_gone_slave(SlaveId(0)) && registry.quotas().is_empty());
+    assert_eq!(registry.state().revision(), Revision(0));
 }

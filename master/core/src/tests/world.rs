@@ -13,9 +13,11 @@ use meros_proto::message::master::{
 };
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
+use meros_proto::state::{Changed, KeyChange, StateAnswer, StateEntry};
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
@@ -470,6 +472,14 @@ fn line(effect: &Effect) -> String {
         } => format!("reply {} {}", request.0, why_line(why)),
         Effect::Reply {
             request,
+            reply: Ok(Answer::State(answer)),
+        } => format!("reply {} {}", request.0, state_line(&Ok(answer.clone()))),
+        Effect::Reply {
+            request,
+            reply: Ok(Answer::Spaces(spaces)),
+        } => format!("reply {} {} spaces", request.0, spaces.len()),
+        Effect::Reply {
+            request,
             reply: Err(why),
         } => format!("reply {} {}", request.0, why.code()),
         Effect::Propose { .. } | Effect::Publish(_) => unreachable!("kept apart by World::handle"),
@@ -546,6 +556,9 @@ fn framework_line(message: &MasterToFramework) -> String {
         MasterToFramework::Operation(status) => {
             format!("{} {}", status.operation_id, status.state)
         }
+        MasterToFramework::State { request, answer } => {
+            format!("state {request} {}", state_line(answer))
+        }
     }
 }
 
@@ -570,6 +583,50 @@ fn short(id: UpdateId) -> String {
         format!("m{number}")
     } else {
         number.to_string()
+    }
+}
+
+/// `a=1@3` a key with its revision, `-a@4` one that was deleted, `lease l: 5, 8` with tokens, those
+/// that wait in brackets.
+fn state_line(answer: &Result<StateAnswer, Refusal>) -> String {
+    let value = |entry: &StateEntry| {
+        let text = entry.value.as_text().unwrap_or("?");
+        format!("{}={text}@{}", entry.key, entry.modified)
+    };
+    match answer {
+        Err(refusal) => refusal.code().to_owned(),
+        Ok(StateAnswer::Entries { entries, .. }) => {
+            let entries: Vec<_> = entries.iter().map(value).collect();
+            format!("entries {}", entries.join(" "))
+        }
+        Ok(StateAnswer::Changes { revision, changes }) => {
+            let changes: Vec<_> = changes
+                .iter()
+                .map(|change| match change {
+                    KeyChange::Set(entry) => value(entry),
+                    KeyChange::Deleted { key, revision } => format!("-{key}@{revision}"),
+                })
+                .collect();
+            format!("changes until {revision}: {}", changes.join(" "))
+        }
+        Ok(StateAnswer::Lease(view)) => {
+            let queue: Vec<_> = view
+                .queue
+                .iter()
+                .map(|hold| match hold.holds {
+                    true => hold.token.to_string(),
+                    false => format!("({})", hold.token),
+                })
+                .collect();
+            format!("lease {}: {}", view.lease, queue.join(" "))
+        }
+        Ok(StateAnswer::Leases(views)) => format!("{} leases", views.len()),
+        Ok(StateAnswer::Alive) => "alive".to_owned(),
+        Ok(StateAnswer::Changed(Changed::Opened { session, .. })) => format!("opened {session}"),
+        Ok(StateAnswer::Changed(Changed::Done { revision })) => format!("done {revision}"),
+        Ok(StateAnswer::Changed(Changed::Queued { token, holds })) => {
+            format!("queued {token} holds={holds}")
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use meros_proto::maintenance::Unavailability;
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::slave::SlaveMode;
+use meros_proto::state::{
+    Condition, Numbered, SessionId, SpaceId, StateChange, StateKey, StateOperation,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -161,7 +164,54 @@ fn full_life() -> Vec<Command> {
             at: Timestamp(84),
         },
     ]);
+    life.extend(life_of_state());
     life
+}
+
+/// Two sessions, one of them with a key and a lease, the other ended.
+fn life_of_state() -> [Command; 5] {
+    let space = SpaceId {
+        principal: "storm".to_owned(),
+        name: "main".parse().unwrap(),
+    };
+    let change = |number: Option<u64>, change| Command::ChangeState {
+        space: space.clone(),
+        by: number.map(|number| Numbered {
+            session: SessionId(1),
+            number,
+        }),
+        change,
+    };
+    let open = StateChange::Open {
+        holder: "h".to_owned(),
+        ttl: Duration::from_secs(15),
+    };
+    let key: StateKey = "k".parse().unwrap();
+    let commit = StateChange::Commit {
+        conditions: vec![Condition::Absent(key.clone())],
+        operations: vec![
+            StateOperation::Set {
+                key,
+                value: "v".into(),
+            },
+            StateOperation::Delete("j".parse().unwrap()),
+        ],
+    };
+    let acquire = StateChange::Acquire {
+        lease: "l".parse().unwrap(),
+        permits: 1,
+        wait: true,
+    };
+    [
+        change(None, open.clone()),
+        change(Some(1), commit),
+        change(Some(2), acquire),
+        change(None, open),
+        Command::EndStateSession {
+            space: space.clone(),
+            session: SessionId(4),
+        },
+    ]
 }
 
 #[test]

@@ -19,6 +19,10 @@ use crate::{
     },
     resources::Resources,
     role::RoleName,
+    state::{
+        Condition, Numbered, Revision, SessionId, SpaceName, StateAnswer, StateCall, StateChange,
+        StateEntry, StateKey, StateOperation,
+    },
     status::{Reason, Source, TaskState, TaskStatus},
     task::{Command, TaskDescription},
     time::Timestamp,
@@ -155,7 +159,24 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
             slave_id: Some(SlaveId(2)),
         }],
     };
-    check(&[subscribe, accept, reconcile], 2);
+    let state = FrameworkToMaster::State {
+        request: 7,
+        space: SpaceName::new("main").unwrap(),
+        call: StateCall::Change {
+            by: Some(Numbered {
+                session: SessionId(3),
+                number: 4,
+            }),
+            change: StateChange::Commit {
+                conditions: vec![Condition::Absent(StateKey::new("a").unwrap())],
+                operations: vec![StateOperation::Set {
+                    key: StateKey::new("a").unwrap(),
+                    value: "1".into(),
+                }],
+            },
+        },
+    };
+    check(&[subscribe, accept, reconcile, state], 2);
 }
 
 #[test]
@@ -195,8 +216,19 @@ fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
         state: OperationState::Failed,
         message: "no".to_owned(),
     });
-    check(
-        &[failure, MasterToFramework::Update(status("t-1")), operation],
-        4,
-    );
+    let state = MasterToFramework::State {
+        request: 7,
+        answer: Ok(StateAnswer::Entries {
+            revision: Revision(9),
+            entries: vec![StateEntry {
+                key: StateKey::new("a").unwrap(),
+                value: "1".into(),
+                created: Revision(1),
+                modified: Revision(2),
+            }],
+            more: false,
+        }),
+    };
+    let update = MasterToFramework::Update(status("t-1"));
+    check(&[failure, update, operation, state], 4);
 }
