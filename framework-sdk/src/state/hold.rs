@@ -29,14 +29,23 @@ impl Semaphore {
     }
 
     /// Waits for a permit: those who ask first have it first. One program may hold several.
-    /// Cancelling it leaves the queue.
+    /// Cancelling it leaves the queue. A program of which no master has heard for too long loses its
+    /// place, and queues anew.
     ///
     /// # Errors
     /// [`StateError`].
     pub async fn acquire(&self) -> Result<Lease, StateError> {
-        let mut lease = self.queue(true).await?;
-        lease.await_turn().await?;
-        Ok(lease)
+        loop {
+            // What a session that has ended has queued for is not there, so nothing is held twice.
+            let mut lease = match self.queue(true).await {
+                Err(StateError::Refused(StateRefusal::SessionEnded { .. })) => continue,
+                queued => queued?,
+            };
+            match lease.await_turn().await {
+                Err(StateError::Lost) => {}
+                waited => return waited.map(|()| lease),
+            }
+        }
     }
 
     /// A permit if there is a free one; else none.
@@ -44,10 +53,14 @@ impl Semaphore {
     /// # Errors
     /// [`StateError`].
     pub async fn try_acquire(&self) -> Result<Option<Lease>, StateError> {
-        match self.queue(false).await {
-            Ok(lease) => Ok(Some(lease)),
-            Err(StateError::Refused(StateRefusal::LeaseHeld { .. })) => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            return match self.queue(false).await {
+                Ok(lease) => Ok(Some(lease)),
+                Err(StateError::Refused(StateRefusal::LeaseHeld { .. })) => Ok(None),
+                // As above.
+                Err(StateError::Refused(StateRefusal::SessionEnded { .. })) => continue,
+                Err(error) => Err(error),
+            };
         }
     }
 
