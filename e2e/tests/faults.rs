@@ -5,44 +5,24 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use meros_e2e::cgroups::CgroupRoot;
-use meros_e2e::cluster::{ca_init, issue};
 use meros_e2e::meros::program_on;
-use meros_e2e::{ClusterOptions, Daemon, LocalCluster, Network, eventually};
-use serde::de::DeserializeOwned;
+use meros_e2e::{ClusterOptions, LocalCluster, Network, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
 #[path = "common/burst.rs"]
 mod burst;
+#[path = "common/hosts.rs"]
+mod hosts;
 
 use burst::{Burst, assert_each_ended_once};
+use hosts::{Hosts, agent, get, leads};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// More than what ends while the network is cut, and a little more: 40 a second.
 const TASKS: usize = 700;
 /// What shows that the cluster goes on.
 const PROGRESS: usize = 40;
-
-/// A client that does not wait for long.
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(5)))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .build()
-        .new_agent()
-}
-
-fn get<T: DeserializeOwned>(address: &str, path: &str) -> Option<T> {
-    let answer = agent().get(format!("http://{address}{path}")).call();
-    answer.ok()?.body_mut().read_json().ok()
-}
-
-fn leads(address: &str) -> bool {
-    get::<Value>(address, "/health").is_some_and(|health| health["status"] == "leading")
-}
 
 /// Whether an order was acknowledged by this very master.
 fn acknowledges(address: &str, weight: u32) -> bool {
@@ -53,110 +33,16 @@ fn acknowledges(address: &str, weight: u32) -> bool {
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 
-/// Three masters on hosts 0 to 2, a slave on 3 and one on 4.
-struct Hosts {
-    // Dropped in this order: daemons end before their groups, folders and networks go.
-    masters: Vec<Daemon>,
-    slaves: Vec<Daemon>,
-    _cgroups: CgroupRoot,
-    addresses: Vec<String>,
-    dir: TempDir,
-    network: Network,
-}
-
-impl Hosts {
-    fn start(network: Network) -> Self {
-        let dir = TempDir::with_prefix("meros-hosts-").expect("a temp folder");
-        let root = dir.path();
-        ca_init(root);
-        issue(root, "framework", "framework");
-        let identity = |name: &str| {
-            let path = root.join("identities").join(name);
-            format!("--identity={}", path.display())
-        };
-        let addresses: Vec<String> = (0..3)
-            .map(|host| format!("{}:5050", network.address(host)))
-            .collect();
-        let mut masters = Vec::new();
-        for (host, address) in addresses.iter().enumerate() {
-            let name = format!("master-{host}");
-            issue(root, "master", &name);
-            let mut args = vec![
-                "master".to_owned(),
-                format!("--listen={address}"),
-                format!("--http-listen={address}"),
-                identity(&name),
-            ];
-            if host > 0 {
-                args.push(format!("--join={}", addresses[0]));
-            }
-            let mut master = Daemon::new(root, &name, args).on(network.name(host));
-            master.start();
-            masters.push(master);
-        }
-        let cgroups = CgroupRoot::new("hosts");
-        let mut slaves = Vec::new();
-        for host in 3..5 {
-            let name = format!("slave-{host}");
-            issue(root, "slave", &name);
-            let args = vec![
-                "slave".to_owned(),
-                format!("--masters={}", addresses.join(",")),
-                format!("--http-listen={}:5051", network.address(host)),
-                "--resources=cpus:1;mem:2048;disk:64;ports:[31000-31000]".to_owned(),
-                format!("--cgroup-root={}", cgroups.name()),
-                identity(&name),
-            ];
-            let mut slave = Daemon::new(root, &name, args).on(network.name(host));
-            slave.start();
-            slaves.push(slave);
-        }
-        Self {
-            masters,
-            slaves,
-            _cgroups: cgroups,
-            addresses,
-            dir,
-            network,
-        }
-    }
-
-    fn burst(&self, host: usize, dir: &Path) -> Burst {
-        let mut command = program_on(&self.network.name(host), Burst::program());
-        command
-            .arg(self.addresses.join(","))
-            .arg(self.dir.path().join("identities/framework"))
-            .arg(dir)
-            .arg(TASKS.to_string())
-            .arg("0.5");
-        Burst::spawn(command, dir)
-    }
-
-    /// Waits until one of these masters leads.
-    fn await_leader(&self, among: &[usize]) -> usize {
-        let mut leader = None;
-        eventually("a master leads", PATIENCE, || {
-            let mut among = among.iter().copied();
-            leader = among.find(|at| leads(&self.addresses[*at]));
-            leader.is_some()
-        });
-        leader.expect("just found")
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for daemon in self.masters.iter().chain(&self.slaves) {
-                eprintln!("{}\n{}", daemon.data_dir().display(), daemon.log());
-            }
-        }
-        for slave in &mut self.slaves {
-            if slave.pid().is_some() && slave.exited().is_none() && !std::thread::panicking() {
-                slave.stop();
-            }
-        }
-    }
+/// The framework of the crash tests on one of the hosts.
+fn burst_on(hosts: &Hosts, host: usize, dir: &Path) -> Burst {
+    let mut command = program_on(&hosts.network.name(host), Burst::program());
+    command
+        .arg(hosts.addresses.join(","))
+        .arg(hosts.identity("framework"))
+        .arg(dir)
+        .arg(TASKS.to_string())
+        .arg("0.5");
+    Burst::spawn(command, dir)
 }
 
 #[test]
@@ -164,10 +50,10 @@ fn a_network_that_is_cut_in_any_way_stops_a_minority_only_and_loses_nothing() {
     let Some(network) = Network::new(5) else {
         return;
     };
-    let hosts = Hosts::start(network);
+    let hosts = Hosts::start(network, 3..5);
     let (all, dir) = ([0, 1, 2], TempDir::new().expect("a temp folder"));
     hosts.await_leader(&all);
-    let burst = hosts.burst(3, dir.path());
+    let burst = burst_on(&hosts, 3, dir.path());
     let progress = |what: &str| {
         let before = burst.ended();
         eventually(what, PATIENCE, || {

@@ -1,19 +1,28 @@
-//! Framework state with real masters: linearizable while leaders are killed with -9, leases that one
-//! holds at a time, and what operators see of it.
+//! Framework state with real masters: linearizable while leaders are killed with -9 and stand still and
+//! while the network is cut, leases that one holds at a time, and what operators see of it.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use meros_e2e::linearizable::{
     LeaseAnswer, LeaseCall, Model, Operation, Permits, Register, RegisterAnswer, RegisterCall,
     Verdict, check,
 };
-use meros_e2e::{ClusterOptions, LocalCluster, eventually, meros};
+use meros_e2e::{ClusterOptions, LocalCluster, Network, eventually, meros};
 use meros_sdk::state::{KeyChange, Revision, State, StateConfig, StateError, StateRefusal};
+use nix::sys::signal::Signal;
 use tokio::runtime::{Builder, Runtime};
+
+#[allow(dead_code, reason = "each test program uses some")]
+#[path = "common/hosts.rs"]
+mod hosts;
+
+use hosts::Hosts;
 
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Keys whose histories are recorded.
@@ -28,9 +37,14 @@ fn cluster(name: &'static str, masters: usize) -> LocalCluster {
 }
 
 fn config(cluster: &LocalCluster, holder: &str) -> StateConfig {
+    let masters = cluster.address().split(',').map(str::to_owned).collect();
+    config_of(masters, cluster.identity("framework"), holder)
+}
+
+fn config_of(masters: Vec<String>, identity: PathBuf, holder: &str) -> StateConfig {
     StateConfig {
-        masters: cluster.address().split(',').map(str::to_owned).collect(),
-        identity: cluster.identity("framework"),
+        masters,
+        identity,
         space: "main".to_owned(),
         holder: holder.to_owned(),
         ttl: Duration::from_secs(4),
@@ -106,9 +120,15 @@ struct Load {
     done: AtomicUsize,
     is_over: AtomicBool,
     config: StateConfig,
+    /// The names of its keys and leases end with this: each load begins with nothing.
+    episode: usize,
 }
 
 impl Load {
+    fn name(&self, what: &str) -> String {
+        format!("{what}-{}", self.episode)
+    }
+
     fn goes_on(&self) -> bool {
         !self.is_over.load(Ordering::Relaxed)
     }
@@ -132,7 +152,7 @@ fn use_keys(load: &Load, client: usize) {
         while load.goes_on() {
             let at = usize::try_from(dice.roll(KEYS as u64)).expect("small");
             let history = &load.keys[at];
-            let key = format!("key-{at}");
+            let key = load.name(&format!("key-{at}"));
             count += 1;
             let value = client as u64 * 1_000_000 + count;
             let begin = history.now();
@@ -187,6 +207,7 @@ fn written_or_not(result: Result<Revision, StateError>) -> Option<RegisterAnswer
 /// Holds a lease, acts under its token and gives it up, again and again. Now and then it dies, as a
 /// process would that is killed, and acts under its old token in its next life.
 fn use_lease(load: &Load, client: usize, name: &str, permits: u32) {
+    let name = &*load.name(name);
     let history = match permits {
         1 => &load.lock,
         _ => &load.semaphore,
@@ -274,6 +295,76 @@ where
     }
 }
 
+/// Clients at work, and the histories of what they have seen.
+struct Clients {
+    load: Arc<Load>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    /// Four that use keys, three that use a lock, three a semaphore. With a network, they are on these
+    /// hosts in turn.
+    fn start(config: StateConfig, episode: usize, on: Option<(&Network, &[usize])>) -> Self {
+        let started = Instant::now();
+        let load = Arc::new(Load {
+            keys: (0..KEYS).map(|_| History::new(started)).collect(),
+            lock: History::new(started),
+            semaphore: History::new(started),
+            done: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            config,
+            episode,
+        });
+        let mut threads = Vec::new();
+        std::thread::scope(|scope| {
+            let mut add = |client: usize, use_it: fn(&Load, usize)| {
+                let load = Arc::clone(&load);
+                // A thread starts on the host of the one that starts it.
+                let start = move || {
+                    if let Some((network, hosts)) = on {
+                        network.enter(hosts[client % hosts.len()]);
+                    }
+                    std::thread::spawn(move || use_it(&load, client))
+                };
+                threads.push(scope.spawn(start).join().expect("no panic"));
+            };
+            for client in 0..4 {
+                add(client, use_keys);
+            }
+            for client in 0..3 {
+                add(client, |load, client| use_lease(load, client, "lock", 1));
+                add(client, |load, client| {
+                    use_lease(load, client, "slots", PERMITS)
+                });
+            }
+        });
+        Self { load, threads }
+    }
+
+    fn make_progress(&self, count: usize) {
+        let goal = self.load.done.load(Ordering::Relaxed) + count;
+        eventually("clients go on", PATIENCE, || {
+            self.load.done.load(Ordering::Relaxed) >= goal
+        });
+    }
+
+    /// Ends them. What they have seen has to be what one master without faults might have answered.
+    fn finish(self) {
+        self.load.is_over.store(true, Ordering::Relaxed);
+        for client in self.threads {
+            client.join().expect("no client panics");
+        }
+        for (at, key) in self.load.keys.iter().enumerate() {
+            let rows = key.rows.lock().expect("no panic");
+            assert_linearizable(&format!("key {at}"), &Register, &rows);
+        }
+        let rows = self.load.lock.rows.lock().expect("no panic");
+        assert_linearizable("lock", &Permits(1), &rows);
+        let rows = self.load.semaphore.rows.lock().expect("no panic");
+        assert_linearizable("semaphore", &Permits(PERMITS as usize), &rows);
+    }
+}
+
 #[test]
 fn what_is_kept_is_linearizable_while_leaders_are_killed() {
     let rounds = std::env::var("MEROS_FAILOVERS").map_or(2, |rounds| {
@@ -282,54 +373,101 @@ fn what_is_kept_is_linearizable_while_leaders_are_killed() {
     let mut cluster = cluster("state", 3);
     await_leader(&cluster);
     let started = Instant::now();
-    let load = Arc::new(Load {
-        keys: (0..KEYS).map(|_| History::new(started)).collect(),
-        lock: History::new(started),
-        semaphore: History::new(started),
-        done: AtomicUsize::new(0),
-        is_over: AtomicBool::new(false),
-        config: config(&cluster, ""),
-    });
-    let mut clients = Vec::new();
-    for client in 0..4 {
-        let load = Arc::clone(&load);
-        clients.push(std::thread::spawn(move || use_keys(&load, client)));
-    }
-    for client in 0..3 {
-        let (lock, semaphore) = (Arc::clone(&load), Arc::clone(&load));
-        clients.push(std::thread::spawn(move || {
-            use_lease(&lock, client, "lock", 1)
-        }));
-        let slots = move || use_lease(&semaphore, client, "slots", PERMITS);
-        clients.push(std::thread::spawn(slots));
-    }
-    let progress = |count: usize| {
-        let goal = load.done.load(Ordering::Relaxed) + count;
-        eventually("clients go on", PATIENCE, || {
-            load.done.load(Ordering::Relaxed) >= goal
-        });
-    };
+    let clients = Clients::start(config(&cluster, ""), 0, None);
     for _ in 0..rounds {
-        progress(100);
+        clients.make_progress(100);
         let leader = await_leader(&cluster);
         cluster.master_at(leader).kill();
-        progress(100);
+        clients.make_progress(100);
         cluster.master_at(leader).start();
     }
-    progress(100);
-    load.is_over.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.join().expect("no client panics");
-    }
+    clients.make_progress(100);
     eprintln!("{rounds} leaders killed in {:.1?}", started.elapsed());
-    for (at, key) in load.keys.iter().enumerate() {
-        let rows = key.rows.lock().expect("no panic");
-        assert_linearizable(&format!("key {at}"), &Register, &rows);
+    clients.finish();
+}
+
+/// What goes wrong for a while. Each about the master that leads then.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// It is alone with one of the hosts of clients.
+    LeaderCutOff,
+    /// One that follows is alone.
+    FollowerCutOff,
+    /// What it sends does not reach one that follows.
+    OneWay,
+    /// Nobody hears it, and it hears all.
+    Unheard,
+    /// kill -9.
+    Killed,
+    /// It stands still, and then goes on as if nothing had been.
+    Stopped,
+}
+
+/// All of them, begun with another one each time.
+const FAULTS: [Fault; 6] = [
+    Fault::LeaderCutOff,
+    Fault::Stopped,
+    Fault::FollowerCutOff,
+    Fault::Killed,
+    Fault::OneWay,
+    Fault::Unheard,
+];
+
+impl Fault {
+    fn strike(self, hosts: &mut Hosts, duration: Duration) {
+        let leader = hosts.await_leader(&[0, 1, 2]);
+        let next = (leader + 1) % 3;
+        match self {
+            Self::LeaderCutOff => hosts.network.isolate(&[leader, 3]),
+            Self::FollowerCutOff => hosts.network.isolate(&[next]),
+            Self::OneWay => hosts.network.cut(leader, next),
+            Self::Unheard => (0..5)
+                .filter(|host| *host != leader)
+                .for_each(|host| hosts.network.cut(leader, host)),
+            Self::Killed => hosts.masters[leader].kill(),
+            Self::Stopped => hosts.masters[leader].signal(Signal::SIGSTOP),
+        }
+        std::thread::sleep(duration);
+        hosts.network.heal();
+        match self {
+            Self::Killed => drop(hosts.masters[leader].start()),
+            Self::Stopped => hosts.masters[leader].signal(Signal::SIGCONT),
+            _ => {}
+        }
     }
-    let rows = load.lock.rows.lock().expect("no panic");
-    assert_linearizable("lock", &Permits(1), &rows);
-    let rows = load.semaphore.rows.lock().expect("no panic");
-    assert_linearizable("semaphore", &Permits(PERMITS as usize), &rows);
+}
+
+/// `MEROS_FAULT_SECONDS` is how much time of faults there has to be, in episodes of six faults; one
+/// episode without it.
+#[test]
+fn what_is_kept_is_linearizable_while_the_network_is_cut_and_leaders_stand_still() {
+    let Some(network) = Network::new(5) else {
+        return;
+    };
+    let wanted = std::env::var("MEROS_FAULT_SECONDS").map_or(1, |seconds| {
+        seconds.parse().expect("MEROS_FAULT_SECONDS is a number")
+    });
+    let wanted = Duration::from_secs(wanted);
+    let mut hosts = Hosts::start(network, 0..0);
+    let (mut faulty, mut strikes, mut dice) = (Duration::ZERO, 0, Dice(1));
+    for episode in 0.. {
+        let config = config_of(hosts.addresses.clone(), hosts.identity("framework"), "");
+        let clients = Clients::start(config, episode, Some((&hosts.network, &[3, 4])));
+        clients.make_progress(50);
+        for at in 0..FAULTS.len() {
+            let fault = FAULTS[(episode + at) % FAULTS.len()];
+            let duration = Duration::from_millis(1_000 + dice.roll(5_000));
+            fault.strike(&mut hosts, duration);
+            faulty += duration;
+            strikes += 1;
+            clients.make_progress(50);
+        }
+        clients.finish();
+        eprintln!("episode {episode}: {strikes} faults, {faulty:.1?} of them");
+        if faulty >= wanted {
+            break;
+        }
+    }
 }
 
 #[test]
