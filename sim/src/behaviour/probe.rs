@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{OfferId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
@@ -42,11 +43,15 @@ impl Probe {
         let roles = self.roles.iter();
         let roles: Vec<RoleName> = roles.map(|it| it.parse().expect("a role")).collect();
         let mut framework = FrameworkDescription::new("probe", roles[0].clone());
+        // However little it is: what others leave of a slave, a small volume for one, may be less than
+        // the master's minimum.
+        let everything = |role: &RoleName| OfferWishes::for_role(role.clone()).minimum([]);
+        let wishes = roles.iter().map(everything).collect();
         framework.roles = roles;
         FrameworkToMaster::Subscribe {
             framework,
             suppressed_roles: Vec::new(),
-            wishes: Vec::new(),
+            wishes,
         }
     }
 
