@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use meros_master_core::allocator::{Minimum, Policy, Sorter};
 use meros_master_core::{Command, Config};
 use meros_proto::attribute::Attributes;
 use meros_proto::constraint::OfferWishes;
-use meros_proto::resources::Resources;
+use meros_proto::resources::{ResourceName, Resources};
 use meros_proto::role::RoleName;
 use meros_sdk_core::NEWS_QUEUE;
 
@@ -210,7 +211,10 @@ impl Plan {
             frameworks.push(FrameworkPlan::Nonsense { every, manner });
         }
         let safety = rng.skewed(Duration::from_secs(20), Duration::from_secs(600));
-        let master = master_config(&mut rng);
+        let master = Config {
+            policy: policy(&mut root.fork("policy")),
+            ..master_config(&mut rng)
+        };
         let network = network(&mut rng);
         let masters = *rng.pick(&[1, 3, 3]);
         let disk_max = rng.skewed(Duration::from_micros(100), Duration::from_millis(200));
@@ -342,6 +346,23 @@ fn master_config(rng: &mut Rng) -> Config {
     }
 }
 
+/// How resources are divided: as it is set by default, most of the time.
+fn policy(rng: &mut Rng) -> Policy {
+    let mut policy = Policy::default();
+    if rng.percent(20) {
+        policy.sorter = Sorter::WeightedRandom { seed: rng.next() };
+    }
+    if rng.percent(20) {
+        policy.excluded_names = vec![ResourceName::MEM];
+    }
+    if rng.percent(20) {
+        policy.minimum = Minimum { any_of: Vec::new() };
+    }
+    // Real masters always do.
+    policy.shuffle = rng.percent(80).then(|| rng.next());
+    policy
+}
+
 fn network(rng: &mut Rng) -> NetworkPlan {
     let latency_min = rng.skewed(Duration::from_micros(50), Duration::from_millis(10));
     NetworkPlan {
@@ -360,5 +381,22 @@ mod tests {
         let draw = |seed| format!("{:?}", Plan::draw(seed, &Bounds::default()));
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn resources_are_divided_in_every_way() {
+        let drawn = (0..100).map(|seed| Plan::draw(seed, &Bounds::default()).master.policy);
+        let drawn: Vec<Policy> = drawn.collect();
+        let default = Policy::default();
+        let differs: [fn(&Policy, &Policy) -> bool; 4] = [
+            |a, b| a.sorter != b.sorter,
+            |a, b| a.excluded_names != b.excluded_names,
+            |a, b| a.minimum != b.minimum,
+            |a, b| a.shuffle != b.shuffle,
+        ];
+        for (number, differs) in differs.iter().enumerate() {
+            let count = drawn.iter().filter(|it| differs(it, &default)).count();
+            assert!((5..95).contains(&count), "{number}: {count} of 100");
+        }
     }
 }
