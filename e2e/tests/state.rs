@@ -190,6 +190,8 @@ fn use_keys(load: &Load, client: usize) {
             };
             history.add(client, call, begin, answer);
             load.done.fetch_add(1, Ordering::Relaxed);
+            // What is looked for is in the order of calls, not in their number.
+            tokio::time::sleep(Duration::from_millis(dice.roll(20))).await;
         }
         state.close().await;
     });
@@ -437,17 +439,17 @@ impl Fault {
     }
 }
 
-/// `MEROS_FAULT_SECONDS` is how much time of faults there has to be, in episodes of six faults; one
-/// episode without it.
+/// `MEROS_FAULT_SECONDS` is how much time of faults there has to be, in episodes of six faults of up to
+/// twenty seconds; without it, there is one episode of short ones.
 #[test]
 fn what_is_kept_is_linearizable_while_the_network_is_cut_and_leaders_stand_still() {
     let Some(network) = Network::new(5) else {
         return;
     };
-    let wanted = std::env::var("MEROS_FAULT_SECONDS").map_or(1, |seconds| {
-        seconds.parse().expect("MEROS_FAULT_SECONDS is a number")
+    let wanted = std::env::var("MEROS_FAULT_SECONDS").map_or(Duration::ZERO, |seconds| {
+        Duration::from_secs(seconds.parse().expect("MEROS_FAULT_SECONDS is a number"))
     });
-    let wanted = Duration::from_secs(wanted);
+    let longest_ms = if wanted.is_zero() { 4_000 } else { 20_000 };
     let mut hosts = Hosts::start(network, 0..0);
     let (mut faulty, mut strikes, mut dice) = (Duration::ZERO, 0, Dice(1));
     for episode in 0.. {
@@ -456,7 +458,7 @@ fn what_is_kept_is_linearizable_while_the_network_is_cut_and_leaders_stand_still
         clients.make_progress(50);
         for at in 0..FAULTS.len() {
             let fault = FAULTS[(episode + at) % FAULTS.len()];
-            let duration = Duration::from_millis(1_000 + dice.roll(5_000));
+            let duration = Duration::from_millis(1_000 + dice.roll(longest_ms - 1_000));
             fault.strike(&mut hosts, duration);
             faulty += duration;
             strikes += 1;
