@@ -165,6 +165,13 @@ pub enum Refusal {
     /// A call about framework state.
     #[error(transparent)]
     State(StateRefusal),
+    /// What the slave or framework has said on a connection of its own that is newer counts. It may
+    /// be that this was sent before a crash, and comes late (semantics A8).
+    #[error("a newer connection of the same {what} is in use: open another one")]
+    Outdated {
+        /// `slave` or `framework`.
+        what: String,
+    },
 }
 
 impl Refusal {
@@ -194,6 +201,7 @@ impl Refusal {
             Self::NotEnough { .. } => "not_enough",
             Self::SlaveAway { .. } => "slave_away",
             Self::State(refusal) => refusal.code(),
+            Self::Outdated { .. } => "outdated",
         }
     }
 
@@ -208,6 +216,7 @@ impl Refusal {
                 | Self::SlaveAway { .. }
                 | Self::TooSlow
                 | Self::Stopping
+                | Self::Outdated { .. }
         )
     }
 }

@@ -165,7 +165,7 @@ impl MasterCore {
         self.advance_slave(slave_id, turn);
     }
 
-    /// The first that applies: another cluster's, a bad description, gone, unknown, another's.
+    /// The first that applies: another cluster's, a bad description, gone, unknown, another's, outdated.
     fn check_reregister(
         &self,
         connection: ConnectionId,
@@ -191,11 +191,19 @@ impl MasterCore {
             return Err(Refusal::SlaveUnknown { slave_id });
         };
         let is_owner = |principal: &str| principal == record.principal;
-        match self.connections.get(connection) {
-            Some(row) if is_owner(&row.principal) => Ok(()),
-            _ => Err(Refusal::NotYours {
+        let row = self.connections.get(connection);
+        if !row.is_some_and(|row| is_owner(&row.principal)) {
+            return Err(Refusal::NotYours {
                 what: format!("slave {slave_id}"),
-            }),
+            });
+        }
+        // The newest connection is the slave: what a process that has died said on an older one may come
+        // last. Whoever is alive can open another one.
+        let newest = self.slaves.get(slave_id);
+        let newest = newest.and_then(|row| row.claimant.max(row.connection));
+        match newest > Some(connection) {
+            true => Err(outdated("slave")),
+            false => Ok(()),
         }
     }
 
@@ -428,6 +436,12 @@ fn check_described(
 ) -> Result<(), Refusal> {
     check_slave(slave)?;
     claims.map_or(Ok(()), |it| check_reported(slave, &it.claims))
+}
+
+pub(crate) fn outdated(what: &str) -> Refusal {
+    Refusal::Outdated {
+        what: what.to_owned(),
+    }
 }
 
 pub(crate) fn superseded(what: &str) -> Refusal {

@@ -22,7 +22,7 @@ use crate::connections::{Connection, Stage};
 use crate::effect::Answer;
 use crate::event::ConnectionId;
 use crate::frameworks::{FRAMEWORKS_MAX, Framework};
-use crate::membership::superseded;
+use crate::membership::{outdated, superseded};
 use crate::publish::framework_view;
 use crate::registry::FrameworkRecord;
 use crate::timers::Timer;
@@ -106,7 +106,7 @@ impl MasterCore {
             .set_stage(connection, Stage::FrameworkAdmitting);
     }
 
-    /// The first that applies: removed, unknown, another's (semantics N4, A9).
+    /// The first that applies: removed, unknown, another's, outdated (semantics N4, A8, A9).
     fn claim_framework(
         &mut self,
         framework_id: FrameworkId,
@@ -134,6 +134,11 @@ impl MasterCore {
                 what: format!("framework {framework_id}"),
             };
             return self.refuse_framework(connection, refusal, turn);
+        }
+        // The newest connection is the framework: what a process that has died said on an older one may
+        // come last. Whoever is alive can open another one.
+        if row.claimant.max(row.connection) > Some(connection) {
+            return self.refuse_framework(connection, outdated("framework"), turn);
         }
         // User and checkpoint stay what they were, without a word (semantics B2).
         let framework = Box::new(FrameworkDescription {

@@ -153,6 +153,42 @@ fn a_newer_subscription_supersedes_the_older_connection() {
 }
 
 #[test]
+fn a_subscription_that_a_dead_process_sent_comes_too_late() {
+    // semantics: A8
+    let (mut world, _, _) = World::with_a_running_task();
+    let late = world.connect_framework("framework");
+    world.subscribe(again(), Vec::new());
+    let message = FrameworkToMaster::Subscribe {
+        framework: again(),
+        suppressed_roles: Vec::new(),
+        wishes: Vec::new(),
+    };
+    let lines = world.framework_says(late, message);
+    check(lines, &["f3 error outdated", "close 3 outdated"]);
+    assert_eq!(last_view(&world).state, FrameworkState::Subscribed);
+}
+
+#[test]
+fn a_subscription_that_comes_too_late_does_not_end_one_that_is_being_committed() {
+    // semantics: A8
+    let (mut world, _, _) = World::with_a_running_task();
+    let late = world.connect_framework("framework");
+    world.commits = false;
+    let renamed = FrameworkDescription {
+        name: "renamed".to_owned(),
+        ..again()
+    };
+    world.subscribe(renamed, Vec::new());
+    let message = FrameworkToMaster::Subscribe {
+        framework: again(),
+        suppressed_roles: Vec::new(),
+        wishes: Vec::new(),
+    };
+    let lines = world.framework_says(late, message);
+    check(lines, &["f3 error outdated", "close 3 outdated"]);
+}
+
+#[test]
 fn teardown_kills_the_tasks_and_tells_nobody_but_the_slaves() {
     // semantics: B3, N3
     let (mut world, _, f) = World::with_a_running_task();

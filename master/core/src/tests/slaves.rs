@@ -340,6 +340,23 @@ fn a_newer_connection_of_a_slave_supersedes_the_older() {
 }
 
 #[test]
+fn a_registration_that_a_dead_slave_sent_comes_too_late() {
+    // semantics: A8
+    let mut world = World::new();
+    world.slave("cpus:4");
+    let late = world.connect_slave("slave");
+    world.reregister(SlaveId(0), "cpus:4", Vec::new());
+    let message = SlaveToMaster::Reregister {
+        slave_id: SlaveId(0),
+        cluster_id: CLUSTER,
+        slave: slave("cpus:4"),
+    };
+    let lines = world.slave_says(late, message);
+    check(lines, &["s2 refused outdated", "close 2 outdated"]);
+    assert_eq!(last_state(&world), SlaveState::Registered);
+}
+
+#[test]
 fn a_slave_that_changed_is_updated_in_the_registry_first() {
     // semantics: Q7
     let (mut world, s, _) = World::with_a_running_task();
