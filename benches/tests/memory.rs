@@ -53,7 +53,10 @@ impl Master {
             proposal: None,
             command,
         });
-        master.handle(Event::Elected { epoch: Epoch(1) });
+        master.handle(Event::Elected {
+            epoch: Epoch(1),
+            remembered: Vec::new(),
+        });
         master
     }
 

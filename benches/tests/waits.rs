@@ -90,7 +90,10 @@ impl Site {
             proposal: None,
             command,
         });
-        site.handle(Event::Elected { epoch: Epoch(1) });
+        site.handle(Event::Elected {
+            epoch: Epoch(1),
+            remembered: Vec::new(),
+        });
         for number in 0..slaves {
             let connection = ConnectionId(FIRST_SLAVE + number as u64);
             site.handle(Event::SlaveConnected {

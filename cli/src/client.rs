@@ -22,6 +22,11 @@ const PAGES_MAX: usize = 1_000;
 /// The header with the cursor of the next page.
 const NEXT: &str = "x-meros-next";
 
+/// The header that says who may answer.
+const READ: &str = "x-meros-read";
+/// The header that says how old an answer of one that does not lead may be, in milliseconds.
+const LAG: &str = "x-meros-lag-ms";
+
 /// Masters that send us to another one, at most: the leader may change meanwhile.
 const REDIRECTS_MAX: usize = 3;
 
@@ -154,7 +159,7 @@ impl Client {
         let mut rows = Vec::new();
         let mut page = path.to_owned();
         for _ in 0..PAGES_MAX {
-            let answer = self.ask_masters(|agent, url| agent.get(url).call(), &page)?;
+            let answer = self.read(&page)?;
             let next = answer.headers().get(NEXT);
             let next = next
                 .and_then(|value| value.to_str().ok())
@@ -177,7 +182,32 @@ impl Client {
     /// # Errors
     /// No master answers, or it refuses.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
-        read_json(self.ask_masters(|agent, url| agent.get(url).call(), path)?)
+        read_json(self.read(path)?)
+    }
+
+    /// Asks the leader, so that what has just been ordered is in the answer. While there is none, any master
+    /// that knows something will do, and people are told how old that is.
+    fn read(&self, path: &str) -> Result<Answer, CliError> {
+        let of_leader = |agent: &ureq::Agent, url: &str| {
+            let asked = agent.get(url).header(READ, "leader");
+            asked.call()
+        };
+        let of_anybody = |agent: &ureq::Agent, url: &str| agent.get(url).call();
+        let first = self.ask_masters(of_leader, path);
+        if first.as_ref().is_ok_and(|answer| answer.status() != 503) {
+            return first;
+        }
+        match self.ask_masters(of_anybody, path) {
+            Ok(answer) if answer.status().is_success() => {
+                if let Some(lag) = answer.headers().get(LAG).and_then(|lag| lag.to_str().ok()) {
+                    eprintln!(
+                        "warning: no leader answers; this is what another master knew {lag} ms ago"
+                    );
+                }
+                Ok(answer)
+            }
+            _ => first,
+        }
     }
 
     /// Asks the first master that answers to do something.
@@ -424,6 +454,27 @@ mod tests {
         let url = format!("http://{}/order", stub.address);
         itself.set(url).expect("set once");
         assert!(stub.client().post("/order").is_err());
+    }
+
+    #[test]
+    fn without_a_leader_any_master_that_knows_something_is_read() {
+        let alone = Stub::start(|path| {
+            let is_known = path == "/l";
+            is_known.then(|| Reply::with("x-meros-lag-ms", "1500", "[1]"))
+        });
+        // The first answer is the leader's, which is gone.
+        let gone = Arc::new(OnceLock::<()>::new());
+        let leaderless = Stub::start(move |_| {
+            let is_first = gone.set(()).is_ok();
+            Some(match is_first {
+                true => Reply::redirect("http://127.0.0.1:1/l"),
+                false => Reply::with("x-meros-lag-ms", "1500", "[1]"),
+            })
+        });
+        for stub in [alone, leaderless] {
+            let rows: Vec<u32> = stub.client().list("/l").expect("somebody knows");
+            assert_eq!(rows, [1]);
+        }
     }
 
     #[test]

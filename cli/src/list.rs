@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use meros_proto::resources::{ResourceName, Resources};
 use meros_proto::time::Timestamp;
-use meros_proto::view::{FrameworkRow, OfferView, TaskView};
+use meros_proto::view::{FrameworkRow, OfferView, TaskRow};
 
 use crate::client::{Client, ClusterArgs};
 use crate::exit::{CliError, Exit};
@@ -52,10 +52,12 @@ fn percent(part: u64, whole: u64) -> String {
 }
 
 /// A task that ends while the pages are read is in two of them: the later one is right.
-fn newest_of_each(mut rows: Vec<TaskView>) -> Vec<TaskView> {
+fn newest_of_each(mut rows: Vec<TaskRow>) -> Vec<TaskRow> {
     let mut seen = BTreeSet::new();
     rows.reverse();
-    rows.retain(|task| seen.insert((task.framework_id, task.task_id.clone(), task.launched_at)));
+    rows.retain(|TaskRow { task, .. }| {
+        seen.insert((task.framework_id, task.task_id.clone(), task.launched_at))
+    });
     rows.reverse();
     rows
 }
@@ -68,7 +70,9 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
     let rows = newest_of_each(Client::new(&args.list.cluster).list(path)?);
     let now = now();
     print(args.list.output, &rows, |rows| {
-        let line = |task: &TaskView| {
+        let line = |row: &TaskRow| {
+            let task = &row.task;
+            let state = task.state.name().trim_start_matches("TASK_");
             let message = task
                 .status
                 .as_ref()
@@ -77,7 +81,11 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
                 task.task_id.to_string(),
                 task.framework_id.to_string(),
                 task.slave_id.to_string(),
-                task.state.name().trim_start_matches("TASK_").to_owned(),
+                match row.remembered {
+                    // Its slave has not come back to the new leader.
+                    true => format!("{state}?"),
+                    false => state.to_owned(),
+                },
                 scalar(&task.resources, &ResourceName::CPUS),
                 scalar(&task.resources, &ResourceName::MEM),
                 age(task.launched_at, now),
@@ -178,11 +186,12 @@ pub(crate) fn offers(args: &Args) -> Result<Exit, CliError> {
 mod tests {
     use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
     use meros_proto::status::TaskState;
+    use meros_proto::view::TaskView;
 
     use super::*;
 
-    fn task(id: &str, state: TaskState, launched_at: u64) -> TaskView {
-        TaskView {
+    fn task(id: &str, state: TaskState, launched_at: u64) -> TaskRow {
+        let task = TaskView {
             task_id: TaskId::new(id).unwrap(),
             name: String::new(),
             framework_id: FrameworkId(0),
@@ -193,6 +202,10 @@ mod tests {
             status: None,
             launched_at: Timestamp(launched_at),
             labels: Default::default(),
+        };
+        TaskRow {
+            task: task.into(),
+            remembered: false,
         }
     }
 

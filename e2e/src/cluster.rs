@@ -279,7 +279,9 @@ fn agent() -> ureq::Agent {
 
 fn get_from<T: DeserializeOwned>(address: &str, path: &str) -> Option<T> {
     let url = format!("http://{address}{path}");
-    agent().get(&url).call().ok()?.body_mut().read_json().ok()
+    // Of the leader, or nothing: what others know is a little older.
+    let asked = agent().get(&url).header("x-meros-read", "leader");
+    asked.call().ok()?.body_mut().read_json().ok()
 }
 
 fn master_args(root: &Path, options: &ClusterOptions) -> Vec<String> {

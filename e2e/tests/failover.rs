@@ -156,7 +156,7 @@ fn orders_that_were_acknowledged_outlive_their_leaders_and_none_comes_back_later
 }
 
 #[test]
-fn masters_that_follow_send_readers_and_writers_to_the_leader() {
+fn masters_that_follow_answer_readers_and_send_writers_to_the_leader() {
     let cluster = cluster("follow");
     await_leader(&cluster);
     eventually("three masters are known", PATIENCE, || {
@@ -170,11 +170,11 @@ fn masters_that_follow_send_readers_and_writers_to_the_leader() {
             .filter(|at| *at != leader)
             .flat_map(|at| asked(&cluster, at))
             .collect();
-        let expected = [READ, ORDER].map(|path| {
+        let sent_on = [READ, ORDER].map(|path| {
             let location = format!("http://{}{path}", cluster.address_of(leader));
             (307_u16, Some(location))
         });
-        let of_each = [(200, None)].into_iter().chain(expected);
+        let of_each = [(200, None), (200, None)].into_iter().chain(sent_on);
         said.into_iter().eq(of_each.clone().chain(of_each))
     });
 }
@@ -182,7 +182,8 @@ fn masters_that_follow_send_readers_and_writers_to_the_leader() {
 const READ: &str = "/api/v1/slaves?limit=2";
 const ORDER: &str = "/api/v1/frameworks/F7/teardown";
 
-/// What a master says to a look at its health, a read and an order: status and where to go.
+/// What a master says to a look at its health, a read, a read of the leader's answer and an order: status and
+/// where to go.
 fn asked(cluster: &LocalCluster, at: usize) -> Vec<(u16, Option<String>)> {
     let agent = ureq::Agent::config_builder()
         .max_redirects(0)
@@ -194,6 +195,10 @@ fn asked(cluster: &LocalCluster, at: usize) -> Vec<(u16, Option<String>)> {
     let answers = [
         agent.get(format!("{base}/health")).call(),
         agent.get(format!("{base}{READ}")).call(),
+        agent
+            .get(format!("{base}{READ}"))
+            .header("x-meros-read", "leader")
+            .call(),
         agent.post(format!("{base}{ORDER}")).send_empty(),
     ];
     let said = answers.into_iter().map(|answer| {

@@ -26,7 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::projection::{Projection, RoleFilter};
+use crate::projection::{Currency, Projection, ReadModel, RoleFilter};
 use crate::registry::Status;
 use crate::shell::inbox::Inbox;
 
@@ -66,6 +66,7 @@ pub struct Metrics {
     connections_refused: Family<Code, Counter>,
     messages_undeliverable: Counter,
     messages_received: Family<Peer, Counter>,
+    streams_ended: Counter,
     pub(crate) http: Arc<HttpStats>,
 }
 
@@ -85,6 +86,7 @@ impl Default for Metrics {
             connections_refused: Family::default(),
             messages_undeliverable: Counter::default(),
             messages_received: Family::default(),
+            streams_ended: Counter::default(),
             http: Arc::default(),
         }
     }
@@ -146,6 +148,11 @@ impl Metrics {
     /// A message for a connection that is closed or closing.
     pub(crate) fn undeliverable(&self) {
         self.messages_undeliverable.inc();
+    }
+
+    /// The stream of a leader that was followed has ended.
+    pub(crate) fn stream_ended(&self) {
+        self.streams_ended.inc();
     }
 
     /// Messages have arrived.
@@ -215,6 +222,11 @@ impl Exposition {
             "messages_received",
             "Messages received",
             m.messages_received.clone(),
+        );
+        registry.register(
+            "leader_streams_ended",
+            "Streams of a leader that ended while this master followed it",
+            m.streams_ended.clone(),
         );
         registry.register_collector(Box::new(Lookup {
             metrics: Arc::clone(metrics),
@@ -294,8 +306,15 @@ impl Collector for Lookup {
                 .map(|(result, count)| ([("result", result)], count)),
         )?;
 
-        let read = self.projection.read();
-        let leading = u64::from(read.master().is_some());
+        let currency = self.projection.currency();
+        let leading = u64::from(currency == Currency::Leading);
+        // What the cluster is, one master says: sums over all masters must not count it thrice.
+        let void = ReadModel::default();
+        let guard = self.projection.read();
+        let read = match currency {
+            Currency::Leading => &*guard,
+            _ => &void,
+        };
         let epoch = read.master().map_or(0, |master| master.epoch.0);
         let offers = read.offers_count() as u64;
         let tasks = read.task_totals();
@@ -310,12 +329,36 @@ impl Collector for Lookup {
         );
         let roles = read.roles(RoleFilter::Any, None, SHOWN_MAX);
         let of_frameworks = read.frameworks(None, SHOWN_MAX);
-        drop(read);
+        let remembered = read.remembered_count() as u64;
+        drop(guard);
 
         roles::encode(&mut out, &roles)?;
         frameworks::encode(&mut out, &of_frameworks)?;
         out.gauge("leading", "1 if this master leads", leading)?;
         out.gauge("epoch", "The epoch of the leading master", epoch)?;
+        if let Currency::Behind(lag) = currency {
+            out.gauges(
+                "view_lag_seconds",
+                "How far reads of this master, which follows, are behind the leader at most",
+                [([("role", "follower")], lag.as_secs_f64())],
+            )?;
+        }
+        let (followers, dropped) = self.projection.followers();
+        out.gauge(
+            "followers",
+            "Masters that follow this one's events",
+            followers as u64,
+        )?;
+        out.counter(
+            "followers_dropped",
+            "Masters that followed and were dropped, because they were too slow for the events",
+            dropped,
+        )?;
+        out.gauge(
+            "remembered_tasks",
+            "Tasks that the leader before knew, on slaves that have not come back yet",
+            remembered,
+        )?;
         let progress = self.status.progress();
         out.gauge("raft_term", "The term of the replicated log", progress.term)?;
         out.gauge("raft_voters", "Masters that have a vote", progress.voters)?;

@@ -2,6 +2,7 @@
 //! `GET /api/v1/…`, and the changes from which a projection keeps them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,18 @@ pub struct TaskView {
     pub labels: Labels,
 }
 
+/// A task as `GET /api/v1/tasks` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub task: Arc<TaskView>,
+    /// Whether all this is from the leader before: its slave has not come back yet, so nobody knows
+    /// whether it is still true, and it counts in no sum.
+    #[serde(default)]
+    pub remembered: bool,
+}
+
 /// What operators have configured for a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleView {
@@ -299,6 +312,16 @@ pub enum ClusterChange {
     },
     /// Operators have configured a role, or taken that back.
     Role(RoleView),
+    /// The leader before knew this task, on a slave that has not come back to this one. Followed by
+    /// `TaskAdded` or `TaskForgotten`. Not in the master's tables, and in no sum.
+    TaskRemembered(Arc<TaskView>),
+    /// A remembered task is not there, or nobody is left who would ask.
+    TaskForgotten {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        task_id: TaskId,
+    },
 }
 
 /// A change with its place in the order.

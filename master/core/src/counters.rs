@@ -92,6 +92,10 @@ counters! {
     tasks_uncharged,
     /// Tasks that a slave reported beyond what the table holds, not kept.
     tasks_not_kept,
+    /// Tasks that the leader before knew, when this one began to lead.
+    tasks_remembered,
+    /// Those of them whose slave was given up or had left, so that their frameworks were told by this one.
+    tasks_recalled,
     /// Unreachable tasks forgotten because their framework has too many.
     unreachable_tasks_forgotten,
     /// Status updates received from slaves.

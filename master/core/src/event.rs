@@ -9,7 +9,9 @@ use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveMode;
 use meros_proto::state::{SpaceId, StateCall};
+use meros_proto::view::TaskView;
 use meros_proto::why::WhyQuestion;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Command;
@@ -106,6 +108,9 @@ pub enum Event {
     Elected {
         /// The term; higher than any before.
         epoch: Epoch,
+        /// The tasks of the leader before, as far as this master has followed it; each id of a
+        /// framework once. What is made of them: see `remembered`.
+        remembered: Vec<Arc<TaskView>>,
     },
     /// A command has become part of the registry, on this master in this order.
     Committed {

@@ -159,6 +159,7 @@ impl MasterCore {
         self.timers.cancel(&Timer::Return(slave_id));
         self.end_offers_of_slave(slave_id, OfferEnd::Rescinded, turn);
         self.publish_slave(slave_id, turn);
+        self.recall_tasks(slave_id, at, turn);
         for slot in self.tasks.of_slave(slave_id) {
             self.cut_off_task(slot, at, turn);
         }
@@ -171,7 +172,7 @@ impl MasterCore {
         self.tell_failure(slave_id, turn);
     }
 
-    fn cut_off_task(&mut self, slot: TaskSlot, at: Timestamp, turn: &mut Turn<'_>) {
+    pub(crate) fn cut_off_task(&mut self, slot: TaskSlot, at: Timestamp, turn: &mut Turn<'_>) {
         self.uncharge(slot);
         let Some(task) = self.tasks.get_mut(slot).filter(|task| task.is_live()) else {
             return;

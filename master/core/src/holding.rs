@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// With fewer answered offers than this nothing is said of a framework.
 const ENDED_MIN: u64 = 8;
 /// Nobody gets fewer unanswered offers at a time than one for so many slaves.
 const OUTSTANDING_PART: usize = 10;
 
 /// What has been measured of a framework since it is known to this leader.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// How long it kept offers: a mean in which the latest counts for an eighth.
     pub mean: Duration,

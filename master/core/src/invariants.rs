@@ -144,6 +144,17 @@ impl MasterCore {
         check("M4", self.offers.is_consistent(), || {
             "offer indexes".to_owned()
         })?;
+        check("M4", self.remembered.is_consistent(), || {
+            "index of remembered tasks".to_owned()
+        })?;
+        for task in self.remembered.iter() {
+            let name = || format!("remembered {} of {}", task.task_id, task.framework_id);
+            let slave = self.slaves.get(task.slave_id);
+            let is_away = slave.is_some_and(|slave| slave.state() == SlaveState::Recovered);
+            let is_known = self.tasks.find(task.framework_id, &task.task_id).is_some();
+            let has_framework = self.frameworks.get(task.framework_id).is_some();
+            check("M4", is_away && !is_known && has_framework, name)?;
+        }
         check("M4", self.timers.is_consistent(), || {
             "timer indexes".to_owned()
         })?;

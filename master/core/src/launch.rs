@@ -287,6 +287,7 @@ impl MasterCore {
         }
         self.counters.tasks_launched += 1;
         let task = Task::launched(pool.framework, pool.role.clone(), &description, turn.now);
+        self.remembered.remove(pool.framework, task.id());
         self.publisher
             .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
         self.tasks.insert(task);

@@ -4,13 +4,15 @@
 //! command about it is being committed nothing else happens to it, and after the commit its
 //! `advance_…` looks at it afresh.
 
+use std::sync::Arc;
+
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::slave::{SlaveMode, SlaveState};
-use meros_proto::view::{ClusterChange, FrameworkState, MasterView};
+use meros_proto::view::{ClusterChange, FrameworkState, MasterView, TaskView};
 use tracing::{info, warn};
 
 use crate::MasterCore;
@@ -24,7 +26,12 @@ use crate::timers::Timer;
 use crate::turn::Turn;
 
 impl MasterCore {
-    pub(crate) fn on_elected(&mut self, epoch: Epoch, turn: &mut Turn<'_>) {
+    pub(crate) fn on_elected(
+        &mut self,
+        epoch: Epoch,
+        remembered: Vec<Arc<TaskView>>,
+        turn: &mut Turn<'_>,
+    ) {
         // A core leads once: what it knew would be void in another term.
         if self.elected.is_some() {
             warn!(%epoch, "elected twice, ignored");
@@ -32,6 +39,7 @@ impl MasterCore {
         }
         self.elected = Some(epoch);
         self.lead_if_formed(turn);
+        self.remember(remembered, turn);
     }
 
     /// Starts to lead: everybody in the registry is expected back (semantics J2, Q1).

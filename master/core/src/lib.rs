@@ -8,7 +8,7 @@
 //! | `registry`: what is replicated | `lead`: election, commits |
 //! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `drain`, `subscription` |
 //! | `offers`, `allocator`: what is promised to whom | `offering`, `declining`, `launch`, `quota`, `wishes`, `explain` |
-//! | `tasks`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
+//! | `tasks`, `remembered`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
 //! | `timers`: what is due | `operator`, `publish`, `invariants` |
 //!
 //! Absent: Raft, addresses, certificates, reads. A read is answered from the stream of
@@ -43,6 +43,7 @@ mod publish;
 mod quota;
 mod reconcile;
 mod registry;
+mod remembered;
 mod slaves;
 pub mod state;
 mod status;
@@ -94,6 +95,7 @@ use frameworks::Frameworks;
 use offers::Offers;
 use operations::ReportedClaims;
 use publish::Publisher;
+use remembered::Remembered;
 use slaves::Slaves;
 use tasks::Tasks;
 use timers::{Timer, Timers};
@@ -119,6 +121,7 @@ pub struct MasterCore {
     slaves: Slaves,
     frameworks: Frameworks,
     tasks: Tasks,
+    remembered: Remembered,
     offers: Offers,
     updates: Updates,
     allocator: Allocator,
@@ -161,6 +164,7 @@ impl MasterCore {
             slaves: Slaves::default(),
             frameworks: Frameworks::default(),
             tasks: Tasks::default(),
+            remembered: Remembered::default(),
             offers: Offers::default(),
             updates: Updates::default(),
             grants: Vec::new(),
@@ -192,7 +196,7 @@ impl MasterCore {
         };
         self.do_due(turn);
         match event {
-            Event::Elected { epoch } => self.on_elected(epoch, turn),
+            Event::Elected { epoch, remembered } => self.on_elected(epoch, remembered, turn),
             Event::Committed { proposal, command } => self.on_committed(proposal, &command, turn),
             Event::SlaveConnected {
                 connection,

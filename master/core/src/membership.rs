@@ -333,6 +333,7 @@ impl MasterCore {
             was_unreachable,
         };
         self.take_over_tasks(&back, report, turn);
+        self.forget_remembered_of(slave_id, turn);
         self.resume_drain(slave_id, turn);
     }
 
@@ -381,6 +382,7 @@ impl MasterCore {
         turn: &mut Turn<'_>,
     ) -> Option<ConnectionId> {
         self.end_offers_of_slave(slave_id, OfferEnd::Rescinded, turn);
+        self.recall_tasks(slave_id, at, turn);
         for slot in self.tasks.of_slave(slave_id) {
             self.lose_task_of_removed_slave(slot, end, at, turn);
         }
@@ -407,7 +409,7 @@ impl MasterCore {
         row.connection
     }
 
-    fn lose_task_of_removed_slave(
+    pub(crate) fn lose_task_of_removed_slave(
         &mut self,
         slot: TaskSlot,
         (state, reason): (TaskState, Reason),

@@ -381,6 +381,7 @@ impl MasterCore {
             self.timers.cancel(&Timer::UpdateRetry(framework_id, task));
         }
         self.kill_tasks_of_removed(framework_id, at, turn);
+        self.forget_remembered_for(framework_id, turn);
         row.since = at;
         let view = framework_view(framework_id, &row, record, FrameworkState::Completed);
         self.publisher.publish(ClusterChange::Framework(view), turn);

@@ -123,6 +123,7 @@ impl MasterCore {
             // It was here, ended for its framework, and is forgotten (semantics K3).
             task.kill = Some(Kill::default());
         }
+        self.remembered.remove(task.framework(), task.id());
         self.publisher
             .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
         let slot = self.tasks.insert(task);

@@ -15,6 +15,7 @@ use meros_proto::role::RoleName;
 use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::task::TaskDescription;
 use meros_proto::time::Timestamp;
+use meros_proto::view::TaskView;
 
 /// The most tasks of all frameworks in the table: what fits into the memory of a large machine. A
 /// launch beyond it is TASK_ERROR, a reported task beyond it is not kept, and counted.
@@ -134,6 +135,26 @@ impl Task {
             kill: None,
             launched_at: now,
             labels: report.labels,
+        }
+    }
+
+    /// A task that the leader before knew, on a slave that is given up or has left.
+    pub(crate) fn recalled(view: &TaskView) -> Self {
+        Self {
+            framework: view.framework_id,
+            id: view.task_id.clone(),
+            slave: view.slave_id,
+            name: view.name.clone(),
+            role: view.role.clone(),
+            resources: view.resources.clone(),
+            is_charged: false,
+            state: view.state,
+            has_started: has_started(view.state),
+            status: view.status.clone().map(Box::new),
+            awaiting: None,
+            kill: None,
+            launched_at: view.launched_at,
+            labels: view.labels.clone(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! the rows of an answer. Errors are JSON, `{"code": …, "message": …}`: programs match on the code,
 //! people read the message.
 
+mod currency;
 mod error;
 mod maintenance;
 mod masters;
@@ -90,6 +91,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(reads::metrics))
         .route("/api/v1/settings", get(reads::settings))
         .route("/api/v1/masters", get(masters::list))
+        .merge(of_the_cluster(&api))
         .merge(of_the_leader(&api))
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
@@ -97,8 +99,8 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What only the leader can answer; others say where it is.
-fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
+/// What every master answers, as far as it knows.
+fn of_the_cluster(api: &Arc<Api>) -> Router<Arc<Api>> {
     Router::new()
         .route("/api/v1/master", get(reads::master))
         .route("/api/v1/slaves", get(reads::slaves))
@@ -106,12 +108,20 @@ fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
         .route("/api/v1/offers", get(reads::offers))
         .route("/api/v1/tasks", get(reads::tasks))
         .route("/api/v1/roles", get(reads::roles))
+        .route("/api/v1/quotas", get(reads::quotas))
+        .route("/api/v1/weights", get(reads::weights))
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(api),
+            currency::answer_or_send,
+        ))
+}
+
+/// What only the leader can answer; others say where it is.
+fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
+    Router::new()
         .route("/api/v1/why", get(why::why))
-        .route("/api/v1/quotas", get(reads::quotas).post(roles::set_quotas))
-        .route(
-            "/api/v1/weights",
-            get(reads::weights).post(roles::set_weights),
-        )
+        .route("/api/v1/quotas", post(roles::set_quotas))
+        .route("/api/v1/weights", post(roles::set_weights))
         .route("/api/v1/tasks/{framework}/{task}/kill", post(orders::kill))
         .route(
             "/api/v1/frameworks/{framework}/teardown",
@@ -144,7 +154,7 @@ fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
 /// 307 to the leader, if it is another master (semantics A6). Decided before anything else is looked
 /// at.
 async fn send_to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if api.projection.read().master().is_none()
+    if !api.projection.is_leading()
         && let Some(leader) = api.status.other_leader()
     {
         return redirect(request.uri(), leader);

@@ -1,6 +1,6 @@
 //! GET: from the read model only. Lists are plain JSON arrays; the header `x-meros-total` tells how
 //! many rows match, which may be more than were sent. Then `x-meros-next` is what to give as `after`,
-//! escaped already, for those that follow.
+//! escaped already, for those that follow. On masters that do not lead see `currency`.
 
 use std::sync::Arc;
 
@@ -40,7 +40,11 @@ struct Health {
 }
 
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
-    let master = api.projection.read().master().cloned();
+    // What is known of another leader does not make this one lead.
+    let master = match api.projection.is_leading() {
+        true => api.projection.read().master().cloned(),
+        false => None,
+    };
     match master {
         Some(master) => Json(Health {
             status: "leading",

@@ -696,7 +696,7 @@ fn lists_are_read_page_by_page() {
     site.publish(ClusterChange::TaskAdded(TaskView {
         task_id: TaskId::new("ö&a=b#?%").unwrap(),
         name: "three".to_owned(),
-        ..(*all.rows[0]).clone()
+        ..(*all.rows[0].task).clone()
     }));
     site.await_applied();
     let whole = site.get("/api/v1/tasks").1;
@@ -861,4 +861,25 @@ fn metrics_are_open_metrics_text_with_states_and_counts() {
         .lines()
         .find_map(|line| line.strip_prefix("meros_master_resident_bytes "));
     assert!(resident.unwrap().parse::<u64>().unwrap() > 1 << 20);
+}
+
+#[test]
+fn a_master_that_follows_answers_with_its_lag() {
+    let site = Site::leading();
+    let publisher = site.publisher.as_ref().unwrap();
+    let (_, _, headers) = site.ask("GET", "/api/v1/tasks");
+    assert!(headers.get("x-meros-lag-ms").is_none(), "it leads");
+    publisher.rest().unwrap();
+    // Waits until that is done.
+    publisher.lead().unwrap();
+    let (status, _, headers) = site.ask("GET", "/api/v1/tasks");
+    let lag: u64 = headers["x-meros-lag-ms"].to_str().unwrap().parse().unwrap();
+    assert!(status == 200 && lag < 10_000, "{status} {lag}");
+    let of_leader = |agent: &ureq::Agent, url: &str| {
+        let asked = agent.get(url).header("x-meros-read", "leader");
+        asked.call()
+    };
+    let (status, text, _) = site.send("/api/v1/tasks", of_leader);
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("recovering"), "{text}");
 }

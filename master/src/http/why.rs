@@ -105,10 +105,13 @@ fn find(
         state: None,
     };
     let rows = model.tasks(&filter, None, usize::MAX).rows;
-    let live = rows.iter().filter(|task| !task.state.is_terminal()).count();
+    let live = rows
+        .iter()
+        .filter(|row| !row.task.state.is_terminal())
+        .count();
     let of_others = rows
         .iter()
-        .any(|task| task.framework_id != rows[0].framework_id);
+        .any(|row| row.task.framework_id != rows[0].task.framework_id);
     if live > 1 || (live == 0 && of_others) {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -116,8 +119,9 @@ fn find(
             format!("several frameworks have a task {task_id}: say which framework"),
         ));
     }
-    let first_live = rows.iter().find(|task| !task.state.is_terminal());
-    let found = first_live.or_else(|| rows.first()).cloned();
+    let first_live = rows.iter().find(|row| !row.task.state.is_terminal());
+    let found = first_live.or_else(|| rows.first());
+    let found = found.map(|row| Arc::clone(&row.task));
     found.ok_or_else(|| {
         Refusal::TaskUnknown {
             task_id: task_id.clone(),

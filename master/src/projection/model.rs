@@ -16,12 +16,16 @@ use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
     ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView, OfferEnd,
-    OfferView, RoleRow, SlaveRow, SlaveView, TaskView,
+    OfferView, RoleRow, SlaveRow, SlaveView, TaskRow, TaskView,
 };
 use tracing::error;
 
 use super::page::{Builder, Page, TaskCursor};
 use super::roles::{Holder, RoleFilter, Roles};
+
+mod snapshot;
+
+pub use snapshot::Row;
 
 /// Ended tasks kept per framework (semantics F9).
 pub const COMPLETED_TASKS_MAX: usize = 1_000;
@@ -100,7 +104,7 @@ struct Framework {
     held: Held,
     offers: u64,
     holding: Holding,
-    tasks: BTreeMap<TaskId, Arc<TaskView>>,
+    tasks: BTreeMap<TaskId, TaskRow>,
     /// Oldest first, each with its number.
     completed: VecDeque<(u64, Arc<TaskView>)>,
     completed_next: u64,
@@ -125,6 +129,8 @@ pub struct ReadModel {
     offers: BTreeMap<OfferId, Arc<OfferView>>,
     roles: Roles,
     totals: TaskTotals,
+    /// Remembered tasks; they are in no other sum.
+    remembered: usize,
 }
 
 impl ReadModel {
@@ -144,6 +150,20 @@ impl ReadModel {
     #[must_use]
     pub fn task_totals(&self) -> TaskTotals {
         self.totals
+    }
+
+    /// Tasks that only the leader before has known so far.
+    #[must_use]
+    pub fn remembered_count(&self) -> usize {
+        self.remembered
+    }
+
+    /// All tasks in the master's tables, and those that are remembered: what the next leader begins with.
+    #[must_use]
+    pub fn tasks_known(&self) -> Vec<Arc<TaskView>> {
+        let of_each = self.frameworks.values().map(|framework| &framework.tasks);
+        let tasks = of_each.flat_map(BTreeMap::values);
+        tasks.map(|row| Arc::clone(&row.task)).collect()
     }
 
     /// Outstanding offers.
@@ -232,7 +252,7 @@ impl ReadModel {
         filter: &TaskFilter,
         after: Option<&TaskCursor>,
         limit: usize,
-    ) -> Page<Arc<TaskView>> {
+    ) -> Page<TaskRow> {
         let mut page = Builder::new(limit);
         let (first, last) = match filter.framework {
             Some(one) => (one, one),
@@ -245,10 +265,11 @@ impl ReadModel {
                 Some(TaskCursor::Left(..)) => true,
                 None => false,
             };
-            let mut take = |task: &Arc<TaskView>| {
+            let mut take = |row: &TaskRow| {
+                let task = &row.task;
                 if filter.matches(task) {
                     let cursor = || TaskCursor::Live(*id, task.task_id.clone()).to_string();
-                    page.add(seen(&task.task_id), cursor, || Arc::clone(task));
+                    page.add(seen(&task.task_id), cursor, || row.clone());
                 }
             };
             match &filter.task {
@@ -265,7 +286,10 @@ impl ReadModel {
             for (number, task) in framework.completed.iter().rev() {
                 if filter.matches(task) {
                     let cursor = || TaskCursor::Left(*id, *number).to_string();
-                    page.add(seen(*number), cursor, || Arc::clone(task));
+                    page.add(seen(*number), cursor, || TaskRow {
+                        task: Arc::clone(task),
+                        remembered: false,
+                    });
                 }
             }
         }
@@ -298,7 +322,7 @@ impl ReadModel {
             ClusterChange::OfferEnded { offer_id, end } => {
                 self.end_offer(offer_id, end, event.at);
             }
-            ClusterChange::TaskAdded(task) => self.add_task(task),
+            ClusterChange::TaskAdded(task) => self.add_task(Arc::new(task)),
             ClusterChange::TaskChanged {
                 framework_id,
                 task_id,
@@ -314,11 +338,16 @@ impl ReadModel {
                 self.remove_task(framework_id, &task_id);
             }
             ClusterChange::Role(view) => self.roles.configure(view),
+            ClusterChange::TaskRemembered(task) => self.remember_task(task),
+            ClusterChange::TaskForgotten {
+                framework_id,
+                task_id,
+            } => self.forget_task(framework_id, &task_id),
         }
     }
 
-    fn put_slave(&mut self, view: SlaveView) {
-        let view = Arc::new(view);
+    fn put_slave(&mut self, view: impl Into<Arc<SlaveView>>) {
+        let view = view.into();
         if let Some(before) = self.slaves.get(&view.slave_id) {
             self.roles.reserve(takes_part(&before.view), false);
         }
@@ -333,12 +362,12 @@ impl ReadModel {
             });
     }
 
-    fn put_framework(&mut self, view: FrameworkView) {
+    fn put_framework(&mut self, view: impl Into<Arc<FrameworkView>>) {
+        let view = view.into();
         let id = view.framework_id;
         if view.state == FrameworkState::Completed && !self.completed.contains(&id) {
             self.completed.push_back(id);
         }
-        let view = Arc::new(view);
         if let Some(before) = self.frameworks.get(&id) {
             self.roles.count_framework(live_roles(&before.view), false);
         }
@@ -368,12 +397,19 @@ impl ReadModel {
             .get(&id)
             .map_or_else(Vec::new, |one| one.tasks.keys().cloned().collect());
         for task in tasks {
-            self.remove_task(id, &task);
+            let row = self
+                .frameworks
+                .get_mut(&id)
+                .and_then(|one| one.tasks.remove(&task));
+            if let Some(task) = row.and_then(|row| self.counted(row)) {
+                self.account(Some(&task), None);
+            }
         }
         self.frameworks.remove(&id);
     }
 
-    fn add_offer(&mut self, offer: OfferView) {
+    fn add_offer(&mut self, offer: impl Into<Arc<OfferView>>) {
+        let offer = offer.into();
         if let Some(slave) = self.slaves.get_mut(&offer.slave_id)
             && let Err(error) = slave.offered.checked_add_assign(&offer.resources)
         {
@@ -384,7 +420,7 @@ impl ReadModel {
         }
         self.roles
             .hold(&offer.role, Holder::Offer, &offer.resources, true);
-        self.offers.insert(offer.offer_id, Arc::new(offer));
+        self.offers.insert(offer.offer_id, offer);
     }
 
     fn end_offer(&mut self, id: OfferId, end: OfferEnd, at: Timestamp) {
@@ -406,16 +442,55 @@ impl ReadModel {
             .hold(&offer.role, Holder::Offer, &offer.resources, false);
     }
 
-    fn add_task(&mut self, task: TaskView) {
+    fn add_task(&mut self, task: Arc<TaskView>) {
         let Some(framework) = self.frameworks.get_mut(&task.framework_id) else {
             error!(framework_id = %task.framework_id, task_id = %task.task_id, "a task of no framework");
             return;
         };
-        let task = Arc::new(task);
-        let before = framework
-            .tasks
-            .insert(task.task_id.clone(), Arc::clone(&task));
+        let row = TaskRow {
+            task: Arc::clone(&task),
+            remembered: false,
+        };
+        let before = framework.tasks.insert(task.task_id.clone(), row);
+        let before = before.and_then(|before| self.counted(before));
         self.account(before.as_deref(), Some(&task));
+    }
+
+    fn remember_task(&mut self, task: Arc<TaskView>) {
+        let Some(framework) = self.frameworks.get_mut(&task.framework_id) else {
+            error!(framework_id = %task.framework_id, task_id = %task.task_id, "a task of no framework");
+            return;
+        };
+        let row = TaskRow {
+            task: Arc::clone(&task),
+            remembered: true,
+        };
+        let before = framework.tasks.insert(task.task_id.clone(), row);
+        self.remembered += 1;
+        if let Some(before) = before.and_then(|before| self.counted(before)) {
+            self.account(Some(&before), None);
+        }
+    }
+
+    /// Nothing if it is not remembered.
+    fn forget_task(&mut self, framework_id: FrameworkId, task_id: &TaskId) {
+        let Some(framework) = self.frameworks.get_mut(&framework_id) else {
+            return;
+        };
+        if framework
+            .tasks
+            .get(task_id)
+            .is_some_and(|row| row.remembered)
+        {
+            framework.tasks.remove(task_id);
+            self.remembered -= 1;
+        }
+    }
+
+    /// A task that leaves its place, if it was in the sums.
+    fn counted(&mut self, row: TaskRow) -> Option<Arc<TaskView>> {
+        self.remembered -= usize::from(row.remembered);
+        (!row.remembered).then_some(row.task)
     }
 
     fn change_task(
@@ -429,16 +504,17 @@ impl ReadModel {
             .frameworks
             .get_mut(&framework_id)
             .and_then(|one| one.tasks.get_mut(task_id))
+            .filter(|row| !row.remembered)
         else {
             error!(%framework_id, %task_id, "a task changed that was not known");
             return;
         };
-        let before = Arc::clone(task);
+        let before = Arc::clone(&task.task);
         let mut view = (*before).clone();
         view.state = state;
         view.status = status;
-        *task = Arc::new(view);
-        let after = Arc::clone(task);
+        task.task = Arc::new(view);
+        let after = Arc::clone(&task.task);
         self.account(Some(&before), Some(&after));
     }
 
@@ -447,10 +523,12 @@ impl ReadModel {
             error!(%framework_id, %task_id, "a task of no framework");
             return;
         };
-        let Some(task) = framework.tasks.remove(task_id) else {
+        let known = framework.tasks.get(task_id).filter(|row| !row.remembered);
+        let Some(task) = known.map(|row| Arc::clone(&row.task)) else {
             error!(%framework_id, %task_id, "a task left that was not known");
             return;
         };
+        framework.tasks.remove(task_id);
         let number = framework.completed_next;
         framework.completed_next += 1;
         framework.completed.push_back((number, Arc::clone(&task)));

@@ -87,6 +87,17 @@ impl Roles {
         });
     }
 
+    /// What is configured, of the roles of which something is.
+    pub(super) fn configured(&self) -> impl Iterator<Item = RoleView> {
+        let configured = |role: &&Role| role.weight.is_some() || !role.quota.is_empty();
+        let roles = self.0.iter().filter(move |(_, role)| configured(role));
+        roles.map(|(name, role)| RoleView {
+            role: name.clone(),
+            weight: role.weight.unwrap_or(Scalar::ONE),
+            quota: role.quota.clone(),
+        })
+    }
+
     /// A framework is in these roles, or no longer.
     pub(super) fn count_framework(&mut self, roles: &[RoleName], is_more: bool) {
         for name in roles {

@@ -58,7 +58,7 @@ fn framework(id: FrameworkId, state: FrameworkState) -> ClusterChange {
         suppressed_roles: Vec::new(),
         state,
         state_since: Timestamp(1),
-        failover_timeout: std::time::Duration::ZERO,
+        failover_timeout: Duration::ZERO,
         webui_url: String::new(),
         offers_max: None,
     })
@@ -159,7 +159,7 @@ fn names(model: &ReadModel, filter: &TaskFilter) -> Vec<String> {
         .tasks(filter, None, ALL)
         .rows
         .iter()
-        .map(|task| task.name.clone())
+        .map(|row| row.task.name.clone())
         .collect()
 }
 
@@ -313,7 +313,7 @@ fn completed_tasks_and_frameworks_are_bounded_f9() {
     let page = model.tasks(&TaskFilter::default(), None, 1);
     assert_eq!(page.total, COMPLETED_TASKS_MAX);
     assert_eq!(
-        page.rows[0].name,
+        page.rows[0].task.name,
         format!("t{}", COMPLETED_TASKS_MAX + 2),
         "newest first"
     );
@@ -399,12 +399,9 @@ fn a_publisher_waits_for_a_slow_reader_and_nothing_is_lost() {
         }
     });
     // The model's thread holds one batch and waits for the lock; the queue holds its capacity.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while projection.waits() == 0 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the publisher never had to wait"
-        );
+        assert!(Instant::now() < deadline, "the publisher never had to wait");
         std::thread::yield_now();
     }
     assert!(!sender.is_finished());
@@ -427,7 +424,7 @@ fn paged(model: &mut ReadModel, limit: usize, meanwhile: &[ClusterChange]) -> Ve
     loop {
         let page = model.tasks(&TaskFilter::default(), after.as_ref(), limit);
         assert!(page.rows.len() <= limit);
-        found.extend(page.rows.iter().map(|task| task.name.clone()));
+        found.extend(page.rows.iter().map(|row| row.task.name.clone()));
         let Some(next) = page.next else {
             return found;
         };
@@ -514,4 +511,244 @@ fn a_text_that_is_no_cursor_is_refused() {
     }
     let cursor = TaskCursor::Live(F0, id("a:ü?"));
     assert_eq!(cursor.to_string().parse(), Ok(cursor));
+}
+
+/// Through the rows and back.
+fn copied(model: &ReadModel) -> ReadModel {
+    let (rows, sequence) = model.rows();
+    let mut copy = ReadModel::default();
+    rows.into_iter().for_each(|row| copy.put(row));
+    copy.complete(sequence);
+    copy
+}
+
+#[test]
+fn a_copy_of_the_model_says_the_same_now_and_after_further_events() {
+    let mut model = model();
+    let offer_id = OfferId {
+        epoch: Epoch(1),
+        number: 1,
+    };
+    apply(
+        &mut model,
+        [
+            ClusterChange::Role(meros_proto::view::RoleView {
+                role: "web".parse().expect("a role"),
+                weight: "3".parse().expect("a number"),
+                quota: Default::default(),
+            }),
+            framework(FrameworkId(4), FrameworkState::Completed),
+            framework(FrameworkId(3), FrameworkState::Completed),
+            task("a", S0, "cpus:2;ports:[1-2]"),
+            task("b", S1, "cpus:1"),
+            task("c", S1, "cpus:1"),
+            remembered("d", S1),
+            offer(1, "cpus:1"),
+            offer(2, "mem:5"),
+            becomes("b", TaskState::Finished),
+            leaves("b"),
+            becomes("c", TaskState::Failed),
+            leaves("c"),
+            ClusterChange::OfferEnded {
+                offer_id,
+                end: OfferEnd::Declined,
+            },
+        ],
+    );
+    let mut copy = copied(&model);
+    let rows = |model: &ReadModel| {
+        (
+            model.slaves(None, ALL),
+            model.frameworks(None, ALL),
+            model.offers(None, None, ALL),
+            model.tasks(&TaskFilter::default(), None, ALL),
+            model.roles(RoleFilter::Any, None, ALL),
+            (
+                model.task_totals(),
+                model.remembered_count(),
+                model.sequence(),
+            ),
+        )
+    };
+    assert_eq!(rows(&copy), rows(&model));
+    let more = || {
+        let last = 9 + u32::try_from(COMPLETED_FRAMEWORKS_MAX).unwrap();
+        let others =
+            (10..last).map(|number| framework(FrameworkId(number), FrameworkState::Completed));
+        let own = [
+            becomes("a", TaskState::Finished),
+            leaves("a"),
+            offer(7, "cpus:1"),
+        ];
+        own.into_iter().chain(others)
+    };
+    apply(&mut model, more());
+    apply(&mut copy, more());
+    assert_eq!(
+        rows(&copy),
+        rows(&model),
+        "also what is forgotten, and cursors"
+    );
+}
+
+fn remembered(name: &str, slave_id: SlaveId) -> ClusterChange {
+    match task(name, slave_id, "cpus:1") {
+        ClusterChange::TaskAdded(task) => ClusterChange::TaskRemembered(task.into()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_remembered_is_listed_with_a_mark_and_in_no_sum() {
+    let mut model = model();
+    apply(&mut model, ["a", "b", "c"].map(|name| remembered(name, S0)));
+    assert_eq!(used(&model, 0), (String::new(), 0));
+    assert_eq!(count_of(&model, TaskState::Staging), 0);
+    assert_eq!(model.remembered_count(), 3);
+    let marks = |model: &ReadModel| -> Vec<(String, bool)> {
+        let page = model.tasks(&TaskFilter::default(), None, ALL);
+        let marks = page.rows.iter();
+        marks
+            .map(|row| (row.task.name.clone(), row.remembered))
+            .collect()
+    };
+    // One is there, of one nothing more is heard, and one is forgotten.
+    let forgotten = ClusterChange::TaskForgotten {
+        framework_id: F0,
+        task_id: id("c"),
+    };
+    apply(&mut model, [task("a", S0, "cpus:2"), forgotten]);
+    assert_eq!(
+        marks(&model),
+        [("a".to_owned(), false), ("b".to_owned(), true)]
+    );
+    assert_eq!(used(&model, 0), ("cpus:2".to_owned(), 1));
+    assert_eq!(
+        model.tasks_known().len(),
+        2,
+        "the next leader remembers both"
+    );
+}
+
+fn stream(sequence: u64, rows: Vec<Row>) -> Vec<Followed> {
+    let rows = rows.into_iter().map(Followed::Row);
+    let all = std::iter::once(Followed::Begin).chain(rows);
+    all.chain([Followed::Complete(sequence)]).collect()
+}
+
+fn event(sequence: u64, change: ClusterChange) -> ClusterEvent {
+    ClusterEvent {
+        sequence,
+        at: Timestamp(9),
+        change,
+    }
+}
+
+#[test]
+fn a_follower_has_the_leaders_view_until_it_leads_itself() {
+    let exit = Exit::new();
+    let (projection, publisher, thread) = Projection::start(&exit).expect("a thread");
+    assert_eq!(projection.currency(), Currency::Void);
+    assert_eq!(
+        projection.subscribe().err(),
+        Some(SubscribeError::NotLeading)
+    );
+
+    let (rows, sequence) = model().rows();
+    projection.follow(stream(sequence, rows)).expect("room");
+    let as_of = projection.now();
+    let news = vec![
+        Followed::Event(event(sequence + 1, task("a", S0, "cpus:1"))),
+        Followed::AsOf(as_of),
+    ];
+    projection.follow(news).expect("room");
+    // Whoever begins to lead waits until all of it is applied.
+    let known = publisher.lead().expect("the thread lives");
+    assert_eq!(known.len(), 1);
+    assert!(matches!(projection.currency(), Currency::Behind(_)));
+
+    let late = vec![Followed::Event(event(sequence + 2, leaves("a")))];
+    projection.follow(late).expect("room");
+    let own = vec![event(1, elected(2)), event(2, slave(S0))];
+    publisher.publish(own).expect("the thread lives");
+    let known = publisher.lead().expect("the thread lives");
+    assert_eq!(known.len(), 0, "what the leader before sends is not heard");
+    assert!(projection.is_leading());
+
+    publisher.rest().expect("the thread lives");
+    publisher.lead().expect("the thread lives");
+    assert!(matches!(projection.currency(), Currency::Behind(_)));
+    let slaves = projection.read().slaves(None, ALL).total;
+    assert_eq!(slaves, 1, "what was known stays, and grows old");
+    drop(publisher);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_stream_that_breaks_off_among_its_rows_leaves_what_was_known() {
+    let exit = Exit::new();
+    let (projection, publisher, thread) = Projection::start(&exit).expect("a thread");
+    let (rows, sequence) = model().rows();
+    projection
+        .follow(stream(sequence, rows.clone()))
+        .expect("room");
+    let mut broken = stream(sequence, rows);
+    broken.truncate(3);
+    broken.push(Followed::Event(event(sequence + 1, leaves("a"))));
+    projection.follow(broken).expect("room");
+    publisher.lead().expect("the thread lives");
+    assert_eq!(projection.read().slaves(None, ALL).total, 2);
+    drop(publisher);
+    thread.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_subscriber_gets_all_there_is_and_then_everything_once() {
+    let exit = Exit::new();
+    let (projection, publisher, thread) = Projection::start(&exit).expect("a thread");
+    publisher
+        .publish(vec![event(1, elected(1)), event(2, slave(S0))])
+        .unwrap();
+    publisher.lead().unwrap();
+    let mut subscription = projection.subscribe().expect("it leads");
+    assert_eq!((subscription.rows.len(), subscription.sequence), (2, 2));
+    publisher.publish(vec![event(3, slave(S1))]).unwrap();
+    projection.mark(subscription.number, 77);
+    let removed = ClusterChange::SlaveRemoved(S1);
+    publisher.publish(vec![event(4, removed)]).unwrap();
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        match subscription.next().await.expect("it leads") {
+            News::Events(events) => told.extend(events.iter().map(|event| event.sequence)),
+            News::Mark(number) => told.push(number),
+        }
+    }
+    assert_eq!(
+        told,
+        [3, 77, 4],
+        "a mark stands behind what was published before it"
+    );
+    publisher.rest().unwrap();
+    assert!(subscription.next().await.is_none(), "it leads no more");
+    drop(publisher);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_dropped_and_counted() {
+    let exit = Exit::new();
+    let (projection, publisher, thread) = Projection::start(&exit).expect("a thread");
+    publisher.publish(vec![event(1, elected(1))]).unwrap();
+    publisher.lead().unwrap();
+    let _slow = projection.subscribe().expect("it leads");
+    let mut sequence = 1;
+    while projection.followers().1 == 0 {
+        assert!(sequence < 10_000_000, "never dropped");
+        let one = |more: u64| event(sequence + more, ClusterChange::SlaveRemoved(S0));
+        publisher.publish((1..=1_000).map(one).collect()).unwrap();
+        sequence += 1_000;
+    }
+    assert_eq!(projection.followers(), (0, 1));
+    drop(publisher);
+    thread.join().unwrap();
 }

@@ -69,6 +69,7 @@ use log::Log;
 use machine::{Machine, Report, SharedState};
 pub(crate) use members::RemoveError;
 use network::Network;
+pub(crate) use peer::connect;
 use propose::{PROPOSALS_MAX, Proposal, Proposer};
 pub(crate) use serve::Service;
 pub(crate) use transfer::TransferError;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use meros_proto::transport::{Client, ConnectError, Protocol, Receiver, Sender};
+use meros_proto::transport::{Client, ConnectError, Connection, Protocol, Receiver, Sender};
 use parking_lot::Mutex;
 use tokio::net::lookup_host;
 use tokio::sync::oneshot;
@@ -171,6 +171,19 @@ pub(super) async fn dial(
     client: &Client,
     address: &str,
 ) -> Result<(Sender<Request>, Receiver<Response>), ConnectError> {
+    let connection = connect(client, Protocol::Raft, address).await?;
+    Ok(connection.split(SEND_QUEUE))
+}
+
+/// The same for any protocol between masters.
+///
+/// # Errors
+/// [`ConnectError`].
+pub(crate) async fn connect(
+    client: &Client,
+    protocol: Protocol,
+    address: &str,
+) -> Result<Connection, ConnectError> {
     let unknown = |source| ConnectError::Resolve {
         host: address.to_owned(),
         source,
@@ -179,9 +192,8 @@ pub(super) async fn dial(
     let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let found = found.map_err(unknown)?.next();
     let address = found.ok_or_else(|| unknown(io::ErrorKind::NotFound.into()))?;
-    let connection = timeout(CONNECT_TIMEOUT, client.connect(Protocol::Raft, address)).await;
-    let connection = connection.unwrap_or(Err(ConnectError::NoAnswer { address }))?;
-    Ok(connection.split(SEND_QUEUE))
+    let connection = timeout(CONNECT_TIMEOUT, client.connect(protocol, address)).await;
+    connection.unwrap_or(Err(ConnectError::NoAnswer { address }))
 }
 
 /// Until the connection ends or nothing is answered on it.

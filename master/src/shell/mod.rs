@@ -227,6 +227,7 @@ impl Loop {
                 if !self.leadership.is_reign(reign) {
                     return Ok(None);
                 }
+                let remembered = self.shell.publisher.lead()?;
                 let config = self.shell.config.clone();
                 self.leadership.set_core(true);
                 self.reign = Some(Reign {
@@ -234,7 +235,7 @@ impl Loop {
                     core: Box::new(MasterCore::new(config, *registry, now)),
                 });
                 self.shell.gate.open();
-                Ok(Some(Event::Elected { epoch }))
+                Ok(Some(Event::Elected { epoch, remembered }))
             }
             Report::Committed {
                 reign,
@@ -273,7 +274,7 @@ impl Loop {
             // Whoever asked may have given up waiting.
             let _ = waiting.send(Err(why.clone()));
         }
-        Ok(self.shell.publisher.forget()?)
+        Ok(self.shell.publisher.rest()?)
     }
 
     fn handle(&mut self, event: Event, now: Timestamp) {

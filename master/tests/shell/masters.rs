@@ -11,14 +11,15 @@ use meros_proto::ids::{Epoch, FrameworkId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::offer::{Filters, Operation};
 use meros_proto::refusal::Refusal;
 use meros_proto::transport::{CloseCode, Disconnect};
 use tokio::test;
 use tokio::time::{sleep, timeout};
 
 use crate::site::{
-    FrameworkPeer, PATIENCE, Site, SlavePeer, eventually, framework_description, get, post,
-    slave_description,
+    FrameworkPeer, PATIENCE, Site, SlavePeer, eventually, framework_description, get, get_here,
+    post, slave_description, task,
 };
 
 /// Between two attempts at something.
@@ -222,6 +223,91 @@ async fn the_next_leader_knows_who_was_admitted_and_has_a_higher_epoch() {
     };
     let (_, later) = with_leader(&others, "find both again", readmit).await;
     assert!(later > epoch);
+    for master in others {
+        master.shutdown().await;
+    }
+}
+
+/// Waits until this very master answers like this, and tells how far behind it says it is.
+async fn knows(master: &Running, path: &str, wanted: &str) -> Option<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (status, lag, text) = get_here(master, path, "any").await;
+        if status == 200 && text.contains(wanted) {
+            return lag;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{path} of {master:?} stays at {status} {text}"
+        );
+        sleep(AGAIN).await;
+    }
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_answer_reads_and_the_next_leader_remembers_the_tasks() {
+    let site = Site::new();
+    let [first, second, third] = three(&site).await;
+    let all = [&first, &second, &third];
+    let launch = async |leader: &Running| {
+        let (slave, slave_id, _) = registered(&site, leader, None).await?;
+        let mut framework = site.framework("f1", leader.quic_addr).await;
+        let framework_id = framework.subscribe(self::framework(None)).await;
+        let offers = framework.try_find("an offer", |message| match message {
+            MasterToFramework::Offers(offers) => {
+                offers.into_iter().find(|offer| offer.slave_id == slave_id)
+            }
+            _ => None,
+        });
+        let offer = offers.await.ok()?;
+        framework
+            .send(FrameworkToMaster::Accept {
+                offer_ids: vec![offer.offer_id],
+                operations: vec![Operation::Launch(vec![task("outlives", &offer)])],
+                filters: Filters::default(),
+            })
+            .await;
+        Some((slave, slave_id, framework, framework_id))
+    };
+    let (gone, launched) = with_leader(&all, "launch a task", launch).await;
+    let (slave, slave_id, framework, _) = launched;
+    // Each answers by itself; those that follow say how far behind they may be.
+    for master in all {
+        let lag = knows(master, "/api/v1/tasks", "outlives").await;
+        knows(master, "/api/v1/slaves", "\"registered\"").await;
+        knows(master, "/metrics", "meros_master_leading").await;
+        if !std::ptr::eq(master, gone) && lag.is_some() {
+            // Unless it has come to lead meanwhile.
+            let (status, ..) = get_here(master, "/api/v1/tasks", "leader").await;
+            assert!(matches!(status, 307 | 200 | 503), "{status}");
+        }
+        let (status, _, text) = get_here(master, "/api/v1/tasks", "anything").await;
+        assert_eq!(status, 400, "{text}");
+    }
+    // The slave dies together with the leader.
+    drop((slave, framework));
+    gone.shutdown().await;
+    let others: Vec<&Running> = all
+        .into_iter()
+        .filter(|master| !std::ptr::eq(*master, gone))
+        .collect();
+    leader(&others).await;
+    for master in &others {
+        let lag = knows(master, "/api/v1/tasks", "\"remembered\":true").await;
+        let metric = "meros_master_view_lag_seconds{role=\"follower\"}";
+        if lag.is_some() {
+            eventually(master, "/metrics", |text| {
+                text.contains(metric) || text.contains("meros_master_leading 1")
+            })
+            .await;
+        }
+    }
+    // It is back without the task: what was remembered is forgotten, everywhere.
+    let readmit = async |leader: &Running| registered(&site, leader, Some(slave_id)).await;
+    let (_, _slave) = with_leader(&others, "find the slave again", readmit).await;
+    for master in &others {
+        knows(master, "/api/v1/tasks", "[]").await;
+    }
     for master in others {
         master.shutdown().await;
     }

@@ -304,6 +304,32 @@ pub(crate) async fn post(master: &Running, path: &str) -> (u16, String) {
     .expect("no panic")
 }
 
+/// What this very master answers to `GET path`, asked for the leader's answer or any: status, the header with its
+/// lag if it follows, and text.
+pub(crate) async fn get_here(
+    master: &Running,
+    path: &str,
+    read: &'static str,
+) -> (u16, Option<u64>, String) {
+    let url = format!("http://{}{path}", master.http_addr);
+    tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .build()
+            .into();
+        let asked = agent.get(&url).header("x-meros-read", read);
+        let mut response = asked.call().expect("an answer");
+        let text = response.body_mut().read_to_string().expect("text");
+        let lag = response.headers().get("x-meros-lag-ms");
+        let lag = lag.map(|lag| lag.to_str().unwrap().parse().expect("a number"));
+        (response.status().as_u16(), lag, text)
+    })
+    .await
+    .expect("no panic")
+}
+
 /// A master that has just started answers 503 until it leads.
 pub(crate) async fn get_text(master: &Running, path: &str) -> String {
     let url = format!("http://{}{path}", master.http_addr);

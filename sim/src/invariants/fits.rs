@@ -55,7 +55,11 @@ impl Fits {
             ClusterChange::SlaveRemoved(slave_id) => {
                 self.slaves.remove(slave_id);
             }
-            ClusterChange::Framework(_) | ClusterChange::Role(_) => {}
+            // What an earlier leader knew holds nothing here.
+            ClusterChange::Framework(_)
+            | ClusterChange::Role(_)
+            | ClusterChange::TaskRemembered(_)
+            | ClusterChange::TaskForgotten { .. } => {}
             ClusterChange::OfferMade(offer) => {
                 let row = OfferRow {
                     slave: offer.slave_id,

@@ -19,6 +19,7 @@ pub(crate) mod old_terms;
 pub(crate) mod one_task;
 pub(crate) mod own_news;
 pub(crate) mod refusals;
+pub(crate) mod remembered;
 pub(crate) mod reserved;
 pub(crate) mod sent_away;
 pub(crate) mod true_ends;
@@ -73,6 +74,7 @@ pub(crate) struct Reading {
     pub(crate) offers_end: offers_end::OffersEnd,
     pub(crate) refusals: refusals::Refusals,
     pub(crate) one_task: one_task::OneTask,
+    pub(crate) remembered: remembered::Remembered,
     /// Before the present event.
     quotas: BTreeMap<RoleName, Quota>,
 }
@@ -99,6 +101,7 @@ impl Reading {
     ) -> Result<(), Broken> {
         reserved::check_published(change)?;
         self.one_task.on_published(change)?;
+        self.remembered.on_published(change);
         self.fits.on_published(change);
         self.offers_end.on_published(change);
         if let (ClusterChange::OfferMade(offer), true) = (change, of.charges_all) {
@@ -114,10 +117,11 @@ impl Reading {
     }
 
     /// An event is over.
-    pub(crate) fn on_done(&mut self, quotas: &BTreeMap<RoleName, Quota>) {
+    pub(crate) fn on_done(&mut self, quotas: &BTreeMap<RoleName, Quota>) -> Result<(), Broken> {
         if self.quotas != *quotas {
             self.quotas.clone_from(quotas);
         }
+        self.remembered.check()
     }
 }
 

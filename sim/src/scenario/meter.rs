@@ -292,7 +292,9 @@ impl Meter {
             | ClusterChange::Role(_)
             | ClusterChange::TaskAdded(_)
             | ClusterChange::TaskChanged { .. }
-            | ClusterChange::TaskRemoved { .. } => {}
+            | ClusterChange::TaskRemoved { .. }
+            | ClusterChange::TaskRemembered(_)
+            | ClusterChange::TaskForgotten { .. } => {}
         }
     }
 

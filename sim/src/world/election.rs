@@ -113,7 +113,8 @@ impl World {
             return Ok(());
         }
         self.masters[leader].term = Some(epoch);
-        self.feed_master(leader, Event::Elected { epoch })
+        let remembered = self.masters[leader].standby.tasks();
+        self.feed_master(leader, Event::Elected { epoch, remembered })
     }
 
     fn quorum(&self) -> usize {

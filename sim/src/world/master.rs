@@ -13,6 +13,7 @@ use meros_proto::status::TaskStatus;
 use meros_proto::time::Timestamp;
 
 use super::network::{End, Link, Message, Way};
+use super::standby::Standby;
 use super::{Crash, Happening, Life, Node, World};
 use crate::clock::Clock;
 use crate::fault::Point;
@@ -45,10 +46,12 @@ pub(super) struct MasterNode {
     events: u64,
     /// What readers of its changes know.
     pub(super) reading: Reading,
+    /// What it knows of the tasks, as leader or from the leader.
+    pub(super) standby: Standby,
 }
 
 impl MasterNode {
-    pub(super) fn new(disk: Registry, mut rng: Rng) -> Self {
+    pub(super) fn new(disk: Registry, standby: Standby, mut rng: Rng) -> Self {
         Self {
             core: None,
             life: 0,
@@ -65,6 +68,7 @@ impl MasterNode {
             slow: None,
             events: 0,
             reading: Reading::default(),
+            standby,
         }
     }
 }
@@ -77,6 +81,7 @@ impl World {
         }
         node.crash = None;
         node.term = None;
+        node.standby.forget();
         for link in std::mem::take(&mut node.links) {
             self.network
                 .die(link, End::Master, self.now, &mut self.queue);
@@ -305,7 +310,7 @@ impl World {
         let Some(core) = &node.core else {
             return Ok(());
         };
-        node.reading.on_done(core.registry().quotas());
+        node.reading.on_done(core.registry().quotas())?;
         let uncharged = core.counters().tasks_uncharged;
         // A slave that reports more than it has is the master's to bear, not to hide.
         match uncharged {
@@ -374,6 +379,7 @@ impl World {
             }
             Effect::Reply { request, reply } => self.on_reply(at, request, &reply)?,
             Effect::Publish(event) => {
+                self.stream(at, &event.change);
                 if self.plan.checks() {
                     let node = &mut self.masters[at];
                     let core = node.core.as_ref().expect("it has just published this");

@@ -11,6 +11,7 @@ mod master;
 mod network;
 mod operator;
 mod slave;
+mod standby;
 mod trace;
 mod trouble;
 
@@ -35,6 +36,7 @@ use log::Log;
 use master::MasterNode;
 use network::{End, Link, Message, Network, Way};
 use slave::{ContainerStep, SlaveNode};
+use standby::Standby;
 use trace::Trace;
 
 /// Happenings in one judged run beyond which something spins: a healthy run has far fewer.
@@ -84,6 +86,8 @@ pub(crate) enum Happening {
     StepDown(Life),
     /// What is committed reaches a master that does not lead.
     Replicate(Life),
+    /// What the leader has published reaches one that does not.
+    Stream(Life),
     /// The connections of a process that stands still are given up.
     Sever(Link),
     Fault(usize),
@@ -170,7 +174,9 @@ impl World {
             network: Network::new(plan.network.clone(), root.fork("network")),
             masters: (0..plan.masters)
                 .map(|at| {
-                    MasterNode::new(log.registry().clone(), root.fork(&format!("master{at}")))
+                    let standby = Standby::new(root.fork(&format!("standby{at}")));
+                    let rng = root.fork(&format!("master{at}"));
+                    MasterNode::new(log.registry().clone(), standby, rng)
                 })
                 .collect(),
             log,
@@ -354,7 +360,8 @@ impl World {
             | Happening::Think(life)
             | Happening::Wake(life)
             | Happening::StepDown(life)
-            | Happening::Replicate(life) => Some(life.0),
+            | Happening::Replicate(life)
+            | Happening::Stream(life) => Some(life.0),
             _ => None,
         }
     }
@@ -420,6 +427,11 @@ impl World {
                     self.on_replicate(at)?;
                 }
             }
+            Happening::Stream(Life(Node::Master(at), life)) => {
+                if self.lives(Life(Node::Master(at), life)) {
+                    self.on_stream(at);
+                }
+            }
             Happening::Sever(link) => {
                 self.network.break_off(link, self.now, &mut self.queue);
             }
@@ -441,7 +453,8 @@ impl World {
             | Happening::Think(_)
             | Happening::Wake(_)
             | Happening::StepDown(_)
-            | Happening::Replicate(_) => {}
+            | Happening::Replicate(_)
+            | Happening::Stream(_) => {}
         }
         Ok(())
     }

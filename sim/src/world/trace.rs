@@ -93,6 +93,7 @@ impl Trace {
             Happening::StepDown(life) => (23, u64::from(life.1)),
             Happening::Replicate(life) => (24, u64::from(life.1)),
             Happening::Sever(link) => (25, link.0),
+            Happening::Stream(life) => (30, u64::from(life.1)),
         };
         self.mix(kind << 56 ^ number);
         // Deliveries have their own line, and the others say nothing.
@@ -107,6 +108,7 @@ impl Trace {
                 | Happening::Operate
                 | Happening::Sample
                 | Happening::Replicate(_)
+                | Happening::Stream(_)
         );
         if self.lines_max > 0 && !is_silent && !self.is_brief {
             self.line(|| format!("{what:?}"));

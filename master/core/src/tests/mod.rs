@@ -13,6 +13,7 @@ mod operations;
 mod quota;
 mod random;
 mod reconcile;
+mod remembered;
 mod slaves;
 mod stored;
 mod updates;

@@ -49,6 +49,7 @@ enum Action {
     HealthyMinutes,
     CommitNext,
     CommitForeign(Command),
+    FailOver,
     Pass(u64),
 }
 
@@ -453,6 +454,11 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Rarely another master leads: everybody has to come back after that.
+fn action_or_failover() -> impl Strategy<Value = Action> {
+    prop_oneof![250 => action(), 1 => Just(Action::FailOver)]
+}
+
 /// Starts with peers that are what they should be, so that the rest has something to hit.
 fn begin() -> World {
     let mut world = World::new();
@@ -520,6 +526,7 @@ fn play(actions: &[Action]) -> (World, Vec<String>) {
                     command,
                 })
             }
+            Action::FailOver => world.fail_over(),
             Action::Pass(millis) => world.pass(std::time::Duration::from_millis(millis)),
         };
         lines.extend(done);
@@ -723,11 +730,13 @@ fn random_events_reach_every_corner() {
             *reached.entry(name).or_default() += count;
         }
     }
-    // Bounds are reached by tests of their own.
+    // Bounds, and what is remembered, are reached by tests of their own.
     let bounds = [
         "filters_dropped",
         "filters_replaced",
         "tasks_not_kept",
+        "tasks_recalled",
+        "tasks_remembered",
         "unreachable_tasks_forgotten",
         "updates_unreliable",
     ];
@@ -742,7 +751,7 @@ proptest! {
 
     #[test]
     fn no_order_of_events_breaks_an_invariant_and_the_same_events_give_the_same_effects(
-        actions in prop::collection::vec(action(), 1..150)
+        actions in prop::collection::vec(action_or_failover(), 1..150)
     ) {
         prop_assert_eq!(run(&actions), run(&actions));
     }

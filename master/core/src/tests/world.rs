@@ -1,8 +1,9 @@
 //! A core in a world without a world: time is a number, commits are at once unless asked
 //! otherwise, and after every event all invariants are checked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meros_proto::framework::FrameworkDescription;
@@ -21,7 +22,7 @@ use meros_proto::state::{Changed, KeyChange, StateAnswer, StateEntry};
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
-use meros_proto::view::ClusterChange;
+use meros_proto::view::{ClusterChange, TaskView};
 use meros_proto::why::{Why, WhyRow};
 
 use crate::{
@@ -121,6 +122,15 @@ impl World {
     }
 
     pub(crate) fn with(config: Config, registry: Registry) -> Self {
+        Self::remembering(config, registry, Vec::new())
+    }
+
+    /// With what the leader before knew of the tasks.
+    pub(crate) fn remembering(
+        config: Config,
+        registry: Registry,
+        remembered: Vec<Arc<TaskView>>,
+    ) -> Self {
         let is_new = registry.cluster_id().is_none();
         let now = Timestamp(1_000_000);
         let mut world = Self {
@@ -143,13 +153,74 @@ impl World {
                 command,
             });
         }
-        world.handle(Event::Elected { epoch: Epoch(1) });
+        world.handle(Event::Elected {
+            epoch: Epoch(1),
+            remembered,
+        });
         world
     }
 
     /// Another core on the registry of this one, elected for the same term number.
     pub(crate) fn after_failover(&self) -> Self {
         Self::with(config(), self.core.registry().clone())
+    }
+
+    /// The same, and it has followed this one up to the end.
+    pub(crate) fn after_warm_failover(&self) -> Self {
+        let registry = self.core.registry().clone();
+        Self::remembering(config(), registry, self.tasks_published())
+    }
+
+    /// The leader is gone with what it had proposed, and another one, which has followed it, takes its place.
+    pub(crate) fn fail_over(&mut self) -> Vec<String> {
+        let remembered = self.tasks_published();
+        let registry = self.core.registry().clone();
+        self.core = MasterCore::new(config(), registry, self.now);
+        self.proposed.clear();
+        self.changes.clear();
+        self.handle(Event::Elected {
+            epoch: Epoch(1),
+            remembered,
+        })
+    }
+
+    /// The tasks that readers know, remembered ones too.
+    pub(crate) fn tasks_published(&self) -> Vec<Arc<TaskView>> {
+        let mut tasks: BTreeMap<(FrameworkId, TaskId), TaskView> = BTreeMap::new();
+        for change in &self.changes {
+            match change.clone() {
+                ClusterChange::TaskAdded(task) => {
+                    tasks.insert((task.framework_id, task.task_id.clone()), task);
+                }
+                ClusterChange::TaskRemembered(task) => {
+                    tasks.insert((task.framework_id, task.task_id.clone()), (*task).clone());
+                }
+                ClusterChange::TaskChanged {
+                    framework_id,
+                    task_id,
+                    state,
+                    status,
+                } => {
+                    let task = tasks.get_mut(&(framework_id, task_id));
+                    let task = task.expect("a task that changes is known");
+                    task.state = state;
+                    task.status = status;
+                }
+                ClusterChange::TaskRemoved {
+                    framework_id,
+                    task_id,
+                }
+                | ClusterChange::TaskForgotten {
+                    framework_id,
+                    task_id,
+                } => {
+                    let known = tasks.remove(&(framework_id, task_id));
+                    assert!(known.is_some(), "a task that leaves is known");
+                }
+                _ => {}
+            }
+        }
+        tasks.into_values().map(Arc::new).collect()
     }
 
     /// Hands in an event; what is done about it, a line each.
