@@ -4,7 +4,7 @@
 //! of leaves that refused them. So a visit of the slave compares resources once per shape and
 //! then passes over leaves a word at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::bits::Bits;
 use super::tree::LeafSlot;
+use super::wheel::Wheel;
 
 /// The most filters of one framework. A decline beyond it hides nothing, and is counted.
 pub const FILTERS_PER_FRAMEWORK_MAX: usize = 200_000;
@@ -51,9 +52,8 @@ pub(super) struct Filters {
     frameworks: BTreeMap<FrameworkId, usize>,
     /// Filters by their end. One that is gone before stays here: when its time comes, whatever of
     /// its leaf on its slave has ended goes, and that is right whoever the leaf is by then.
-    ends: BTreeMap<Timestamp, Vec<(LeafSlot, u32)>>,
+    ends: Wheel<(LeafSlot, u32)>,
     live: usize,
-    listed: usize,
     /// How many have made room.
     pub(super) replaced: u64,
 }
@@ -109,8 +109,7 @@ impl Filters {
         of_leaf.len += 1;
         *self.frameworks.entry(framework).or_default() += 1;
         self.live += 1;
-        self.listed += 1;
-        self.ends.entry(until).or_default().push((leaf, slave.0));
+        self.ends.add(until, (leaf, slave.0));
         self.forget_stale_ends();
         true
     }
@@ -262,24 +261,22 @@ impl Filters {
         framework_of: impl Fn(LeafSlot) -> Option<FrameworkId>,
         mut touched: impl FnMut(LeafSlot, SlaveId),
     ) {
-        while let Some(first) = self.ends.first_entry().filter(|first| *first.key() <= now) {
-            let due = first.remove();
-            self.listed -= due.len();
-            for (leaf, slave) in due {
-                let slave = SlaveId(slave);
-                if let Some(framework) = framework_of(leaf)
-                    && self.has(leaf, slave)
-                {
-                    self.remove_if(framework, leaf, slave, |_, end| end <= now);
-                    touched(leaf, slave);
-                }
+        let mut due = Vec::new();
+        self.ends.take_due(now, |ended| due.push(ended));
+        for (leaf, slave) in due {
+            let slave = SlaveId(slave);
+            if let Some(framework) = framework_of(leaf)
+                && self.has(leaf, slave)
+            {
+                self.remove_if(framework, leaf, slave, |_, end| end <= now);
+                touched(leaf, slave);
             }
         }
         self.forget_stale_ends();
     }
 
     pub(super) fn next_expiry(&self) -> Option<Timestamp> {
-        self.ends.first_key_value().map(|(at, _)| *at)
+        self.ends.first()
     }
 
     /// Drops those of a leaf.
@@ -326,19 +323,16 @@ impl Filters {
     }
 
     fn forget_stale_ends(&mut self) {
-        if self.live == 0 {
-            self.ends.clear();
-            self.listed = 0;
-        }
-        if self.listed <= 2 * self.live + STALE_ENDS_MAX {
+        let listed = self.ends.len();
+        let are_few = listed <= 2 * self.live + STALE_ENDS_MAX;
+        if listed == 0 || (are_few && self.live > 0) {
             return;
         }
         self.ends.clear();
-        self.listed = self.live;
         for (slave, shapes) in (0u32..).zip(&self.slaves) {
             for shape in shapes {
                 for (leaf, end) in &shape.ends {
-                    self.ends.entry(*end).or_default().push((*leaf, slave));
+                    self.ends.add(*end, (*leaf, slave));
                 }
             }
         }
@@ -351,14 +345,12 @@ impl Filters {
     ) -> bool {
         let mut frameworks: BTreeMap<FrameworkId, usize> = BTreeMap::new();
         let mut live = 0;
+        let ends: BTreeSet<_> = self.ends.iter().collect();
         for (slave, shapes) in (0u32..).zip(&self.slaves) {
             for shape in shapes {
                 let is_listed = |(leaf, end): (&LeafSlot, &Timestamp)| {
-                    let listed = self
-                        .ends
-                        .get(end)
-                        .is_some_and(|due| due.contains(&(*leaf, slave)));
-                    listed && shape.leaves.contains(*leaf) && self.has(*leaf, SlaveId(slave))
+                    let is_listed = ends.contains(&(*end, (*leaf, slave)));
+                    is_listed && shape.leaves.contains(*leaf) && self.has(*leaf, SlaveId(slave))
                 };
                 if shape.ends.is_empty()
                     || shape.leaves.len() != shape.ends.len()
@@ -376,8 +368,7 @@ impl Filters {
             }
         }
         let of_leaves: usize = self.leaves.iter().map(|it| it.len).sum();
-        let listed: usize = self.ends.values().map(Vec::len).sum();
-        (live, of_leaves, listed) == (self.live, self.live, self.listed)
+        (live, of_leaves) == (self.live, self.live)
             && frameworks == self.frameworks
             && self
                 .leaves

@@ -29,6 +29,7 @@ mod smallest_change;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod wheel;
 
 use std::sync::Arc;
 
