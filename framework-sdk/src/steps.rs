@@ -197,13 +197,11 @@ impl<'a> Steps<'a> {
     fn change(&mut self, kind: ChangeKind, resources: Resources) -> Result<Resources, StepError> {
         let change = Change::new(kind, resources);
         let parts = change.parts()?;
-        let mut rest = self
-            .rest
-            .checked_sub(&parts.from)
-            .map_err(StepError::Insufficient)?;
-        rest.checked_add_assign(&parts.to)
-            .expect("as much as was there before");
-        self.rest = rest;
+        let changed = self.rest.replace_in_place(&parts.from, &parts.to);
+        changed.map_err(|error| match error {
+            ConvertError::Insufficient { source } => StepError::Insufficient(source),
+            other => unreachable!("as much of everything as before: {other}"),
+        })?;
         let operation_id = self.next_id.take();
         self.operations
             .push(Operation::Change(Box::new(ResourceOperation {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use meros_proto::operation::ChangeKind;
 
+use crate::behaviour::claiming::KINDS;
 use crate::plan::Client;
 use crate::prng::Rng;
 
@@ -209,19 +210,11 @@ pub(crate) fn draw(rng: &mut Rng, max: u64, time: Duration, targets: Targets) ->
 
 /// What operators reserve and give back meanwhile, in order.
 pub(crate) fn draw_changes(rng: &mut Rng, time: Duration, slaves: usize) -> Vec<Fault> {
-    let kinds = [
-        ChangeKind::Reserve,
-        ChangeKind::Reserve,
-        ChangeKind::Unreserve,
-        ChangeKind::Create,
-        ChangeKind::Create,
-        ChangeKind::Destroy,
-    ];
     let count = *rng.pick(&[0, 0, 4, 16]);
     let change = |rng: &mut Rng| {
         let at = rng.duration(Duration::ZERO, time);
         let slave = rng.index(slaves);
-        let kind = *rng.pick(&kinds);
+        let kind = *rng.pick(&KINDS);
         let role = *rng.pick(&["web", "web/ads", "batch"]);
         let what = Trouble::Change { slave, kind, role };
         Fault { at, what }

@@ -18,7 +18,7 @@ use meros_proto::operation::{
     OperationStatus, Parts, ResourceOperation,
 };
 use meros_proto::refusal::Refusal;
-use meros_proto::resources::{ClaimsError, Reservation, Resource, Resources};
+use meros_proto::resources::{ClaimsError, ConvertError, Reservation, Resource, Resources};
 use meros_proto::slave::SlaveDescription;
 use meros_proto::view::OfferEnd;
 use tracing::{debug, info, warn};
@@ -105,10 +105,8 @@ impl MasterCore {
                 );
             }
         };
-        rest.checked_sub_assign(&parts.from)
-            .expect("checked to be there");
-        rest.checked_add_assign(&parts.to)
-            .expect("as much as was there before");
+        rest.replace_in_place(&parts.from, &parts.to)
+            .expect("checked to be there, and as much afterwards");
         self.allocator
             .convert(
                 pool.framework,
@@ -169,16 +167,14 @@ impl MasterCore {
         }
         let total = self.allocator.total(slave_id);
         let total = total.ok_or(Refusal::SlaveAway { slave_id })?;
-        let missing = |missing: String| Refusal::NotEnough {
-            slave_id,
-            why: missing,
-        };
-        let mut after = total
-            .checked_sub(&parts.from)
-            .map_err(|why| missing(why.to_string()))?;
-        after
-            .checked_add_assign(&parts.to)
-            .map_err(|sum| invalid(sum.to_string()))?;
+        let after = total.replace(&parts.from, &parts.to);
+        let after = after.map_err(|error| match error {
+            ConvertError::Insufficient { source } => Refusal::NotEnough {
+                slave_id,
+                why: source.to_string(),
+            },
+            other => invalid(other.to_string()),
+        })?;
         after.check_claims().map_err(|error| match error {
             ClaimsError::TooMany { limit } => Refusal::OverLimit {
                 what: format!("the number of reservations and volumes of slave {slave_id}"),

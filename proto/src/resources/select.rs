@@ -10,19 +10,19 @@ use crate::role::RoleName;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
     /// The part is not there.
-    #[error("not all of it is there")]
+    #[error(transparent)]
     Insufficient {
         /// What is missing.
         source: Insufficient,
     },
     /// The part is there, but its reservation cannot change so.
-    #[error("its reservation cannot change so")]
+    #[error(transparent)]
     Resource {
         /// Why.
         source: ResourceError,
     },
     /// Cannot happen to what one slave has.
-    #[error("the result is too large")]
+    #[error(transparent)]
     SumTooLarge {
         /// Where.
         source: SumTooLarge,
@@ -121,17 +121,32 @@ impl Resources {
         self.replace(part, &part.pop_reservation()?)
     }
 
-    pub(super) fn replace(
-        &self,
+    /// The same with `by` in place of `part`.
+    ///
+    /// # Errors
+    /// `part` is not there; the result is too large.
+    pub fn replace(&self, part: &Resources, by: &Resources) -> Result<Resources, ConvertError> {
+        let mut changed = self.clone();
+        changed.replace_in_place(part, by)?;
+        Ok(changed)
+    }
+
+    /// [`Resources::replace`] in place.
+    ///
+    /// # Errors
+    /// The same; nothing has changed then.
+    pub fn replace_in_place(
+        &mut self,
         part: &Resources,
         by: &Resources,
-    ) -> Result<Resources, ConvertError> {
-        let mut rest = self
-            .checked_sub(part)
+    ) -> Result<(), ConvertError> {
+        self.checked_sub_assign(part)
             .map_err(|source| ConvertError::Insufficient { source })?;
-        rest.checked_add_assign(by)
-            .map_err(|source| ConvertError::SumTooLarge { source })?;
-        Ok(rest)
+        self.checked_add_assign(by).map_err(|source| {
+            self.checked_add_assign(part)
+                .expect("it was there a moment ago");
+            ConvertError::SumTooLarge { source }
+        })
     }
 
     /// Concrete resources of this sum that meet `want`, or `None` if it does not fit.

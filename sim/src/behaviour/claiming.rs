@@ -21,6 +21,16 @@ const VOLUME: u32 = 50;
 /// Persistence ids; few, so that they are used again.
 const IDS: [&str; 3] = ["v0", "v1", "v2"];
 
+/// What is done, as often as it stands here: half of it makes something.
+pub(crate) const KINDS: [ChangeKind; 6] = [
+    ChangeKind::Reserve,
+    ChangeKind::Reserve,
+    ChangeKind::Unreserve,
+    ChangeKind::Create,
+    ChangeKind::Create,
+    ChangeKind::Destroy,
+];
+
 /// The wishes of one framework.
 #[derive(Debug)]
 pub(crate) struct Claiming {
@@ -47,12 +57,9 @@ impl Claiming {
                 continue;
             };
             let parts = change.parts().expect("drawn well");
-            let Ok(mut rest) = free.checked_sub(&parts.from) else {
+            if free.replace_in_place(&parts.from, &parts.to).is_err() {
                 continue;
-            };
-            rest.checked_add_assign(&parts.to)
-                .expect("as much as before");
-            *free = rest;
+            }
             self.made += 1;
             let id = self.rng.percent(70).then(|| format!("op{}", self.made));
             let operation_id = id.map(|id| OperationId::new(id).expect("letters and digits"));
@@ -74,15 +81,7 @@ impl Claiming {
     }
 
     fn draw(&mut self, role: &RoleName, free: &Resources) -> Option<Change> {
-        let kinds = [
-            ChangeKind::Reserve,
-            ChangeKind::Reserve,
-            ChangeKind::Unreserve,
-            ChangeKind::Create,
-            ChangeKind::Create,
-            ChangeKind::Destroy,
-        ];
-        let kind = *self.rng.pick(&kinds);
+        let kind = *self.rng.pick(&KINDS);
         let resources = match kind {
             ChangeKind::Reserve => self.reserve(role, free)?,
             ChangeKind::Unreserve => {

@@ -54,12 +54,7 @@ impl ClaimsKept {
 /// Claims after a change: of what is not claimed before or afterwards nothing is known here.
 fn applied(claims: &Resources, change: &Change) -> Result<Resources, ConvertError> {
     let parts = change.parts().expect("masters order what can be");
-    let mut all = claims
-        .checked_sub(&parts.from.claims())
-        .map_err(|source| ConvertError::Insufficient { source })?;
-    all.checked_add_assign(&parts.to.claims())
-        .map_err(|source| ConvertError::SumTooLarge { source })?;
-    Ok(all)
+    claims.replace(&parts.from.claims(), &parts.to.claims())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use meros_proto::mutant::Mutant;
 use meros_proto::operation::{
     Change, ChangeKind, DecidedOperation, OPERATIONS_PENDING_MAX, OperationNumber, Parts,
 };
-use meros_proto::resources::{Insufficient, Resource, Resources};
+use meros_proto::resources::{Resource, Resources};
 use meros_proto::role::RoleName;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -140,8 +140,11 @@ impl SlaveCore {
     /// changed.
     fn apply_change(&mut self, change: &Change) -> Result<Vec<VolumeDirectory>, String> {
         let Parts { from, to } = change.parts().map_err(|error| error.to_string())?;
-        let free = exchange(&self.free, &from, &to).map_err(|missing| missing.to_string())?;
-        let total = exchange(&self.total, &from, &to).map_err(|missing| missing.to_string())?;
+        let changed = |sum: &Resources| {
+            let changed = sum.replace(&from, &to);
+            changed.map_err(|error| error.to_string())
+        };
+        let (free, total) = (changed(&self.free)?, changed(&self.total)?);
         total.check_claims().map_err(|error| error.to_string())?;
         let volumes = change.resources.iter().filter_map(key_of);
         if change.kind == ChangeKind::Destroy {
@@ -260,11 +263,4 @@ impl SlaveCore {
 pub(crate) fn key_of(resource: &Resource) -> Option<VolumeKey> {
     let id = resource.volume()?.id().to_owned();
     Some((resource.reservations().role()?.clone(), id))
-}
-
-fn exchange(sum: &Resources, from: &Resources, to: &Resources) -> Result<Resources, Insufficient> {
-    let mut rest = sum.checked_sub(from)?;
-    rest.checked_add_assign(to)
-        .expect("as much as was there before");
-    Ok(rest)
 }

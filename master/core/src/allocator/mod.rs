@@ -34,7 +34,7 @@ mod wheel;
 use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, SlaveId};
-use meros_proto::resources::{Insufficient, ResourceName, Resources, SumTooLarge, Value};
+use meros_proto::resources::{ConvertError, ResourceName, Resources, SumTooLarge, Value};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
@@ -356,15 +356,11 @@ impl Allocator {
         slave: SlaveId,
         from: &Resources,
         to: &Resources,
-    ) -> Result<(), Insufficient> {
+    ) -> Result<(), ConvertError> {
         let Some(row) = self.slaves.get_mut(slave.0) else {
             return Ok(());
         };
-        let total = Arc::make_mut(&mut row.total);
-        total.checked_sub_assign(from)?;
-        total
-            .checked_add_assign(to)
-            .expect("as much as was there before");
+        Arc::make_mut(&mut row.total).replace_in_place(from, to)?;
         self.count_reserved(from, false);
         self.count_reserved(to, true);
         let (before, after) = (Charge::of(from, &self.names), Charge::of(to, &self.names));
@@ -384,18 +380,14 @@ impl Allocator {
         slave: SlaveId,
         from: &Resources,
         to: &Resources,
-    ) -> Result<(), Insufficient> {
+    ) -> Result<(), ConvertError> {
         let Some(row) = self.slaves.get_mut(slave.0) else {
             return Ok(());
         };
-        let exchange = |sum: &mut Resources| {
-            sum.checked_sub_assign(from)?;
-            sum.checked_add_assign(to)
-                .expect("as much as was there before");
-            Ok(())
-        };
-        row.change_free(&self.names, exchange)?;
-        exchange(Arc::make_mut(&mut row.total)).expect("what is free is a part of it");
+        row.change_free(&self.names, |free| free.replace_in_place(from, to))?;
+        Arc::make_mut(&mut row.total)
+            .replace_in_place(from, to)
+            .expect("what is free is a part of it");
         if row.exclusion().is_none() {
             self.available.sub_all(&Charge::of(from, &self.names).plain);
             self.available.add_all(&Charge::of(to, &self.names).plain);

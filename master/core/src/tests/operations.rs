@@ -130,7 +130,11 @@ fn what_cannot_be_changed_is_refused_and_what_needed_it_is_an_error() {
             launch(task("t", S0, "cpus(web, ):1")),
         ];
         let lines = accept(&mut world, f, operations);
-        assert_eq!(lines[0], "f2 r OPERATION_ERROR", "{text}: {why}");
+        assert_eq!(lines[0], "f2 r OPERATION_ERROR", "{text}");
+        let [reason] = &world.reasons[..] else {
+            panic!("{text}: {:?}", world.reasons);
+        };
+        assert!(reason.contains(why), "{text}: {reason}");
         assert!(lines[1].starts_with("f2 t TASK_ERROR"), "{lines:?}");
         assert_eq!(total(&world), "cpus:4;mem:1024;disk:100");
     }

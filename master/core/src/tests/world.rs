@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) proposed: VecDeque<(ProposalId, Command)>,
     pub(crate) committed: Vec<Command>,
     pub(crate) changes: Vec<ClusterChange>,
+    /// Why operations were not done, as frameworks were told.
+    pub(crate) reasons: Vec<String>,
     connections: u64,
     updates: u64,
 }
@@ -140,6 +142,7 @@ impl World {
             proposed: VecDeque::new(),
             committed: Vec::new(),
             changes: Vec::new(),
+            reasons: Vec::new(),
             connections: 0,
             updates: 0,
         };
@@ -245,7 +248,16 @@ impl World {
                     lines.push(format!("propose {}", command_line(&command)));
                     self.proposed.push_back((proposal, command));
                 }
-                effect => lines.push(line(&effect)),
+                effect => {
+                    if let Effect::SendFramework {
+                        message: MasterToFramework::Operation(status),
+                        ..
+                    } = &effect
+                    {
+                        self.reasons.push(status.message.clone());
+                    }
+                    lines.push(line(&effect));
+                }
             }
         }
         for (proposal, command) in to_commit {
