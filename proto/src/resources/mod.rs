@@ -185,6 +185,10 @@ impl Resources {
     /// # Errors
     /// A scalar would be above [`Scalar::MAX`]; nothing has changed then.
     pub fn checked_add_assign(&mut self, other: &Resources) -> Result<(), SumTooLarge> {
+        if self.has_in_place(other, |mine, more| mine.checked_add(more).is_some()) {
+            self.change_in_place(other, Scalar::saturating_add);
+            return Ok(());
+        }
         let mut at = 0;
         for added in &other.entries {
             match self.find(added, at) {
@@ -246,6 +250,11 @@ impl Resources {
     /// # Errors
     /// What `other` has and this has not; nothing has changed then.
     pub fn checked_sub_assign(&mut self, other: &Resources) -> Result<(), Insufficient> {
+        // Something must be left of each: what is used up goes out.
+        if self.has_in_place(other, |mine, less| mine > less) {
+            self.change_in_place(other, Scalar::saturating_sub);
+            return Ok(());
+        }
         if !self.contains(other) {
             return Err(Insufficient {
                 shortfalls: self.missing(other),
@@ -272,6 +281,27 @@ impl Resources {
             }
         }
         Ok(())
+    }
+
+    /// Whether `other` has plain scalars only, each in the very place where this has the same, and for
+    /// each `fits` holds: nearly always so, and then nothing needs to be searched.
+    fn has_in_place(&self, other: &Resources, fits: impl Fn(Scalar, Scalar) -> bool) -> bool {
+        let mut both = self.entries.iter().zip(&other.entries);
+        let fits = |(mine, its): (&Entry, &Entry)| match (&mine.value, &its.value) {
+            (Value::Scalar(amount), Value::Scalar(by)) => {
+                mine.is_same_plain(its) && fits(*amount, *by)
+            }
+            _ => false,
+        };
+        other.entries.len() <= self.entries.len() && both.all(fits)
+    }
+
+    fn change_in_place(&mut self, other: &Resources, change: impl Fn(Scalar, Scalar) -> Scalar) {
+        for (mine, its) in self.entries.iter_mut().zip(&other.entries) {
+            if let (Value::Scalar(amount), Value::Scalar(by)) = (&mut mine.value, &its.value) {
+                *amount = change(*amount, *by);
+            }
+        }
     }
 
     /// What of `other` is not in here, entry by entry.
