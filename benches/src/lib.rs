@@ -3,3 +3,4 @@
 pub mod cluster;
 pub mod counting;
 pub mod cpu_time;
+pub mod leader;

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use meros_benches::cluster::parsed;
 use meros_benches::counting::Counting;
+use meros_benches::leader::Leader;
 use meros_master_core::allocator::Allocator;
-use meros_master_core::{
-    Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, Registry,
-};
+use meros_master_core::{Config, ConnectionId, Effect, Event};
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, Epoch, OfferId, SlaveId, TaskId};
+use meros_proto::ids::{OfferId, SlaveId, TaskId};
 use meros_proto::message::framework::MasterToFramework;
-use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveDescription;
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
 
@@ -30,11 +28,13 @@ const TASK_BYTES_MAX: usize = 1_024;
 /// The allocator's part of it.
 const ALLOCATOR_BYTES_MAX: usize = 2_048;
 
-/// A core that leads a cluster of its own, and commits at once what it proposes.
+/// A leader, and the offers that it has made.
 struct Master {
-    core: MasterCore,
+    leader: Leader,
     offers: Vec<(OfferId, SlaveId)>,
 }
+
+const NOW: Timestamp = Timestamp(1_000);
 
 impl Master {
     fn new() -> Self {
@@ -42,69 +42,31 @@ impl Master {
             allocation_delay: Duration::ZERO,
             ..Config::default()
         };
-        let mut master = Self {
-            core: MasterCore::new(config, Registry::default(), Timestamp(1)),
+        Self {
+            leader: Leader::new(config, NOW),
             offers: Vec::new(),
-        };
-        let command = Command::FormCluster {
-            cluster_id: ClusterId(7),
-        };
-        master.handle(Event::Committed {
-            proposal: None,
-            command,
-        });
-        master.handle(Event::Elected {
-            epoch: Epoch(1),
-            remembered: Vec::new(),
-        });
-        master
+        }
     }
 
     fn handle(&mut self, event: Event) {
-        let mut effects = Effects::new();
-        self.core.handle(event, Timestamp(1_000), &mut effects);
-        let effects: Vec<Effect> = effects.drain().collect();
-        for effect in effects {
-            match effect {
-                Effect::Propose { proposal, command } => self.handle(Event::Committed {
-                    proposal: Some(proposal),
-                    command,
-                }),
-                Effect::SendFramework {
-                    message: MasterToFramework::Offers(offers),
-                    ..
-                } => {
-                    let offers = offers.iter().map(|it| (it.offer_id, it.slave_id));
-                    self.offers.extend(offers);
-                }
-                Effect::SendSlave { .. }
-                | Effect::SendFramework { .. }
-                | Effect::Close { .. }
-                | Effect::Reply { .. }
-                | Effect::Publish(_) => {}
+        for effect in self.leader.handle(event, NOW) {
+            if let Effect::SendFramework {
+                message: MasterToFramework::Offers(offers),
+                ..
+            } = effect
+            {
+                let offers = offers.iter().map(|it| (it.offer_id, it.slave_id));
+                self.offers.extend(offers);
             }
         }
     }
 
     fn add_slave(&mut self, number: u32) {
         let connection = ConnectionId(u64::from(number) + 2);
-        self.handle(Event::SlaveConnected {
-            connection,
-            principal: format!("slave-{number}"),
-        });
-        let slave = SlaveDescription {
-            hostname: format!("host-{number}.example.org"),
-            http_address: format!("10.0.0.1:{}", 5_000 + number),
-            resources: parsed("cpus:24;mem:65536;disk:409600;ports:[31000-32000]"),
-            attributes: "rack:r17;zone:z2".parse().expect("well formed"),
-            capabilities: Vec::new(),
-            version: "0.1.0".to_owned(),
-        };
-        let message = SlaveToMaster::Register { slave };
-        self.handle(Event::Slave {
-            connection,
-            message,
-        });
+        let resources = parsed("cpus:24;mem:65536;disk:409600;ports:[31000-32000]");
+        let attributes = "rack:r17;zone:z2";
+        let place = (connection, number as usize);
+        self.leader.add_slave(place, resources, attributes, NOW);
     }
 }
 
@@ -170,7 +132,7 @@ fn a_slave_and_a_task_take_no_more_memory_than_they_may() {
     }
     // What is left of each offer is declined, so that the offers are gone and filters are there.
     let of_task = per(begin, SLAVES * TASKS_PER_SLAVE);
-    let launched = master.core.counters().tasks_launched;
+    let launched = master.leader.core.counters().tasks_launched;
     assert_eq!(launched, u64::from(SLAVES * TASKS_PER_SLAVE));
     println!(
         "a slave takes {of_slave} bytes, {of_allocator} of them in the allocator; an offer \

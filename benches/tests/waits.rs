@@ -6,13 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meros_benches::cluster::parsed;
-use meros_master_core::{
-    Command, Config, ConnectionId, Effect, Effects, Event, MasterCore, OperatorCall, Registry,
-    RequestId,
-};
+use meros_benches::leader::Leader;
+use meros_master_core::{Config, ConnectionId, Effect, Event, OperatorCall, RequestId};
 use meros_proto::constraint::{Constraint, OfferWishes, Predicate, Subject};
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::ids::{FrameworkId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster, StatusUpdate};
 use meros_proto::message::slave::MasterToSlave;
@@ -20,7 +18,6 @@ use meros_proto::offer::{Filters, Offer, Operation};
 use meros_proto::quota::Quota;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveDescription;
 use meros_proto::status::{Source, TaskState, TaskStatus};
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
@@ -60,7 +57,7 @@ enum Due {
 
 /// A leading master with slaves and frameworks that answer in virtual time.
 struct Site {
-    core: MasterCore,
+    leader: Leader,
     now: Timestamp,
     due: BTreeMap<(Timestamp, u64), Due>,
     sequence: u64,
@@ -74,46 +71,25 @@ const FIRST_SLAVE: u64 = 1 << 32;
 impl Site {
     /// Slaves with 4 cpus each, the first of them in the zone `rare`.
     fn new(slaves: usize) -> Self {
-        let core = MasterCore::new(Config::default(), Registry::default(), Timestamp(1));
+        let now = Timestamp(1);
         let mut site = Self {
-            core,
-            now: Timestamp(1),
+            leader: Leader::new(Config::default(), now),
+            now,
             due: BTreeMap::new(),
             sequence: 0,
             slaves: Vec::new(),
             frameworks: Vec::new(),
         };
-        let command = Command::FormCluster {
-            cluster_id: ClusterId(7),
-        };
-        site.handle(Event::Committed {
-            proposal: None,
-            command,
-        });
-        site.handle(Event::Elected {
-            epoch: Epoch(1),
-            remembered: Vec::new(),
-        });
         for number in 0..slaves {
             let connection = ConnectionId(FIRST_SLAVE + number as u64);
-            site.handle(Event::SlaveConnected {
-                connection,
-                principal: format!("slave-{number}"),
-            });
-            let zone = if number == 0 { "rare" } else { "common" };
-            let slave = SlaveDescription {
-                hostname: format!("host-{number}"),
-                http_address: String::new(),
-                resources: parsed(SLAVE),
-                attributes: format!("zone:{zone}").parse().expect("well formed"),
-                capabilities: Vec::new(),
-                version: "0.1.0".to_owned(),
+            let attributes = if number == 0 {
+                "zone:rare"
+            } else {
+                "zone:common"
             };
-            let message = SlaveToMaster::Register { slave };
-            site.handle(Event::Slave {
-                connection,
-                message,
-            });
+            let place = (connection, number);
+            let heard = site.leader.add_slave(place, parsed(SLAVE), attributes, now);
+            site.hear(heard);
         }
         site
     }
@@ -144,7 +120,7 @@ impl Site {
         let until = Timestamp(1).after(until);
         loop {
             let next = self.due.first_key_value().map(|((at, _), _)| *at);
-            let deadline = self.core.next_deadline();
+            let deadline = self.leader.core.next_deadline();
             let Some(at) = [next, deadline].into_iter().flatten().min() else {
                 return;
             };
@@ -240,15 +216,13 @@ impl Site {
     }
 
     fn handle(&mut self, event: Event) {
-        let mut effects = Effects::new();
-        self.core.handle(event, self.now, &mut effects);
-        let effects: Vec<Effect> = effects.drain().collect();
+        let heard = self.leader.handle(event, self.now);
+        self.hear(heard);
+    }
+
+    fn hear(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Propose { proposal, command } => self.handle(Event::Committed {
-                    proposal: Some(proposal),
-                    command,
-                }),
                 Effect::SendFramework {
                     connection,
                     message,
@@ -264,7 +238,7 @@ impl Site {
                     self.slave_hears(number, message);
                 }
                 Effect::Close { .. } => panic!("nobody is sent away"),
-                Effect::Reply { .. } | Effect::Publish(_) => {}
+                Effect::Propose { .. } | Effect::Reply { .. } | Effect::Publish(_) => {}
             }
         }
     }
