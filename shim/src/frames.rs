@@ -1,0 +1,125 @@
+//! What shim and slave say to each other: a line of JSON each.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::files::Exit;
+use crate::request::Failure;
+
+/// The longest line, its end included. The longest that is ever said is a [`Failure`] with a path.
+pub const FRAME_BYTES_MAX: usize = 16 << 10;
+
+/// From the shim. A slave that connects hears everything from the beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// The task runs.
+    Running {
+        /// Its first process, as the shim sees it.
+        pid: i32,
+        /// The shim itself.
+        shim: i32,
+    },
+    /// There will be no task. The shim ends.
+    NotStarted(Failure),
+    /// The first process has ended, and that is written down.
+    Ended(Exit),
+}
+
+/// From the slave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Kill what is left, write the last of the output, and end. The end of the connection says that
+    /// it is done.
+    Finish,
+}
+
+/// One line.
+#[must_use]
+pub fn frame(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("plain data, no maps with odd keys");
+    line.push(b'\n');
+    line
+}
+
+/// Bytes from a peer, cut into messages.
+#[derive(Debug, Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+}
+
+/// The peer does not speak our language: a line that is too long or no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadFrame;
+
+impl Frames {
+    /// Takes in what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, if there is one.
+    ///
+    /// # Errors
+    /// [`BadFrame`]: nothing more can be understood.
+    pub fn message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, BadFrame> {
+        let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') else {
+            return match self.bytes.len() < FRAME_BYTES_MAX {
+                true => Ok(None),
+                false => Err(BadFrame),
+            };
+        };
+        let message = serde_json::from_slice(&self.bytes[..end]).map_err(|_| BadFrame);
+        self.bytes.drain(..=end);
+        message.map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::ExitStatus;
+
+    #[test]
+    fn messages_are_found_however_they_are_cut() {
+        let exit = Exit {
+            status: ExitStatus::Exited(3),
+            with_slave: false,
+        };
+        let all = [
+            Told::Running { pid: 7, shim: 6 },
+            Told::NotStarted(Failure {
+                step: "enter \n \"x\"".to_owned(),
+                errno: 2,
+            }),
+            Told::Ended(exit),
+        ];
+        let bytes: Vec<u8> = all.iter().flat_map(frame).collect();
+        for cut in 1..bytes.len() {
+            let mut frames = Frames::default();
+            let mut found = Vec::new();
+            for piece in bytes.chunks(cut) {
+                frames.push(piece);
+                while let Some(told) = frames.message::<Told>().unwrap() {
+                    found.push(told);
+                }
+            }
+            assert_eq!(found, all);
+        }
+    }
+
+    #[test]
+    fn garbage_ends_in_an_error_and_takes_no_memory() {
+        for garbage in [&b"\n"[..], b"{\n", b"\"Start\"\n", b"\xff\xfe\n", b"[[[[\n"] {
+            let mut frames = Frames::default();
+            frames.push(garbage);
+            assert_eq!(frames.message::<Order>(), Err(BadFrame), "{garbage:?}");
+        }
+        let mut frames = Frames::default();
+        frames.push(&vec![b'['; FRAME_BYTES_MAX]);
+        assert_eq!(frames.message::<Order>(), Err(BadFrame));
+        let deep = [vec![b'['; FRAME_BYTES_MAX / 2], vec![b'\n']].concat();
+        let mut frames = Frames::default();
+        frames.push(&deep);
+        assert_eq!(frames.message::<Order>(), Err(BadFrame));
+    }
+}

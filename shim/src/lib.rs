@@ -1,0 +1,45 @@
+//! The parent of one task: starts it, reads its output, remembers its end, and is alive when the
+//! slave is not.
+//!
+//! A slave makes a folder for a container, puts a [`Request`] and a listening socket there, starts
+//! this program with the socket as standard input and the folder as working directory, and connects.
+//! A slave that is started later connects to the same socket. What is in the folder outlives all:
+//!
+//! | file | written by | says |
+//! |---|---|---|
+//! | [`REQUEST`] | slave, before the start | what to run, and for whom |
+//! | [`SOCKET`] | slave | where the shim answers |
+//! | [`STATE`] | shim | the process ids, and how much output there was ([`State`]) |
+//! | [`EXIT`] | shim, before it tells | how the task ended ([`Exit`]) |
+//!
+//! ```text
+//! start ─► task runs ─► task ended, EXIT written, told ─► Finish: rest killed, output drained ─► gone
+//!              │                                     └── no slave: the same without being told
+//!              └── slave lost, and the task ends with it: all killed ─┘
+//! ```
+//!
+//! Bounds: one slave at a time (the newest), [`FRAME_BYTES_MAX`] of a frame, one buffer for both
+//! outputs. Bytes that are no [`Order`] end the connection, not the shim. Only `SIGKILL` and
+//! `SIGSTOP` reach it.
+//!
+//! Absent: control groups (their limits, counters and removal are the slave's), grace, reports.
+
+mod files;
+mod fork;
+mod frames;
+mod logs;
+mod reap;
+mod request;
+mod serve;
+mod task;
+
+pub use files::{EXIT, Exit, ExitStatus, REQUEST, SOCKET, STATE, State, read_exit, read_state};
+pub use frames::{BadFrame, FRAME_BYTES_MAX, Frames, Order, Told, frame};
+pub use logs::{LOG_FLOOR_BYTES, LogUsage};
+pub use request::{Account, Failure, REQUEST_BYTES_MAX, Request};
+
+/// Does it all. For the program `meros-shim`, called before anything else: the process must have
+/// one thread. Never fails aloud: what goes wrong is told to the slave.
+pub fn run() {
+    serve::run();
+}
