@@ -216,6 +216,8 @@ async fn start_all(
             flag("http-listen", format_args!("127.0.0.1:{}", port(args, n))),
             flag("cgroup-root", &args.cgroup_root),
             flag("resources", resources_of_slave(args, dir, n)?),
+            // All of it is to be gone when this has ended.
+            flag("tasks-end-with-slave", true),
         ];
         daemons.push(start(dir, &name, flags)?);
     }

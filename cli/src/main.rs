@@ -137,13 +137,6 @@ impl Command {
 }
 
 fn main() -> std::process::ExitCode {
-    // Before anything else, for each task that a slave starts: single-threaded, and no time lost.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == "container-init")
-    {
-        meros_slave::container::container_init();
-    }
     let cli = Cli::parse();
     if cli.command.only_prints() {
         signal::restore_broken_pipe();

@@ -33,6 +33,20 @@ impl CgroupRoot {
         found
     }
 
+    /// Tasks that outlive their slave would outlive a test that failed as well.
+    fn kill_all(&self) {
+        for group in self.groups() {
+            let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            for pid in members.lines().filter_map(|line| line.parse().ok()) {
+                // Dead already is as good.
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+        }
+    }
+
     fn roots(&self) -> Vec<PathBuf> {
         let base = Path::new("/sys/fs/cgroup");
         let below = std::fs::read_dir(base).into_iter().flatten().flatten();
@@ -57,6 +71,9 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
 
 impl Drop for CgroupRoot {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.kill_all();
+        }
         // Deepest first, as found. What still has processes cannot be removed and shows up in
         // the test that looks for it.
         for group in self.groups().into_iter().chain(self.roots()) {

@@ -74,10 +74,18 @@ impl Daemon {
                 .open(&self.log)
                 .expect("the folder is ours")
         };
-        let command = self.namespace.as_deref().map(meros_on);
+        let mut command = self.namespace.as_deref().map_or_else(meros, meros_on);
+        let says = |name: &str| self.args.iter().any(|arg| arg.starts_with(name));
+        if self.args[0] == "slave" && !says("--tasks-end-with-slave") {
+            // Nothing is left of a test, however it ends.
+            command
+                .arg("slave")
+                .arg("--tasks-end-with-slave=true")
+                .args(&self.args[1..]);
+        } else {
+            command.args(&self.args);
+        }
         let child = command
-            .unwrap_or_else(meros)
-            .args(&self.args)
             .arg(format!("--data-dir={}", self.data_dir.display()))
             .arg("--end-with-parent")
             .stdout(Stdio::from(open()))

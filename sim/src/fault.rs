@@ -1,7 +1,6 @@
 //! What goes wrong, and when.
 //!
-//! Absent: shims, which come with the slave that does not take its containers with it; until then a
-//! crash of the slave is one of its shims, too. And the wire: QUIC keeps messages of one connection in
+//! Absent: the wire. QUIC keeps messages of one connection in
 //! order, whole and single, so duplicates and reordering are made by breaking connections.
 
 use std::fmt;
@@ -53,7 +52,7 @@ pub(crate) enum Trouble {
         effects: usize,
         down: Duration,
     },
-    /// A slave and its containers die.
+    /// A slave dies; its containers go on.
     CrashSlave {
         slave: usize,
         point: Point,
@@ -78,6 +77,8 @@ pub(crate) enum Trouble {
         down: Duration,
         is_wiped: bool,
     },
+    /// All shims of a slave are killed, and with them what they watched over.
+    KillShims { slave: usize },
     /// Masters elect a leader anew, for no reason that the leader knows of.
     Depose,
     /// A master, or the one that leads, is cut off from the others; clients still reach it.
@@ -91,7 +92,7 @@ pub(crate) enum Trouble {
     StepClock { process: Process, by: Duration },
     /// The leading master dies at once, between two events.
     KillMaster { down: Duration },
-    /// These slaves and their containers die at once.
+    /// These slaves die at once; their containers go on.
     KillSlaves { slaves: Vec<usize>, down: Duration },
     /// A client's connection breaks.
     Break(Client),
@@ -156,6 +157,7 @@ impl Trouble {
                 is_wiped: false, ..
             } => "a host reboots",
             Self::RebootSlave { is_wiped: true, .. } => "a host reboots with an empty disk",
+            Self::KillShims { .. } => "shims are killed",
             Self::Depose => "the leader is deposed",
             Self::Isolate { .. } => "a master is cut off from the others",
             Self::Pause { .. } => "a process stands still",
@@ -259,7 +261,7 @@ fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
         Process::Slave(slave),
         Process::Framework(framework),
     ]);
-    match rng.below(27) {
+    match rng.below(28) {
         0..=2 => Trouble::CrashMaster {
             master,
             point,
@@ -318,6 +320,7 @@ fn trouble(rng: &mut Rng, targets: Targets) -> Trouble {
             lasts: down.min(Duration::from_secs(60)),
         },
         23..=25 => Trouble::Order(order(rng)),
+        26 => Trouble::KillShims { slave },
         _ => Trouble::StepClock {
             process,
             by: rng.skewed(Duration::from_millis(100), Duration::from_secs(600)),

@@ -12,7 +12,7 @@ use meros_proto::attribute::{Attributes, AttributesError};
 use meros_proto::resources::{ParseResourcesError, Resources};
 use serde::Deserialize;
 
-use crate::container::{CgroupRoot, CgroupRootError, DEFAULT_CGROUP_NAME, Launcher};
+use crate::container::{CgroupRoot, CgroupRootError, DEFAULT_CGROUP_NAME};
 
 /// The TCP port of slaves, for HTTP. Slaves dial their masters, so they have no QUIC port.
 pub const PORT_DEFAULT: u16 = 5051;
@@ -98,8 +98,13 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_LOG_BYTES_MAX", value_name = "BYTES")]
     pub log_bytes_max: Option<u64>,
 
-    /// How long tasks have to end when the slave is stopped, 0s to 10min. Default 10s. Make a
-    /// supervisor wait longer than this
+    /// Whether all tasks end when the slave stops, crashes or is killed. Default false: they run on,
+    /// and the next start finds them; only tasks of frameworks without `checkpoint` end
+    #[arg(long, env = "MEROS_TASKS_END_WITH_SLAVE", value_name = "BOOL")]
+    pub tasks_end_with_slave: Option<bool>,
+
+    /// How long tasks that end with the slave have to end when it is stopped, 0s to 10min. Default 10s.
+    /// Make a supervisor wait longer than this
     #[arg(long, env = "MEROS_STOP_GRACE", value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration_text")]
     pub stop_grace: Option<Duration>,
@@ -130,6 +135,7 @@ impl RawConfig {
             cpu_quota: self.cpu_quota.or(lower.cpu_quota),
             task_pids_max: self.task_pids_max.or(lower.task_pids_max),
             log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
+            tasks_end_with_slave: self.tasks_end_with_slave.or(lower.tasks_end_with_slave),
             stop_grace: self.stop_grace.or(lower.stop_grace),
         }
     }
@@ -233,10 +239,10 @@ pub struct Config {
     pub task_pids_max: u64,
     /// Bytes kept of each output of a task.
     pub log_bytes_max: u64,
-    /// From SIGTERM to SIGKILL for tasks when the slave is stopped.
+    /// Whether no task outlives the slave.
+    pub tasks_end_with_slave: bool,
+    /// From SIGTERM to SIGKILL for tasks that end with the slave when it is stopped.
     pub stop_grace: Duration,
-    /// What starts containers: the running program itself, unless a test says otherwise.
-    pub launcher: Launcher,
 }
 
 impl Config {
@@ -286,8 +292,8 @@ impl Config {
                 LOG_BYTES_MIN,
                 LOG_BYTES_MAX,
             )?,
+            tasks_end_with_slave: raw.tasks_end_with_slave.unwrap_or(false),
             stop_grace,
-            launcher: Launcher::default(),
         })
     }
 }

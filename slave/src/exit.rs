@@ -21,7 +21,7 @@ pub enum ExitReason {
     },
     /// A thread of ours panicked; the log has its message. Exit code 21.
     #[error(
-        "thread {thread:?} panicked: this is a bug, please report it with the log; its tasks were killed and are reported at the next start"
+        "thread {thread:?} panicked: this is a bug, please report it with the log; its tasks run on, and the next start takes them up"
     )]
     Panicked {
         /// The name of the thread.

@@ -3,8 +3,9 @@
 //! [`start`] takes a checked [`config::Config`] and returns a [`Running`] slave. It runs on the
 //! current tokio runtime plus three threads: the core, the checkpoint, the launcher of containers.
 //!
-//! Tasks do not outlive the slave: a stop ends them with grace, a crash without, and the next start
-//! reports them (semantics L3, L5).
+//! Tasks run under shims and outlive the slave, however it ends; the next start takes them up and
+//! reports those that ended meanwhile (semantics L2). Those of frameworks without `checkpoint`, or all
+//! if it is configured so, end with the slave: with grace if it is stopped (semantics L1).
 
 pub mod checkpoint;
 pub mod config;
@@ -73,8 +74,8 @@ impl Running {
         reason.unwrap_or(ExitReason::Stopped)
     }
 
-    /// Stops it: tasks are killed with the configured grace, the id is kept, and what is left to
-    /// report is reported at the next start.
+    /// Stops it: tasks run on, those that end with the slave are killed with the configured grace, the
+    /// id is kept, and what is left to report is reported at the next start.
     pub async fn shutdown(&self) -> ExitReason {
         self.end(Event::Stop {
             grace: self.stop_grace,

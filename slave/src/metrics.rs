@@ -239,6 +239,11 @@ impl Lookup {
                 read(&containers.oom_kills),
             ),
             (
+                "shims_lost",
+                "Tasks that failed because their shim was killed or crashed",
+                read(&containers.shims_lost),
+            ),
+            (
                 "log_bytes",
                 "Bytes written by tasks that have ended",
                 read(&containers.log_bytes),

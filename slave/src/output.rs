@@ -30,6 +30,8 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at a file that a reader waits for: the first and the longest.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(50);
+/// A rotation takes microseconds.
+const ROTATION_PAUSE: Duration = Duration::from_millis(1);
 /// Rotations that may happen under one read before it gives up; each takes half of a log.
 const READ_ATTEMPTS: usize = 8;
 
@@ -108,8 +110,8 @@ impl LiveOutput {
     /// How it stands now, to be remembered.
     pub(crate) fn ended(&self) -> Ended {
         Ended {
-            stdout_rotations: self.usage(Stream::Stdout).rotations,
-            stderr_rotations: self.usage(Stream::Stderr).rotations,
+            stdout_rotations: self.usage(Stream::Stdout).rotations(),
+            stderr_rotations: self.usage(Stream::Stderr).rotations(),
             file_bytes_max: self.file_bytes_max,
         }
     }
@@ -123,6 +125,11 @@ pub(crate) struct Outputs {
     live: Mutex<BTreeMap<TaskKey, Arc<LiveOutput>>>,
 }
 
+/// Bytes of output after which a file is rotated.
+pub(crate) fn file_bytes_max(log_bytes_max: u64) -> u64 {
+    log_bytes_max.max(LOG_FLOOR_BYTES) / 2
+}
+
 /// Where one output is.
 enum Source {
     Live(Arc<LiveOutput>),
@@ -131,19 +138,32 @@ enum Source {
 
 impl Outputs {
     pub(crate) fn new(sandboxes: Sandboxes, log_bytes_max: u64) -> Self {
-        let file_bytes_max = log_bytes_max.max(LOG_FLOOR_BYTES) / 2;
         Self {
             sandboxes,
-            file_bytes_max,
+            file_bytes_max: file_bytes_max(log_bytes_max),
             live: Mutex::default(),
         }
     }
 
     /// A container of this task is about to be started.
     pub(crate) fn begin(&self, task: &TaskKey, container: ContainerId) -> Arc<LiveOutput> {
+        self.live(task, container, self.file_bytes_max)
+    }
+
+    /// A container that an earlier slave started, with the bound of that time.
+    pub(crate) fn resume(
+        &self,
+        task: &TaskKey,
+        container: ContainerId,
+        log_bytes_max: u64,
+    ) -> Arc<LiveOutput> {
+        self.live(task, container, file_bytes_max(log_bytes_max))
+    }
+
+    fn live(&self, task: &TaskKey, container: ContainerId, file_bytes_max: u64) -> Arc<LiveOutput> {
         let output = Arc::new(LiveOutput {
             dir: self.sandboxes.path(task, container),
-            file_bytes_max: self.file_bytes_max,
+            file_bytes_max,
             container: OnceLock::new(),
             ended: watch::Sender::new(false),
         });
@@ -256,18 +276,22 @@ impl Source {
         metadata.map_or((0, 0), |metadata| (metadata.ino(), metadata.len()))
     }
 
-    fn rotations(&self, stream: Stream) -> u64 {
+    /// How often it was rotated; none while it is being rotated.
+    fn rotations(&self, stream: Stream) -> Option<u64> {
         match self {
-            Self::Live(live) => live.usage(stream).rotations,
+            Self::Live(live) => {
+                let usage = live.usage(stream);
+                usage.steps.is_multiple_of(2).then(|| usage.rotations())
+            }
             Self::Kept {
                 ended: Some(ended), ..
-            } => match stream {
+            } => Some(match stream {
                 Stream::Stdout => ended.stdout_rotations,
                 Stream::Stderr => ended.stderr_rotations,
-            },
-            // The slave crashed, so nobody knows how many there were: count from what is kept.
+            }),
+            // The machine crashed, so nobody knows how many there were: count from what is kept.
             Self::Kept { dir, ended: None } => {
-                u64::from(dir.join(format!("{}.1", stream.name())).exists())
+                Some(u64::from(dir.join(format!("{}.1", stream.name())).exists()))
             }
         }
     }
@@ -275,13 +299,16 @@ impl Source {
     fn read(&self, stream: Stream, begin: Begin, length: u64) -> io::Result<Piece> {
         let name = stream.name();
         for _ in 0..READ_ATTEMPTS {
-            let rotations = self.rotations(stream);
+            let Some(rotations) = self.rotations(stream) else {
+                std::thread::sleep(ROTATION_PAUSE);
+                continue;
+            };
             let current = open_log(&self.dir().join(name))?;
             let before = match rotations {
                 0 => None,
                 _ => open_log(&self.dir().join(format!("{name}.1")))?,
             };
-            if self.rotations(stream) == rotations {
+            if self.rotations(stream) == Some(rotations) {
                 let file_bytes_max = self.file_bytes_max(before.as_ref());
                 return Files {
                     current,

@@ -17,7 +17,7 @@ use meros_proto::ids::SlaveId;
 use meros_proto::message::slave::RunTask;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::task::Execute;
-use meros_slave_core::ContainerId;
+use meros_slave_core::{ContainerId, TaskKey};
 
 use crate::container::{ContainerSpec, Limits, TaskCommand};
 
@@ -47,11 +47,13 @@ pub(crate) fn container_spec(
     container: ContainerId,
     sandbox: &Path,
     settings: &TaskSettings,
+    ends_with_slave: bool,
 ) -> Option<ContainerSpec> {
     let command = run.task.command.as_ref()?;
     let user = command.user.as_ref().or(run.framework.user.as_ref());
     Some(ContainerSpec {
         id: container.to_string(),
+        owner: owner(&(run.framework.framework_id, run.task.task_id.clone())),
         command: match &command.execute {
             Execute::Shell(line) => TaskCommand::Shell(line.clone()),
             Execute::Argv(argv) => TaskCommand::Argv(argv.clone()),
@@ -64,7 +66,18 @@ pub(crate) fn container_spec(
         user: user
             .filter(|user| settings.own_user.as_ref() != Some(user))
             .cloned(),
+        ends_with_slave,
     })
+}
+
+/// Whose a container is, as it is written beside it.
+fn owner(task: &TaskKey) -> String {
+    serde_json::to_string(task).expect("two ids")
+}
+
+/// Reads back whose a container is.
+pub(crate) fn parse_owner(text: &str) -> Option<TaskKey> {
+    serde_json::from_str(text).ok()
 }
 
 fn environment(
@@ -168,7 +181,15 @@ mod tests {
             incarnation: 1,
             number: 7,
         };
-        container_spec(run, SlaveId(1), container, Path::new("/sandbox"), settings).unwrap()
+        container_spec(
+            run,
+            SlaveId(1),
+            container,
+            Path::new("/sandbox"),
+            settings,
+            false,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -195,6 +216,16 @@ mod tests {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn whose_a_container_is_can_be_read_back() {
+        let spec = plan(&run("cpus:1", Command::shell("x")), &settings());
+        let task = (FrameworkId(2), TaskId::new("web.1").unwrap());
+        assert_eq!(parse_owner(&spec.owner), Some(task));
+        for garbage in ["", "[]", "[1]", "{\"a\":1}", "[2,\"a/b\"]"] {
+            assert_eq!(parse_owner(garbage), None, "{garbage}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! output can be read, and then removed.
 //!
 //! `<data_dir>/sandboxes/<framework>/<task>/<container>/` is the task's own. Beside it, out of the
-//! task's reach, `<container>.json` says how it ended; without it the slave crashed.
+//! task's reach, `<container>.json` says how it ended; without it the machine crashed.
 //!
 //! Invariants: S14 sandboxes of ended tasks are bounded, and one in use is never removed.
 //!
@@ -230,7 +230,7 @@ fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(is_directory).map(|entry| entry.path())
 }
 
-fn parse_container(name: &str) -> Option<ContainerId> {
+pub(crate) fn parse_container(name: &str) -> Option<ContainerId> {
     let (incarnation, number) = name.split_once('-')?;
     Some(ContainerId {
         incarnation: incarnation.parse().ok()?,

@@ -11,7 +11,7 @@ use meros_daemon::clock::Clock;
 use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::slave::SlaveDescription;
 use meros_proto::transport::{Client, ClientError, Identity, LoadError};
-use meros_slave_core::{Effects, Event, SlaveCore};
+use meros_slave_core::{Effects, Event, FoundContainer, SlaveCore};
 use nix::unistd::{User, geteuid};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -24,17 +24,18 @@ use crate::checkpoint::writer::Writer;
 use crate::checkpoint::{DataDirLock, LockError, OpenStoreError, Recovered, Store};
 use crate::config::Config;
 use crate::container::{
-    CgroupRoot, CgroupRootError, Containerizer, DEFAULT_PATH, Isolation, IsolationReport, OpenError,
+    CgroupRoot, CgroupRootError, Containerizer, DEFAULT_PATH, Found, FoundState, Inventory,
+    Isolation, IsolationReport, OpenError,
 };
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
 use crate::exit::ExitReason;
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
-use crate::output::Outputs;
-use crate::plan::TaskSettings;
-use crate::sandbox::{FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes};
-use crate::shell::containers::{ContainerCounters, Containers, Supervision};
+use crate::output::{Outputs, file_bytes_max};
+use crate::plan::{TaskSettings, parse_owner};
+use crate::sandbox::{Ended, FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes, parse_container};
+use crate::shell::containers::{ContainerCounters, Containers, Inherited, Supervision, exit_of};
 use crate::shell::inbox::{Inbox, Input, inbox};
 use crate::shell::net::{LeaderHint, Link, LinkCounters};
 use crate::shell::{Shell, ShellEnd};
@@ -131,6 +132,7 @@ struct Ground {
     checkpoint_path: PathBuf,
     recovered: Recovered,
     containerizer: Containerizer,
+    inherited: Vec<Found>,
     sandboxes: Sandboxes,
     volumes: Volumes,
 }
@@ -187,14 +189,18 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
     let root = CgroupRoot::new(&config.cgroup_root, &instance(&data_dir))
         .map_err(StartError::CgroupRoot)?;
     let isolation = Isolation::detect(&root);
-    let (containerizer, leftovers) =
-        Containerizer::open(isolation, config.launcher.clone()).map_err(StartError::Containers)?;
-    if leftovers.containers > 0 {
+    let (containerizer, inventory) = Containerizer::open(isolation, data_dir.join("containers"))
+        .map_err(StartError::Containers)?;
+    let Inventory {
+        containers: inherited,
+        stray_groups,
+        killed,
+        survivors,
+    } = inventory;
+    if stray_groups + killed + survivors > 0 {
         warn!(
-            containers = leftovers.containers,
-            processes = leftovers.processes,
-            survivors = leftovers.survivors,
-            "cleaned up what a crashed run had left"
+            stray_groups,
+            killed, survivors, "cleaned up what a crashed run had left"
         );
     }
     let checkpoint_path = data_dir.join("checkpoint");
@@ -214,6 +220,7 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
         checkpoint_path,
         recovered,
         containerizer,
+        inherited,
         sandboxes,
         volumes: Volumes::below(data_dir.join("volumes")),
     })
@@ -276,6 +283,7 @@ fn assemble(
         checkpoint_path,
         recovered,
         containerizer,
+        inherited,
         sandboxes,
         volumes,
     } = ground;
@@ -287,8 +295,16 @@ fn assemble(
         source,
     })?;
     let mut effects = Effects::new();
-    let core_config = meros_slave_core::Config::new(description);
-    let core = SlaveCore::new(core_config, recovered.checkpoint, clock.now(), &mut effects);
+    let mut core_config = meros_slave_core::Config::new(description);
+    core_config.tasks_end_with_slave = config.tasks_end_with_slave;
+    let (found, running) = sort_out(inherited, &containerizer, &sandboxes);
+    let core = SlaveCore::new(
+        core_config,
+        recovered.checkpoint,
+        found,
+        clock.now(),
+        &mut effects,
+    );
     let writer = Writer::start(store, checkpoint_path).map_err(|source| StartError::Thread {
         name: "checkpoint",
         source,
@@ -307,7 +323,9 @@ fn assemble(
         inbox: inbox.clone(),
         ended: Arc::clone(&ended),
     };
-    let (containers, containers_gone) = Containers::new(supervision, Handle::current());
+    let (mut containers, containers_gone) = Containers::new(supervision, Handle::current());
+    // Before the first effect, which may be about one of them.
+    running.into_iter().for_each(|it| containers.inherit(it));
     let hint = LeaderHint::default();
     let link_counters = Arc::<LinkCounters>::default();
     let progress = Arc::clone(&writer.progress);
@@ -359,6 +377,69 @@ fn assemble(
         _lock: lock,
     });
     Ok(Running::new(http_addr, inbox, config.stop_grace, ended))
+}
+
+/// What the core is told of the containers that were found, and those that run.
+fn sort_out(
+    inherited: Vec<Found>,
+    containerizer: &Containerizer,
+    sandboxes: &Sandboxes,
+) -> (Vec<FoundContainer>, Vec<Inherited>) {
+    let (mut all, mut running) = (Vec::new(), Vec::new());
+    for found in inherited {
+        let Found {
+            id,
+            owner,
+            age,
+            log_bytes_max,
+            state,
+        } = found;
+        let (Some(container), Some(task)) = (parse_container(&id), parse_owner(&owner)) else {
+            warn!(container_id = id, owner, "a container of nobody is killed");
+            if let FoundState::Running(found) = state {
+                // Killed when dropped.
+                drop(containerizer.adopt(*found));
+            }
+            containerizer.forget(&id);
+            continue;
+        };
+        let state = match state {
+            FoundState::Running(found) => {
+                let pid = u32::try_from(found.pid()).unwrap_or(0);
+                let key = task.clone();
+                running.push(Inherited {
+                    container,
+                    key,
+                    log_bytes_max,
+                    found: *found,
+                });
+                meros_slave_core::FoundState::Running { pid }
+            }
+            FoundState::Ended(report) => {
+                let ended = Ended {
+                    stdout_rotations: report.usage.stdout.rotations(),
+                    stderr_rotations: report.usage.stderr.rotations(),
+                    file_bytes_max: file_bytes_max(log_bytes_max),
+                };
+                if let Err(error) = sandboxes.finish(&task, container, &ended) {
+                    warn!(%container, %error, "the end of a sandbox is not recorded");
+                }
+                exit_of(&report).map_or(meros_slave_core::FoundState::Lost, |exit| {
+                    meros_slave_core::FoundState::Ended(exit)
+                })
+            }
+            FoundState::EndedWithSlave => meros_slave_core::FoundState::EndedWithSlave,
+            FoundState::NeverRan => meros_slave_core::FoundState::NeverRan,
+            FoundState::Rebooted => meros_slave_core::FoundState::Rebooted,
+        };
+        all.push(FoundContainer {
+            container,
+            task,
+            age,
+            state,
+        });
+    }
+    (all, running)
 }
 
 fn task_settings(config: &Config) -> TaskSettings {

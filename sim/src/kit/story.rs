@@ -180,6 +180,9 @@ pub(crate) fn of_trouble(what: &Trouble, name: impl Fn(usize) -> String) -> Stri
             let slaves = list(slaves, |slave| hostname(*slave));
             format!("dead{}: {slaves}", lasting(down))
         }
+        Trouble::KillShims { slave } => {
+            format!("all shims of {} are killed", hostname(*slave))
+        }
         Trouble::Break(who) => format!("the connection of {} breaks", client(who)),
         Trouble::Partition {
             client: who,

@@ -404,9 +404,7 @@ impl World {
             Happening::Tick(life) if self.lives(life) => self.on_tick(life.0)?,
             Happening::Written(life) if self.lives(life) => self.on_written(life.0)?,
             Happening::Container(Life(Node::Slave(slave), life), container, step) => {
-                if self.lives(Life(Node::Slave(slave), life)) {
-                    self.on_container(slave, container, step)?;
-                }
+                self.on_container(slave, life, container, step)?;
             }
             Happening::Wiped(Life(Node::Slave(slave), life), directory) => {
                 if self.lives(Life(Node::Slave(slave), life)) {

@@ -10,8 +10,8 @@ use meros_proto::resources::Resources;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
 use meros_slave_core::{
-    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Identity,
-    Record, RecordId, SlaveCore, TaskKey, VolumeDirectory,
+    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event,
+    FoundContainer, FoundState, Identity, Record, RecordId, SlaveCore, TaskKey, VolumeDirectory,
 };
 
 use super::election::master_named;
@@ -21,7 +21,7 @@ use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
 use crate::clock::Clock;
 use crate::fault::Point;
-use crate::invariants::{Broken, durable, fits, sent_away};
+use crate::invariants::{Broken, check, durable, fits, sent_away};
 use crate::journal::Journal;
 use crate::plan::{Client, SlavePlan};
 use crate::prng::Rng;
@@ -36,11 +36,33 @@ pub(crate) enum ContainerStep {
     Ended(Box<ContainerExit>),
 }
 
+/// A container with its shim: it lives on its machine, whatever becomes of the slave.
 #[derive(Debug)]
 struct Container {
     key: TaskKey,
     resources: Resources,
     script: Script,
+    /// The life of the slave that asked for it: numbers come again on an empty disk.
+    born: u32,
+    asked: Timestamp,
+    ends_with_slave: bool,
+    /// No task has it any more, and it is being killed.
+    is_stray: bool,
+    shim: Shim,
+}
+
+/// What the shim of a container has to say.
+#[derive(Debug)]
+enum Shim {
+    Starting,
+    Watching { pid: u32 },
+    Ended(FoundState),
+}
+
+impl Container {
+    fn has_ended(&self) -> bool {
+        matches!(self.shim, Shim::Ended(_))
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +132,9 @@ impl SlaveNode {
 
     /// Whether it runs a task for its framework.
     pub(super) fn answers_for(&self, framework_id: FrameworkId, task: &TaskId) -> bool {
-        let is_it = |it: &Container| it.key.0 == framework_id && it.key.1 == *task;
+        let is_it = |it: &Container| {
+            it.key.0 == framework_id && it.key.1 == *task && !it.has_ended() && !it.is_stray
+        };
         // One that has forgotten whom it obeyed may be with a deposed master for a moment.
         let is_known = !self.has_forgotten_term && !self.shut_down.contains(&framework_id);
         is_known && self.containers.values().any(is_it)
@@ -118,7 +142,8 @@ impl SlaveNode {
 
     /// The tasks whose containers run, or are about to.
     pub(super) fn running(&self) -> impl Iterator<Item = (ContainerId, &TaskKey)> {
-        self.containers.iter().map(|(id, it)| (*id, &it.key))
+        let alive = self.containers.iter().filter(|(_, it)| !it.has_ended());
+        alive.map(|(id, it)| (*id, &it.key))
     }
 }
 
@@ -167,7 +192,10 @@ impl World {
         };
         let mut effects = Effects::new();
         let recovered = node.disk.clone();
-        let core = SlaveCore::new(Config::new(description), recovered, now, &mut effects);
+        let found = self.find_containers(slave);
+        let config = Config::new(description);
+        let core = SlaveCore::new(config, recovered, found, now, &mut effects);
+        let node = &mut self.slaves[slave];
         node.core = Some(Box::new(core));
         if let Some(meter) = &mut self.meter {
             meter.on_slave_up(&node.plan.resources);
@@ -178,7 +206,47 @@ impl World {
         Ok(())
     }
 
-    /// The process dies, and its containers with it.
+    /// What a slave that starts is told by the shims. One that is just starting its task answers when
+    /// it has.
+    fn find_containers(&mut self, slave: usize) -> Vec<FoundContainer> {
+        let now = self.now;
+        let (mut found, mut ends) = (Vec::new(), Vec::new());
+        let node = &mut self.slaves[slave];
+        for (&container, it) in &mut node.containers {
+            it.is_stray = !node.disk.tasks.contains_key(&it.key);
+            if let Shim::Starting = it.shim {
+                node.pids += 1;
+                it.shim = match it.script.starts {
+                    true => Shim::Watching { pid: node.pids },
+                    false => Shim::Ended(FoundState::NeverRan),
+                };
+                if let (false, Some(meter)) = (it.script.starts, &mut self.meter) {
+                    meter.on_container_ended(it.key.0, &it.resources);
+                }
+                let ended = ContainerStep::Ended(Box::new(it.script.exit.clone()));
+                let life = Life(Node::Slave(slave), it.born);
+                let runs = it.script.runs.filter(|_| it.script.starts);
+                ends.extend(runs.map(|runs| (runs, Happening::Container(life, container, ended))));
+            }
+            let state = match &it.shim {
+                Shim::Watching { pid } => FoundState::Running { pid: *pid },
+                Shim::Ended(state) => state.clone(),
+                Shim::Starting => continue,
+            };
+            found.push(FoundContainer {
+                container,
+                task: it.key.clone(),
+                age: now.since(it.asked),
+                state,
+            });
+        }
+        for (runs, end) in ends {
+            self.after(runs, end);
+        }
+        found
+    }
+
+    /// The process dies. Its containers go on, but those that were to end with it.
     pub(super) fn crash_slave(&mut self, slave: usize, down: Duration) {
         let node = &mut self.slaves[slave];
         if node.core.take().is_none() {
@@ -186,11 +254,8 @@ impl World {
         }
         node.crash = None;
         node.back_in = None;
-        for (_, container) in std::mem::take(&mut node.containers) {
-            if let Some(meter) = &mut self.meter {
-                meter.on_container_ended(container.key.0, &container.resources);
-            }
-        }
+        self.leave_containers(slave);
+        let node = &mut self.slaves[slave];
         if let Some(meter) = &mut self.meter {
             meter.on_slave_down(&node.plan.resources);
         }
@@ -208,9 +273,57 @@ impl World {
         self.after(down, Happening::Start(Node::Slave(slave)));
     }
 
+    /// What the shims do that have lost their slave.
+    fn leave_containers(&mut self, slave: usize) {
+        let node = &mut self.slaves[slave];
+        let tied = node.containers.iter().filter(|(_, it)| it.ends_with_slave);
+        let tied: Vec<ContainerId> = tied.map(|(id, _)| *id).collect();
+        for container in tied {
+            self.end_container(slave, container, FoundState::EndedWithSlave);
+        }
+    }
+
+    /// The machine restarts: nothing runs any more.
+    pub(super) fn end_containers(&mut self, slave: usize) {
+        let all: Vec<ContainerId> = self.slaves[slave].containers.keys().copied().collect();
+        for container in all {
+            self.end_container(slave, container, FoundState::Rebooted);
+        }
+    }
+
+    /// Every shim of a slave is killed, and with it what it watched over.
+    pub(super) fn kill_shims(&mut self, slave: usize) -> Result<(), Broken> {
+        let node = &self.slaves[slave];
+        let watching = |it: &&Container| matches!(it.shim, Shim::Watching { .. });
+        let all = node.containers.iter().filter(|(_, it)| watching(it));
+        let all: Vec<ContainerId> = all.map(|(id, _)| *id).collect();
+        for container in all {
+            self.end_container(slave, container, FoundState::Lost);
+            self.feed_slave(slave, Event::ContainerLost { container })?;
+        }
+        Ok(())
+    }
+
+    /// It has ended so, if it had not; one whose task never ran is none any more.
+    fn end_container(&mut self, slave: usize, container: ContainerId, state: FoundState) {
+        let node = &mut self.slaves[slave];
+        let Some(it) = node.containers.get_mut(&container) else {
+            return;
+        };
+        if it.has_ended() {
+            return;
+        }
+        if let Some(meter) = &mut self.meter {
+            meter.on_container_ended(it.key.0, &it.resources);
+        }
+        let has_run = matches!(it.shim, Shim::Watching { .. });
+        it.shim = Shim::Ended(if has_run { state } else { FoundState::NeverRan });
+    }
+
     /// The machine loses its checkpoint as well.
     pub(super) fn wipe_slave(&mut self, slave: usize) {
         self.slaves[slave].disk = Checkpoint::default();
+        self.slaves[slave].containers.clear();
         self.checks.volumes.on_disk_lost(slave);
         self.slaves[slave].has_forgotten_term = true;
     }
@@ -345,44 +458,46 @@ impl World {
     pub(super) fn on_container(
         &mut self,
         slave: usize,
+        born: u32,
         container: ContainerId,
         step: ContainerStep,
     ) -> Result<(), Broken> {
         let node = &mut self.slaves[slave];
         // It may have ended meanwhile: killed, or by itself before the kill.
-        let Some(known) = node.containers.get(&container) else {
+        let known = node.containers.get_mut(&container);
+        let Some(known) = known.filter(|it| it.born == born && !it.has_ended()) else {
             return Ok(());
         };
         let event = match step {
+            ContainerStep::Started | ContainerStep::NotStarted
+                if !matches!(known.shim, Shim::Starting) =>
+            {
+                return Ok(());
+            }
             ContainerStep::Started => {
                 node.pids += 1;
                 let pid = node.pids;
+                known.shim = Shim::Watching { pid };
                 if let Some(runs) = known.script.runs {
                     let ended = ContainerStep::Ended(Box::new(known.script.exit.clone()));
-                    let life = Life(Node::Slave(slave), node.life);
+                    let life = Life(Node::Slave(slave), born);
                     self.after(runs, Happening::Container(life, container, ended));
                 }
                 Event::ContainerStarted { container, pid }
             }
             ContainerStep::NotStarted => {
-                self.remove_container(slave, container);
+                self.end_container(slave, container, FoundState::NeverRan);
+                self.slaves[slave].containers.remove(&container);
                 let message = "the command is not there".to_owned();
                 Event::ContainerNotStarted { container, message }
             }
             ContainerStep::Ended(exit) => {
-                self.remove_container(slave, container);
                 let exit = *exit;
+                self.end_container(slave, container, FoundState::Ended(exit.clone()));
                 Event::ContainerEnded { container, exit }
             }
         };
         self.feed_slave(slave, event)
-    }
-
-    fn remove_container(&mut self, slave: usize, container: ContainerId) {
-        let removed = self.slaves[slave].containers.remove(&container);
-        if let (Some(container), Some(meter)) = (removed, &mut self.meter) {
-            meter.on_container_ended(container.key.0, &container.resources);
-        }
     }
 
     /// Something happens to a slave's core; nothing if it is down.
@@ -505,6 +620,7 @@ impl World {
                 container,
                 run,
                 volumes,
+                ends_with_slave,
                 ..
             } => {
                 let key = (run.framework.framework_id, run.task.task_id.clone());
@@ -537,12 +653,18 @@ impl World {
                         key,
                         resources,
                         script,
+                        born: node.life,
+                        asked: self.now,
+                        ends_with_slave,
+                        is_stray: false,
+                        shim: Shim::Starting,
                     },
                 );
                 if self.plan.checks() {
                     let answered = node
                         .containers
                         .values()
+                        .filter(|it| !it.has_ended() && !it.is_stray)
                         .filter(|it| !node.shut_down.contains(&it.key.0))
                         .map(|it| &it.resources);
                     let total = node.disk.total(&node.plan.resources);
@@ -555,8 +677,16 @@ impl World {
                 if let Some(known) = node.containers.get(&container) {
                     let (after, exit) = known.script.killed(grace);
                     let step = ContainerStep::Ended(Box::new(exit));
+                    let life = Life(Node::Slave(slave), known.born);
                     self.after(after, Happening::Container(life, container, step));
                 }
+            }
+            Effect::ForgetContainer { container } => {
+                let forgotten = node.containers.remove(&container);
+                let has_ended = forgotten.is_none_or(|it| it.has_ended());
+                check("W12", has_ended, || {
+                    format!("{container} is forgotten, and runs")
+                })?;
             }
             Effect::FrameworkForgotten { .. } => {}
             Effect::Exit { why } => self.exit_slave(slave, why)?,
@@ -579,11 +709,8 @@ impl World {
         node.core = None;
         node.is_connected = false;
         // What it was asked to make durable is: its core waits for that before it goes.
-        for (_, container) in std::mem::take(&mut node.containers) {
-            if let Some(meter) = &mut self.meter {
-                meter.on_container_ended(container.key.0, &container.resources);
-            }
-        }
+        self.leave_containers(slave);
+        let node = &mut self.slaves[slave];
         if let Some(meter) = &mut self.meter {
             meter.on_slave_down(&node.plan.resources);
         }

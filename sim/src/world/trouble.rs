@@ -76,10 +76,12 @@ impl World {
                 is_wiped,
             } => {
                 self.crash_slave(slave, down);
+                self.end_containers(slave);
                 if is_wiped {
                     self.wipe_slave(slave);
                 }
             }
+            Trouble::KillShims { slave } => self.kill_shims(slave)?,
             Trouble::KillMaster { down } => {
                 if let Some(leader) = self.log.leader() {
                     self.crash_master(leader, down);

@@ -6,8 +6,8 @@
 //!
 //! Invariants: S10 replay of the records on disk gives what the slave holds.
 //!
-//! Tasks of frameworks without `checkpoint` (semantics L1) are remembered like all others: none outlives
-//! the slave yet, and remembering them costs nothing and makes their end reliable, too.
+//! Tasks of frameworks without `checkpoint` (semantics L1) are remembered like all others: they end with
+//! the slave, and remembering them costs nothing and makes their end reliable.
 
 use std::collections::{BTreeMap, VecDeque};
 

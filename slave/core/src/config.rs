@@ -42,6 +42,9 @@ pub struct Config {
     /// The most tasks it holds at one time, ended ones with an unacknowledged last update included.
     /// Default and most: [`TASKS_PER_SLAVE_MAX`].
     pub tasks_max: usize,
+    /// Whether no task outlives the slave; else those of frameworks with `checkpoint` do (semantics
+    /// L1). Default: false.
+    pub tasks_end_with_slave: bool,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
         Self {
             slave,
             tasks_max: TASKS_PER_SLAVE_MAX,
+            tasks_end_with_slave: false,
         }
     }
 }

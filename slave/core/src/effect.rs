@@ -45,7 +45,7 @@ pub enum Effect {
         /// Where the leader is said to be, as `address:port`; worth trying first.
         leader: Option<String>,
     },
-    /// Start a container. Answer: `ContainerStarted`, later `ContainerEnded`; or
+    /// Start a container. Answer: `ContainerStarted`, later `ContainerEnded` or `ContainerLost`; or
     /// `ContainerNotStarted`.
     StartContainer {
         /// Its name.
@@ -56,14 +56,22 @@ pub enum Effect {
         run: Box<RunTask>,
         /// The volumes that it finds in its sandbox; a directory that is not there yet is made.
         volumes: Vec<MountedVolume>,
+        /// Whether it is killed when the slave goes, however that happens (semantics L1).
+        ends_with_slave: bool,
     },
     /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Only for
-    /// containers that have answered `ContainerStarted`. Answer: `ContainerEnded`.
+    /// containers that have answered `ContainerStarted` or were found. Answer: `ContainerEnded` or
+    /// `ContainerLost`.
     KillContainer {
         /// Which.
         container: ContainerId,
         /// From SIGTERM to SIGKILL.
         grace: Duration,
+    },
+    /// Nothing is to be said of this container any more: later lives need not find it. It has ended.
+    ForgetContainer {
+        /// Which.
+        container: ContainerId,
     },
     /// Remove the directory of a destroyed volume with all that is in it, and nothing else. Answer:
     /// `VolumeWiped`; asked again in the next life if there is none.
@@ -77,7 +85,8 @@ pub enum Effect {
         framework_id: FrameworkId,
     },
     /// End the process after what was sent before: there is nothing more to do here, for this
-    /// reason. None: it goes as it was asked to. Containers that still run are killed by the shell.
+    /// reason. None: it goes as it was asked to, and containers that still run go on. With a reason they
+    /// are killed by the shell: there is no cluster that they belong to.
     Exit {
         /// Why, if not asked.
         why: Option<Refusal>,

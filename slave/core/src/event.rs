@@ -45,6 +45,39 @@ pub struct ContainerExit {
     pub message: String,
 }
 
+/// A container that an earlier life of the slave has started, as the shell found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundContainer {
+    /// Which.
+    pub container: ContainerId,
+    /// Whose it is.
+    pub task: TaskKey,
+    /// How long ago it was asked for.
+    pub age: Duration,
+    /// What has become of it.
+    pub state: FoundState,
+}
+
+/// What has become of a container while there was no slave. Only a running one has processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundState {
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: u32,
+    },
+    /// It ended by itself.
+    Ended(ContainerExit),
+    /// As in [`Event::ContainerLost`].
+    Lost,
+    /// It was killed because it was to end with the slave.
+    EndedWithSlave,
+    /// Its first process never ran.
+    NeverRan,
+    /// The machine was started anew.
+    Rebooted,
+}
+
 /// A limit that a container broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limitation {
@@ -100,15 +133,21 @@ pub enum Event {
         /// How.
         exit: ContainerExit,
     },
+    /// Nobody knows how a container ended: what watched over it was killed or crashed. Its whole process
+    /// tree is dead.
+    ContainerLost {
+        /// Which.
+        container: ContainerId,
+    },
     /// Nothing is left of the directory of a destroyed volume.
     VolumeWiped {
         /// Which.
         directory: VolumeDirectory,
     },
-    /// The process is asked to stop (SIGTERM). Its tasks cannot outlive it, so they are killed; it
-    /// keeps its id and reports what is left to report when it starts again.
+    /// The process is asked to stop (SIGTERM). Tasks run on, except those that end with the slave, which
+    /// are killed; it keeps its id and reports what is left to report when it starts again.
     Stop {
-        /// How long tasks have to end.
+        /// How long tasks that end with the slave have to end.
         grace: Duration,
     },
     /// An operator stops the slave for good: its tasks are killed, then it unregisters

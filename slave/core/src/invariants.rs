@@ -117,6 +117,12 @@ impl SlaveCore {
                 );
             }
         }
+        assert!(
+            self.strays
+                .iter()
+                .all(|it| !self.containers.contains_key(it)),
+            "S5: a stray container is a task's"
+        );
         let with_container = self
             .tasks
             .values()

@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::config::LEAVE_ACKNOWLEDGEMENTS_MAX;
 use crate::launch::killed_during_launch;
-use crate::task::{Cause, Ending, Phase, executor_of};
+use crate::task::{Cause, Ending, Phase, Task, executor_of};
 use crate::timers::Due;
 use crate::{Awaiting, Effect, Effects, Going, GoingStep, Record, SlaveCore, TaskKey};
 
@@ -129,6 +129,9 @@ impl SlaveCore {
             }
             match task.phase {
                 Phase::Ended => {
+                    if let Some(container) = task.ended_in {
+                        effects.push(Effect::ForgetContainer { container });
+                    }
                     self.tasks.remove(&key);
                 }
                 Phase::Accepted { .. } => {
@@ -196,9 +199,26 @@ impl SlaveCore {
         self.timers.set(Due::Patience, patience);
         let keys: Vec<TaskKey> = self.tasks.keys().cloned().collect();
         for key in keys {
+            if !self.ends_now(&self.tasks[&key]) {
+                continue;
+            }
             let grace = self.tasks[&key].grace(None).min(grace);
             self.kill(&key, Cause::SlaveGoes, grace, now, effects);
         }
+    }
+
+    /// Whether a slave that goes takes this task with it. One that has not been started is none that
+    /// could go on.
+    fn ends_now(&self, task: &Task) -> bool {
+        let for_good = self.going.is_some_and(|going| going.unregister);
+        let has_container = task.container().is_some();
+        for_good || !has_container || !self.outlives(&task.run)
+    }
+
+    /// Whether a slave that goes has to wait for this task: only what runs can be left.
+    fn is_waited_for(&self, task: &Task) -> bool {
+        let runs = matches!(task.phase, Phase::Running { .. });
+        !runs || task.ending.is_some() || self.ends_now(task)
     }
 
     /// Whether nothing is left to do but to exit.
@@ -209,16 +229,18 @@ impl SlaveCore {
 
     /// Takes the next step of going once everything it waits for has come.
     pub(crate) fn advance_going(&mut self, now: Timestamp, effects: &mut Effects) {
-        let Some(going) = self
+        if self
             .going
-            .as_mut()
-            .filter(|going| going.step == GoingStep::Killing)
-        else {
-            return;
-        };
-        if !self.containers.is_empty() || self.durable.0 < self.records_made {
+            .is_none_or(|going| going.step != GoingStep::Killing)
+        {
             return;
         }
+        let mut tasks = self.containers.values().map(|key| &self.tasks[key]);
+        let waits = tasks.any(|task| self.is_waited_for(task)) || !self.strays.is_empty();
+        if waits || self.durable.0 < self.records_made {
+            return;
+        }
+        let Some(going) = &mut self.going else { return };
         if !going.unregister || self.identity.is_none() {
             going.step = GoingStep::Exiting;
             self.timers.clear(&Due::Patience);

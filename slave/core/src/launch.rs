@@ -25,7 +25,7 @@ pub(crate) struct End {
     source: Source,
     reason: Option<Reason>,
     message: String,
-    exit: Option<TaskExit>,
+    pub(crate) exit: Option<TaskExit>,
     /// What it had too little of, if a limit ended it.
     limitation: Option<Resources>,
 }
@@ -131,12 +131,19 @@ impl SlaveCore {
         let run = task.run.clone();
         self.containers.insert(container, key.clone());
         let volumes = self.mounted(&run.task.resources);
+        let ends_with_slave = !self.outlives(&run);
         effects.push(Effect::StartContainer {
             container,
             slave_id,
             run,
             volumes,
+            ends_with_slave,
         });
+    }
+
+    /// semantics: L1
+    pub(crate) fn outlives(&self, run: &RunTask) -> bool {
+        run.framework.checkpoint && !self.config.tasks_end_with_slave
     }
 
     pub(crate) fn on_container_started(
@@ -163,9 +170,15 @@ impl SlaveCore {
             self.timers
                 .set(Due::Completion(key.clone()), now.after(most));
         }
+        let status = self.running(&key, now);
+        self.update_task(&key, status, effects);
+    }
+
+    /// What a task says that runs.
+    pub(crate) fn running(&self, key: &TaskKey, now: Timestamp) -> TaskStatus {
         let mut status = self.status(&key.1, TaskState::Running, Source::Executor, now);
         status.executor_id = Some(executor_of(&key.1));
-        self.update_task(&key, status, effects);
+        status
     }
 
     pub(crate) fn on_container_not_started(
@@ -195,16 +208,30 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        if self.strays.remove(&container) {
+            return effects.push(Effect::ForgetContainer { container });
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
-        let mut end = match task.ending {
-            // Seen running only if it was told so.
-            Some(ending) if task.state == TaskState::Staging => killed_during_launch(ending.cause),
-            Some(ending) => ended_by_us(ending.cause, task),
-            None => ended_by_itself(&exit, &task.run.task),
-        };
+        let mut end = end_of(task, |task| ended_by_itself(&exit, &task.run.task));
         end.exit = Some(exit.exit);
+        self.end_task(&key, end, now, effects);
+    }
+
+    pub(crate) fn on_container_lost(
+        &mut self,
+        container: ContainerId,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        if self.strays.remove(&container) {
+            return effects.push(Effect::ForgetContainer { container });
+        }
+        let Some((key, task)) = self.task_in(container) else {
+            return;
+        };
+        let end = end_of(task, |_| lost());
         self.end_task(&key, end, now, effects);
     }
 
@@ -218,12 +245,16 @@ impl SlaveCore {
         effects: &mut Effects,
     ) {
         let task = self.tasks.get_mut(key).expect("callers have looked it up");
-        if let Some(container) = task.container() {
+        task.ended_in = task.container();
+        if let Some(container) = task.ended_in {
             self.containers.remove(&container);
         }
         task.phase = Phase::Ended;
         self.timers.clear(&Due::Completion(key.clone()));
         if task.abandoned {
+            if let Some(container) = task.ended_in {
+                effects.push(Effect::ForgetContainer { container });
+            }
             self.tasks.remove(key);
             return self.tell_if_forgotten(key.0, effects);
         }
@@ -234,6 +265,21 @@ impl SlaveCore {
         }
         debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
         self.update_task(key, status, effects);
+    }
+
+    /// Some update of the task is durable: if it was its last, its container need not be found again.
+    pub(crate) fn forget_container(&mut self, key: &TaskKey, effects: &mut Effects) {
+        let told = self
+            .streams
+            .get(key)
+            .and_then(|stream| stream.latest(self.durable));
+        if told.is_none_or(|status| !status.state.is_terminal()) {
+            return;
+        }
+        let task = self.tasks.get_mut(key);
+        if let Some(container) = task.and_then(|task| task.ended_in.take()) {
+            effects.push(Effect::ForgetContainer { container });
+        }
     }
 
     /// Gives back what the task took.
@@ -274,6 +320,23 @@ impl SlaveCore {
     }
 }
 
+/// Why a task is over whose container has ended.
+fn end_of(task: &Task, by_itself: impl FnOnce(&Task) -> End) -> End {
+    match task.ending {
+        // Seen running only if it was told so.
+        Some(ending) if task.state == TaskState::Staging => killed_during_launch(ending.cause),
+        Some(ending) => ended_by_us(ending.cause, task),
+        None => by_itself(task),
+    }
+}
+
+/// semantics: G2
+pub(crate) fn lost() -> End {
+    let message = "the process that watched over it (meros-shim) was killed or crashed, and the task \
+                   was killed then";
+    End::by_slave(TaskState::Failed, Reason::IoSwitchboardExited, message)
+}
+
 /// semantics: G2
 pub(crate) fn killed_during_launch(cause: Cause) -> End {
     let message = match cause {
@@ -283,7 +346,7 @@ pub(crate) fn killed_during_launch(cause: Cause) -> End {
     End::by_slave(TaskState::Killed, Reason::TaskKilledDuringLaunch, message)
 }
 
-fn ended_by_us(cause: Cause, task: &Task) -> End {
+pub(crate) fn ended_by_us(cause: Cause, task: &Task) -> End {
     let (state, reason, message) = match cause {
         Cause::Requested | Cause::FrameworkGone => {
             (TaskState::Killed, None, "killed on request".to_owned())
@@ -312,7 +375,7 @@ fn ended_by_us(cause: Cause, task: &Task) -> End {
     }
 }
 
-fn ended_by_itself(exit: &ContainerExit, task: &TaskDescription) -> End {
+pub(crate) fn ended_by_itself(exit: &ContainerExit, task: &TaskDescription) -> End {
     if let Some(limitation) = &exit.limitation {
         let message = limitation.message.clone();
         return End {

@@ -27,7 +27,7 @@ mod tests;
 mod timers;
 mod updates;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
 use meros_proto::operation::OperationNumber;
@@ -43,7 +43,10 @@ pub use config::{
 };
 pub use counters::Counters;
 pub use effect::{Effect, Effects};
-pub use event::{ConnectionId, ContainerExit, ContainerId, Event, Limitation, RecordId, TaskKey};
+pub use event::{
+    ConnectionId, ContainerExit, ContainerId, Event, FoundContainer, FoundState, Limitation,
+    RecordId, TaskKey,
+};
 pub use task::TaskSummary;
 
 use registration::Link;
@@ -124,6 +127,8 @@ pub struct SlaveCore {
     phantoms: usize,
     /// Tasks whose container may exist.
     containers: BTreeMap<ContainerId, TaskKey>,
+    /// Containers that were found and belong to no task; they are being killed.
+    strays: BTreeSet<ContainerId>,
     /// What is declared, with its claims.
     total: Resources,
     /// What no task uses.
@@ -139,8 +144,9 @@ pub struct SlaveCore {
 }
 
 impl SlaveCore {
-    /// A slave that takes up where `recovered` left off: containers of an earlier life are gone, so
-    /// tasks without a last update get one now (semantics L3, L5).
+    /// A slave that takes up where `recovered` left off, with the containers that the shell has `found`:
+    /// those that run go on, and tasks that have ended meanwhile without a last update get one now
+    /// (semantics L2, L3, L5).
     ///
     /// # Panics
     /// The claims that were recovered do not fit what is declared: ask [`Checkpoint::total`] before.
@@ -148,6 +154,7 @@ impl SlaveCore {
     pub fn new(
         config: Config,
         recovered: Checkpoint,
+        found: Vec<FoundContainer>,
         now: Timestamp,
         effects: &mut Effects,
     ) -> Self {
@@ -169,6 +176,7 @@ impl SlaveCore {
             streams: BTreeMap::new(),
             phantoms: 0,
             containers: BTreeMap::new(),
+            strays: BTreeSet::new(),
             free: total.clone(),
             total,
             claims: Claims::default(),
@@ -180,7 +188,7 @@ impl SlaveCore {
             config,
         };
         core.persist(Record::IncarnationStarted(core.incarnation), effects);
-        core.recover(recovered, now, effects);
+        core.recover(recovered, found, now, effects);
         core
     }
 
@@ -207,6 +215,7 @@ impl SlaveCore {
             Event::ContainerEnded { container, exit } => {
                 self.on_container_ended(container, exit, now, effects);
             }
+            Event::ContainerLost { container } => self.on_container_lost(container, now, effects),
             Event::VolumeWiped { directory } => self.on_volume_wiped(&directory, effects),
             Event::Stop { grace } => self.on_go(false, grace, now, effects),
             Event::Leave { grace } => self.on_go(true, grace, now, effects),
@@ -265,9 +274,7 @@ impl SlaveCore {
 
     /// Tasks that are here, ended ones with an unacknowledged last update included, by key.
     pub fn tasks(&self) -> impl Iterator<Item = TaskSummary<'_>> {
-        self.tasks
-            .iter()
-            .map(|(key, task)| task.summary(key, self.incarnation))
+        self.tasks.iter().map(|(key, task)| task.summary(key))
     }
 
     /// How many status updates wait to be sent or acknowledged.
@@ -320,7 +327,10 @@ impl SlaveCore {
         while let Some((_, awaiting)) = self.awaiting.pop_front_if(|(id, _)| *id <= self.durable) {
             match awaiting {
                 Awaiting::Task(key) => self.start_task(&key, effects),
-                Awaiting::Update(key) => self.send_head(&key, now, effects),
+                Awaiting::Update(key) => {
+                    self.forget_container(&key, effects);
+                    self.send_head(&key, now, effects);
+                }
                 Awaiting::Left => self.say_goodbye(effects),
                 Awaiting::Change { number, wiped } => {
                     self.on_change_durable(number, wiped, effects);

@@ -1,21 +1,34 @@
-//! A new life: what an earlier one left unfinished is finished with an update (semantics L).
+//! A new life: containers that run on are taken up, and what an earlier life left unfinished is
+//! finished with an update (semantics L).
 //!
-//! Containers end with the slave that started them, and the shell removes what is left of them
-//! before this core is made. So no recovered task runs.
+//! What is remembered decides about tasks, what was found about their fate. A container that was found
+//! and belongs to no task that is remembered is killed; one that has ended is forgotten as soon as its
+//! end is durable.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState};
 use meros_proto::time::Timestamp;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::checkpoint::{Checkpoint, CheckpointedTask, Record};
-use crate::launch::End;
+use crate::event::{ContainerExit, ContainerId, FoundContainer, FoundState};
+use crate::launch::{End, ended_by_itself, ended_by_us, lost};
 use crate::stream::Stream;
-use crate::task::{Phase, Task};
+use crate::task::{Cause, Ending, Phase, Task, executor_of};
+use crate::timers::Due;
 use crate::{Effect, Effects, SlaveCore, TaskKey};
 
 impl SlaveCore {
-    pub(crate) fn recover(&mut self, recovered: Checkpoint, now: Timestamp, effects: &mut Effects) {
+    pub(crate) fn recover(
+        &mut self,
+        recovered: Checkpoint,
+        mut found: Vec<FoundContainer>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let Checkpoint {
             identity,
             tasks,
@@ -27,7 +40,23 @@ impl SlaveCore {
         for directory in self.claims.wiping.iter().cloned() {
             effects.push(Effect::WipeVolume { directory });
         }
+        let mut of_tasks = BTreeMap::new();
+        found.sort_by_key(|found| found.container);
+        for found in found {
+            // A task has one container in its life; a task of the same id came after it.
+            let known = tasks.contains_key(&found.task);
+            let older = match known {
+                true => of_tasks.insert(found.task.clone(), found),
+                false => Some(found),
+            };
+            if let Some(older) = older {
+                self.clear_stray(older, effects);
+            }
+        }
         if identity.is_none() {
+            for (_, found) in of_tasks {
+                self.clear_stray(found, effects);
+            }
             self.forget_answers(effects);
             if !tasks.is_empty() || !updates.is_empty() {
                 // Nobody would know whose tasks these were.
@@ -42,8 +71,7 @@ impl SlaveCore {
                 self.streams.insert(key, stream);
             }
         }
-        let total = tasks.len();
-        let mut lost = 0;
+        let (total, mut ended, mut running) = (tasks.len(), 0, 0);
         for (key, CheckpointedTask { run, started }) in tasks {
             let mut task = Task::new(run, Phase::Ended);
             let newest = self.streams.get(&key).and_then(Stream::newest_state);
@@ -54,9 +82,25 @@ impl SlaveCore {
             });
             let is_over = task.state.is_terminal();
             self.tasks.insert(key.clone(), task);
-            if !is_over && !Mutant::LeaveLostTasks.is_on() {
-                lost += 1;
-                self.end_recovered(&key, started, now, effects);
+            let found = of_tasks.remove(&key);
+            if is_over || Mutant::LeaveLostTasks.is_on() {
+                if let Some(found) = found {
+                    self.clear_stray(found, effects);
+                }
+                continue;
+            }
+            match found {
+                Some(FoundContainer {
+                    container,
+                    age,
+                    state: FoundState::Running { pid },
+                    ..
+                }) if self.take_up(&key, container, pid, age, now, effects) => running += 1,
+                found => {
+                    ended += 1;
+                    let found = found.filter(|found| !self.kill_stray(found, effects));
+                    self.end_recovered(&key, started, found, now, effects);
+                }
             }
         }
         // A damaged checkpoint may have lost a task but not its updates; if the last one is not
@@ -65,6 +109,7 @@ impl SlaveCore {
             .streams
             .iter()
             .filter(|(_, stream)| !stream.newest_state().is_some_and(TaskState::is_terminal))
+            .filter(|(key, _)| !self.tasks.contains_key(*key))
             .map(|(key, _)| key.clone())
             .collect();
         for key in open {
@@ -72,29 +117,132 @@ impl SlaveCore {
             self.persist(Record::TaskForgotten { task: key }, effects);
         }
         if total > 0 {
-            info!(tasks = total, lost, "recovered tasks of an earlier life");
+            info!(
+                tasks = total,
+                running, ended, "recovered tasks of an earlier life"
+            );
         }
+    }
+
+    /// A container that is no task's.
+    fn clear_stray(&mut self, found: FoundContainer, effects: &mut Effects) {
+        if !self.kill_stray(&found, effects) {
+            let container = found.container;
+            effects.push(Effect::ForgetContainer { container });
+        }
+    }
+
+    /// Whether there was anything to kill.
+    fn kill_stray(&mut self, found: &FoundContainer, effects: &mut Effects) -> bool {
+        let container = found.container;
+        let FoundState::Running { .. } = found.state else {
+            return false;
+        };
+        warn!(%container, framework_id = %found.task.0, task_id = %found.task.1, "a container that no task has any more is killed");
+        self.strays.insert(container);
+        let grace = Duration::ZERO;
+        effects.push(Effect::KillContainer { container, grace });
+        true
+    }
+
+    /// A task that runs on. False if there is no room for it any more.
+    fn take_up(
+        &mut self,
+        key: &TaskKey,
+        container: ContainerId,
+        pid: u32,
+        age: Duration,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) -> bool {
+        let task = self.tasks.get_mut(key).expect("just inserted");
+        if self
+            .free
+            .checked_sub_assign(&task.run.task.resources)
+            .is_err()
+        {
+            return false;
+        }
+        task.phase = Phase::Running { container, pid };
+        self.containers.insert(container, key.clone());
+        let (state, most) = (task.state, task.run.task.max_completion_time);
+        let grace = task.grace(None);
+        if let Some(most) = most {
+            let left = most.saturating_sub(age);
+            self.timers
+                .set(Due::Completion(key.clone()), now.after(left));
+        }
+        match state {
+            TaskState::Killing => {
+                // It had been told, and maybe not done.
+                let kill_at = Some(now.after(grace));
+                let task = self.tasks.get_mut(key).expect("just inserted");
+                task.ending = Some(Ending {
+                    cause: Cause::Requested,
+                    grace,
+                    kill_at,
+                });
+                effects.push(Effect::KillContainer { container, grace });
+            }
+            TaskState::Running => {
+                if !self.streams.contains_key(key) {
+                    // Its framework has heard of it; a new master has not.
+                    let status = self.running(key, now);
+                    let task = self.tasks.get_mut(key).expect("just inserted");
+                    task.acknowledged = Some(Box::new(status));
+                }
+            }
+            _ => {
+                let status = self.running(key, now);
+                self.update_task(key, status, effects);
+            }
+        }
+        true
     }
 
     fn end_recovered(
         &mut self,
         key: &TaskKey,
         started: bool,
+        found: Option<FoundContainer>,
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let end = if started {
-            let message = "its slave restarted, and the task ended with it";
+        let task = self.tasks.get_mut(key).expect("just inserted");
+        let container = found.as_ref().map(|found| found.container);
+        let was_being_killed = task.state == TaskState::Killing;
+        let gone = |message: &str| {
             End::by_slave(
                 TaskState::Gone,
                 Reason::ExecutorReregistrationTimeout,
                 message,
             )
-        } else {
-            let message = "its slave restarted before the task was seen running";
-            End::by_slave(TaskState::Dropped, Reason::SlaveRestarted, message)
         };
-        let status = end.tell(self.status(&key.1, TaskState::Dropped, Source::Slave, now));
+        let end = match found.map(|found| found.state) {
+            Some(FoundState::Ended(exit)) => {
+                let ContainerExit { exit: how, .. } = exit;
+                let mut end = match was_being_killed {
+                    true => ended_by_us(Cause::Requested, task),
+                    false => ended_by_itself(&exit, &task.run.task),
+                };
+                end.exit = Some(how);
+                end
+            }
+            Some(FoundState::Lost) => lost(),
+            Some(FoundState::Rebooted) if started => gone("its machine was restarted"),
+            _ if started => gone("its slave restarted, and the task ended with it"),
+            _ => {
+                let message = "its slave restarted before the task was seen running";
+                End::by_slave(TaskState::Dropped, Reason::SlaveRestarted, message)
+            }
+        };
+        let has_exit = end.exit.is_some();
+        let mut status = end.tell(self.status(&key.1, TaskState::Dropped, Source::Slave, now));
+        if has_exit {
+            status.executor_id = Some(executor_of(&key.1));
+        }
         self.update_task(key, status, effects);
+        let task = self.tasks.get_mut(key).expect("just inserted");
+        task.ended_in = container;
     }
 }

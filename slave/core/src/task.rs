@@ -54,6 +54,8 @@ pub(crate) struct Task {
     pub(crate) run: Box<RunTask>,
     pub(crate) phase: Phase,
     pub(crate) ending: Option<Ending>,
+    /// The container that it ended in, until its end is durable: then nobody needs it any more.
+    pub(crate) ended_in: Option<ContainerId>,
     /// Its framework is gone: it has no updates, takes no resources, and is forgotten when its
     /// container has ended.
     pub(crate) abandoned: bool,
@@ -69,6 +71,7 @@ impl Task {
             run,
             phase,
             ending: None,
+            ended_in: None,
             abandoned: false,
             state: TaskState::Staging,
             acknowledged: None,
@@ -91,15 +94,11 @@ impl Task {
             .min(KILL_GRACE_MAX)
     }
 
-    pub(crate) fn summary<'a>(&'a self, key: &'a TaskKey, incarnation: u32) -> TaskSummary<'a> {
+    pub(crate) fn summary<'a>(&'a self, key: &'a TaskKey) -> TaskSummary<'a> {
         let pid = match self.phase {
             Phase::Running { pid, .. } => Some(pid),
             _ => None,
         };
-        debug_assert!(
-            self.container()
-                .is_none_or(|c| c.incarnation == incarnation)
-        );
         TaskSummary {
             framework_id: key.0,
             task_id: &key.1,

@@ -79,19 +79,26 @@ pub(crate) struct Slave {
     pub(crate) writing: Vec<(RecordId, Record)>,
     /// What nobody has looked at yet.
     unread: Vec<String>,
+    /// Containers that no later life needs to find.
+    pub(crate) forgotten: Vec<ContainerId>,
 }
 
 impl Slave {
     pub(crate) fn with(config: Config, disk: Checkpoint) -> Self {
+        Self::finding(config, disk, Vec::new())
+    }
+
+    pub(crate) fn finding(config: Config, disk: Checkpoint, found: Vec<FoundContainer>) -> Self {
         let now = Timestamp(1_000_000_000);
         let mut effects = Effects::new();
-        let core = SlaveCore::new(config, disk.clone(), now, &mut effects);
+        let core = SlaveCore::new(config, disk.clone(), found, now, &mut effects);
         let mut slave = Self {
             core,
             now,
             disk,
             writing: Vec::new(),
             unread: Vec::new(),
+            forgotten: Vec::new(),
         };
         slave.take(effects);
         slave
@@ -149,8 +156,24 @@ impl Slave {
         Self::with(config(), std::mem::take(&mut self.disk))
     }
 
+    /// The same disk, another life, and the container of `F1/t`.
+    pub(crate) fn restarted_with(mut self, state: FoundState) -> Self {
+        self.expect(&[]);
+        let found = FoundContainer {
+            container: container(1),
+            task: (FrameworkId(1), TaskId::new("t").unwrap()),
+            age: Duration::from_secs(5),
+            state,
+        };
+        Self::finding(config(), std::mem::take(&mut self.disk), vec![found])
+    }
+
     fn take(&mut self, mut effects: Effects) {
         for effect in effects.drain() {
+            if let Effect::ForgetContainer { container } = effect {
+                self.forgotten.push(container);
+                continue;
+            }
             self.unread.push(line(&effect));
             if let Effect::Persist { id, record } = effect {
                 self.writing.push((id, record));
@@ -346,6 +369,7 @@ fn line(effect: &Effect) -> String {
             )
         }
         Effect::KillContainer { container, grace } => format!("kill {container} {grace:?}"),
+        Effect::ForgetContainer { container } => format!("forget {container}"),
         Effect::WipeVolume { directory } => format!("wipe {directory}"),
         Effect::FrameworkForgotten { framework_id } => format!("forgotten {framework_id}"),
         Effect::Exit { why: None } => "exit".to_owned(),

@@ -69,15 +69,13 @@ pub enum StartError {
         /// The reason, with the control file.
         source: cgroups_rs::fs::error::Error,
     },
-    /// The launcher stage could not be started or spoken to.
-    #[error("failed to start the launcher {program}", program = program.display())]
+    /// The shim could not be started or spoken to.
+    #[error("failed to start the shim")]
     Spawn {
-        /// The program of [`Launcher`](super::Launcher).
-        program: PathBuf,
         /// The reason.
         source: io::Error,
     },
-    /// The launcher stage failed between its start and the task's `execve`.
+    /// The shim failed between its start and the task's `execve`.
     #[error("failed to set up the task: {step}")]
     Setup {
         /// What it was doing.
@@ -85,13 +83,14 @@ pub enum StartError {
         /// The kernel's reason.
         source: io::Error,
     },
-    /// The launcher stage ended without a word, for example because the memory limit is too small for it.
-    #[error("the launcher ended before the task started: {ended}")]
-    LauncherDied {
+    /// The task or its shim ended before the command ran, for example because the memory limit is too
+    /// small.
+    #[error("the task ended before its command was executed: {ended}")]
+    Died {
         /// How it ended, and the memory limit if that was the cause.
         ended: String,
     },
-    /// The launcher stage did not reach `execve` in time; it was killed.
+    /// The shim did not reach `execve` in time; it was killed.
     #[error("the task did not start within {seconds} s")]
     TimedOut {
         /// The time it had.
@@ -125,6 +124,12 @@ pub enum OpenError {
     Lock {
         /// The group.
         path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// There is no memory for the program of the shims, or the kernel allows no programs there.
+    #[error("failed to load the shim into memory")]
+    Shim {
         /// The kernel's reason.
         source: io::Error,
     },

@@ -1,255 +1,125 @@
-//! Starting the launcher stage, on a thread of its own.
-//!
-//! One thread for all containers, for two reasons. Making cgroups and starting processes blocks
-//! for milliseconds. And the kernel kills a task whose `PDEATHSIG` is set when the *thread* that
-//! started it ends, not the process: threads of a pool end when they are idle, this one lives as
-//! long as any container.
+//! Making what a container needs and starting its shim, on a thread of its own: making cgroups and
+//! starting processes blocks for milliseconds, and one after the other they disturb each other least.
 
-use std::ffi::OsString;
+use std::ffi::CString;
 use std::fs;
-use std::io::{self, PipeWriter, Write};
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::io;
+use std::path::Path;
 
-use nix::unistd::{Gid, Uid, User, chown, fchown};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::unix::pipe;
+use meros_shim::{Account, Failure, Request};
+use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 
 use super::error::StartError;
 use super::group::Group;
-use super::init::{Account, InitFailure, InitRequest, READY, REQUEST_BYTES_MAX};
 use super::isolation::Isolation;
-use super::logs::LogFile;
-use super::main_process::MainProcess;
-use super::spec::{ContainerSpec, DEFAULT_PATH};
-use super::tree::{CONTAINER_VARIABLE, Tree};
+use super::report::{ExitStatus, OomReport};
+use super::shim::{Folder, Shim, ShimProgram};
+use super::spec::{ContainerSpec, DEFAULT_PATH, TaskCommand};
+use super::tree::CONTAINER_VARIABLE;
 
-/// How long the launcher may take to read its request; it does nothing before.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an abandoned launcher may take to die.
-const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer of the launcher: a step and an error number.
-const ANSWER_BYTES_MAX: u64 = 4 << 10;
-
-/// How to start the launcher stage: a program that calls [`container_init`](super::container_init)
-/// first of all when it is given these arguments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launcher {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments.
-    pub args: Vec<OsString>,
-}
-
-impl Default for Launcher {
-    /// Our own program with `container-init`. By way of `/proc`, so that it is the running
-    /// version also after the file was replaced.
-    fn default() -> Self {
-        Self {
-            program: "/proc/self/exe".into(),
-            args: vec!["container-init".into()],
-        }
-    }
-}
-
-/// A launcher at work, soon the task.
+/// A shim at work, soon with a task.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    pub(crate) process: Spawned,
-    pub(crate) stdout_log: LogFile,
-    pub(crate) stderr_log: LogFile,
+    pub(crate) shim: Shim,
+    pub(crate) folder: Folder,
     pub(crate) group: Group,
-    pub(crate) tree: Tree,
 }
 
-/// A launcher process and our ends of everything that leads to it.
-#[derive(Debug)]
-pub(crate) struct Spawned {
-    pub(crate) main: MainProcess,
-    /// Readable when the process has ended.
-    pub(crate) exited: AsyncFd<OwnedFd>,
-    pub(crate) channel: tokio::net::UnixStream,
-    pub(crate) stdout: pipe::Receiver,
-    pub(crate) stderr: pipe::Receiver,
-}
-
-impl Launched {
-    /// Undoes the launch, for a caller that has gone. Blocks.
-    pub(crate) fn abandon(mut self) {
-        self.process.main.kill();
-        let survivors = self.tree.kill_until_empty(ABANDON_TIMEOUT);
-        // What is left then is left to the next start of the slave.
-        let _ = self.group.remove_retrying(survivors);
-    }
-}
-
-/// Prepares everything and starts the launcher. Blocks; needs a tokio runtime to be entered. On
-/// error nothing but the sandbox is left.
+/// Prepares everything and starts the shim. Blocks; needs a tokio runtime to be entered. On error
+/// nothing but the sandbox is left.
 pub(crate) fn launch(
-    launcher: &Launcher,
+    program: &ShimProgram,
     isolation: &Isolation,
+    folder: Folder,
+    boot_id: &str,
     spec: &ContainerSpec,
 ) -> Result<Launched, StartError> {
     let account = spec.user.as_deref().map(find_account).transpose()?;
-    let sandbox_error = |path: &Path| {
+    let at = |path: &Path| {
         let path = path.to_owned();
         |source| StartError::Sandbox { path, source }
     };
-    fs::create_dir_all(&spec.sandbox).map_err(sandbox_error(&spec.sandbox))?;
+    fs::create_dir_all(&spec.sandbox).map_err(at(&spec.sandbox))?;
     if let Some(account) = &account {
         let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
         chown(&spec.sandbox, Some(uid), Some(gid))
             .map_err(io::Error::from)
-            .map_err(sandbox_error(&spec.sandbox))?;
+            .map_err(at(&spec.sandbox))?;
     }
-    let log = |name: &str, bytes_max| {
-        LogFile::create(&spec.sandbox, name, bytes_max)
-            .map_err(sandbox_error(&spec.sandbox.join(name)))
-    };
-    let stdout_log = log("stdout", spec.stdout_bytes_max)?;
-    let stderr_log = log("stderr", spec.stderr_bytes_max)?;
     let group = Group::create(isolation, &spec.id, &spec.limits)?;
-    let name = format!("{}/{}", isolation.root().label(), spec.id);
-    match spawn(launcher, &group, spec, account, &name) {
-        Ok(process) => {
-            let tree = Tree::new(&group, process.main.pid(), &name);
-            Ok(Launched {
-                process,
-                stdout_log,
-                stderr_log,
-                group,
-                tree,
-            })
-        }
+    let request = request(isolation, &group, account, boot_id, spec);
+    match folder
+        .create(&request)
+        .and_then(|()| Shim::spawn(program, &folder))
+    {
+        Ok(shim) => Ok(Launched {
+            shim,
+            folder,
+            group,
+        }),
         Err(source) => {
-            // A launcher that was started and then not spoken to has entered nothing.
+            // Nothing ever ran in it. What cannot be removed is found by the next start.
             let _ = group.remove();
-            Err(StartError::Spawn {
-                program: launcher.program.clone(),
-                source,
-            })
+            if source.kind() == io::ErrorKind::AlreadyExists {
+                // One that has ended and is not forgotten.
+                let id = spec.id.clone();
+                return Err(StartError::IdInUse { id });
+            }
+            let _ = folder.remove();
+            Err(StartError::Spawn { source })
         }
     }
 }
 
-fn spawn(
-    launcher: &Launcher,
+fn request(
+    isolation: &Isolation,
     group: &Group,
-    spec: &ContainerSpec,
     account: Option<Account>,
-    name: &str,
-) -> io::Result<Spawned> {
-    let (mut channel, launcher_end) = UnixStream::pair()?;
-    let (stdout, stdout_writer) = io::pipe()?;
-    let (stderr, stderr_writer) = io::pipe()?;
-    if let Some(account) = &account {
-        // Otherwise the task could not open its own /dev/stdout.
-        let own = |writer: &PipeWriter| fchown(writer, Some(Uid::from_raw(account.uid)), None);
-        own(&stdout_writer).and(own(&stderr_writer))?;
-    }
+    boot_id: &str,
+    spec: &ContainerSpec,
+) -> Request {
     let mut env = spec.env.clone();
     env.entry("PATH".into())
         .or_insert_with(|| DEFAULT_PATH.into());
-    env.insert(CONTAINER_VARIABLE.into(), name.into());
-    let request = InitRequest {
+    env.insert(CONTAINER_VARIABLE.into(), full_name(isolation, &spec.id));
+    Request {
+        owner: spec.owner.clone(),
+        boot_id: boot_id.to_owned(),
+        command: spec.command.name().to_owned(),
         groups: group.procs_files(),
-        parent: std::process::id(),
         argv: spec.command.argv(),
         env,
         sandbox: spec.sandbox.clone(),
         account,
-    };
-    let request = serde_json::to_vec(&request)?;
-    if request.len() as u64 > REQUEST_BYTES_MAX {
-        return Err(io::ErrorKind::ArgumentListTooLong.into());
-    }
-    // Nothing here may need code between fork and exec (a user, a pre_exec hook), or std would
-    // fork instead of posix_spawn.
-    let child = Command::new(&launcher.program)
-        .args(&launcher.args)
-        .env_clear()
-        .stdin(OwnedFd::from(launcher_end))
-        .stdout(Stdio::from(stdout_writer))
-        .stderr(Stdio::from(stderr_writer))
-        .spawn()?;
-    // Killed when dropped, so from here on an error leaves no process.
-    let main = MainProcess::new(child);
-    let pid = Pid::from_raw(main.pid()).ok_or(io::ErrorKind::InvalidData)?;
-    let exited = watch_exit(pidfd_open(pid, PidfdFlags::empty())?)?;
-    let stdout = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
-    let stderr = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
-    channel.set_write_timeout(Some(REQUEST_TIMEOUT))?;
-    channel.write_all(&request)?;
-    channel.shutdown(Shutdown::Write)?;
-    channel.set_nonblocking(true)?;
-    let channel = tokio::net::UnixStream::from_std(channel)?;
-    Ok(Spawned {
-        main,
-        exited,
-        channel,
-        stdout,
-        stderr,
-    })
-}
-
-#[expect(
-    deprecated,
-    reason = "unsound only for types that can change their descriptor, which an OwnedFd cannot"
-)]
-fn watch_exit(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd, Interest::READABLE)
-}
-
-/// Waits until the launcher has become the task.
-pub(crate) async fn await_task(
-    channel: tokio::net::UnixStream,
-    spec: &ContainerSpec,
-) -> Result<(), StartError> {
-    let lost = |source| StartError::Setup {
-        step: "listen to the launcher".into(),
-        source,
-    };
-    let mut answer = Vec::new();
-    channel
-        .take(ANSWER_BYTES_MAX)
-        .read_to_end(&mut answer)
-        .await
-        .map_err(lost)?;
-    match answer.as_slice() {
-        [READY] => Ok(()),
-        [] => Err(StartError::LauncherDied {
-            ended: String::new(),
-        }),
-        [READY, failure @ ..] | failure => Err(explain(failure, spec)),
+        stdout_bytes_max: spec.stdout_bytes_max,
+        stderr_bytes_max: spec.stderr_bytes_max,
+        ends_with_slave: spec.ends_with_slave,
     }
 }
 
-fn explain(failure: &[u8], spec: &ContainerSpec) -> StartError {
-    let failure: InitFailure = match serde_json::from_slice(failure) {
-        Ok(failure) => failure,
-        Err(error) => {
-            return StartError::Setup {
-                step: "understand the launcher".into(),
-                source: error.into(),
-            };
-        }
-    };
+/// What every process of a container carries in its environment.
+pub(crate) fn full_name(isolation: &Isolation, id: &str) -> String {
+    format!("{}/{id}", isolation.root().label())
+}
+
+/// Why the shim could not start the task, in our words.
+pub(crate) fn explain(failure: Failure, spec: &ContainerSpec, group: &Group) -> StartError {
+    if failure.step == Failure::DIED {
+        let status = ExitStatus::Signaled(failure.errno);
+        let oom = OomReport::judge(status, false, &group.usage());
+        let ended = oom.map_or_else(|| status.to_string(), |oom| oom.message);
+        return StartError::Died { ended };
+    }
     let source = io::Error::from_raw_os_error(failure.errno);
-    if failure.step != InitFailure::EXEC {
+    if failure.step != Failure::EXEC {
         return StartError::Setup {
             step: failure.step,
             source,
         };
     }
     let command = match &spec.command {
-        super::TaskCommand::Shell(_) => "/bin/sh".to_owned(),
-        super::TaskCommand::Argv(_) => spec.command.name().to_owned(),
+        TaskCommand::Shell(_) => "/bin/sh".to_owned(),
+        TaskCommand::Argv(_) => spec.command.name().to_owned(),
     };
     // ENOENT of a script that does exist means its interpreter.
     let is_missing = !command.contains('/') || !spec.sandbox.join(&command).exists();
@@ -260,13 +130,15 @@ fn explain(failure: &[u8], spec: &ContainerSpec) -> StartError {
     }
 }
 
+/// As numbers: the shim has no library that could ask for names.
 fn find_account(name: &str) -> Result<Account, StartError> {
-    match User::from_name(name) {
-        Ok(Some(user)) => Ok(Account {
-            name: name.into(),
-            uid: user.uid.as_raw(),
-            gid: user.gid.as_raw(),
-        }),
-        _ => Err(StartError::UserUnknown { user: name.into() }),
-    }
+    let unknown = || StartError::UserUnknown { user: name.into() };
+    let user = User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+    let c_name = CString::new(name).map_err(|_| unknown())?;
+    let groups = getgrouplist(&c_name, user.gid).map_err(|_| unknown())?;
+    Ok(Account {
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    })
 }

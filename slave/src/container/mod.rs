@@ -7,8 +7,8 @@
 //! for (facility, reason) in &isolation.report().missing {
 //!     eprintln!("not isolated: {facility}: {reason}");
 //! }
-//! let (containers, leftovers) = Containerizer::open(isolation, Launcher::default())?;
-//! println!("cleaned up {} containers of a crashed run", leftovers.containers);
+//! let (containers, inventory) = Containerizer::open(isolation, "/var/lib/meros/containers".into())?;
+//! println!("{} containers of an earlier run", inventory.containers.len());
 //! let container = containers.start(spec).await?;
 //! println!("{}", container.wait().await.message());
 //! # Ok(())
@@ -23,9 +23,10 @@
 //!   empty;
 //! - no group outside of `<mount>/<root>/<instance>` is touched on its behalf.
 //!
-//! When the slave dies without cleaning up, the kernel kills each command (`PDEATHSIG`). It does
-//! not kill the command's children; with cgroups the next [`Containerizer::open`] does, without
-//! cgroups they stay.
+//! When the slave goes, in whatever way, a container goes on under its shim (`meros-shim`, a process
+//! of about a mebibyte), and the next [`Containerizer::open`] finds it, or how it ended. One that
+//! [ends with its slave](ContainerSpec::ends_with_slave) is killed by its shim. If a shim is killed,
+//! its container is killed and reported as [such](ExitReport::shim_lost).
 //!
 //! Kernel 5.3 or newer (pidfds). Absent: what a task is, retries, checkpoints, images, networks.
 #![forbid(unsafe_code)]
@@ -34,61 +35,54 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod group;
-mod init;
 mod isolation;
 mod launch;
-mod logs;
-mod main_process;
 mod mounts;
 mod ownership;
+mod recover;
 mod report;
+mod shim;
 mod spec;
 mod supervise;
 mod tree;
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::warn;
 
 pub use error::{CgroupRootError, OpenError, StartError};
-pub use init::container_init;
 pub use isolation::{
     CgroupRoot, DEFAULT_CGROUP_NAME, Facility, HierarchyKind, Isolation, IsolationReport,
 };
-pub use launch::Launcher;
+pub use meros_shim::LOG_FLOOR_BYTES;
+pub use recover::{Found, FoundState, Inventory};
 pub use report::{ExitReport, ExitStatus, LogUsage, OomReport, OomScope, Usage};
 pub use spec::{
-    COMMAND_BYTES_MAX, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, LOG_FLOOR_BYTES, Limits,
-    MEMORY_FLOOR_BYTES, TaskCommand,
+    COMMAND_BYTES_MAX, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, Limits, MEMORY_FLOOR_BYTES,
+    TaskCommand,
 };
-pub use supervise::Container;
+pub use supervise::{Adoptable, Container};
 
-use group::{Group, subgroups};
-use launch::{Launched, await_task, launch};
+use launch::{Launched, explain, full_name, launch};
+use meros_shim::Told;
+use recover::{boot_id, take_inventory};
+use shim::{Folder, Heard, Shim, ShimProgram};
+use supervise::Running;
 use tree::Tree;
 
 /// Starts waiting for the launcher thread; more callers wait in [`Containerizer::start`].
 const JOBS_CAPACITY: usize = 64;
-/// From the start of the launcher to `execve`; milliseconds unless the host is overloaded.
+/// From the start of the shim to `execve`; milliseconds unless the host is overloaded.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one leftover container may take to die before it is left for the next start.
-const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a crashed run had left below our cgroup root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Leftovers {
-    /// Containers whose cgroups were found.
-    pub containers: usize,
-    /// Processes that were alive in them and are dead now.
-    pub processes: usize,
-    /// Processes that survived SIGKILL; their cgroups are still there.
-    pub survivors: usize,
-}
+/// How long what could not be started may take to die.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts containers, the only owner of one [`Isolation`]. Cheap to clone; the last clone that is
 /// dropped, after the last container has ended, removes our groups.
@@ -103,6 +97,7 @@ pub(crate) struct Inner {
     /// `None` only while dropping.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
+    folders: PathBuf,
     /// Below the thread, which uses it: fields are dropped in order.
     isolation: Arc<Isolation>,
 }
@@ -116,22 +111,26 @@ struct Job {
 }
 
 impl Containerizer {
-    /// Takes possession of the groups of `isolation`, kills and removes what a crashed run left
-    /// in them, and starts the launcher thread. Blocks, for milliseconds unless leftovers refuse
-    /// to die. Groups of other instances are left alone.
+    /// Takes possession of the groups of `isolation` and of `folders`, where each container has a
+    /// folder as long as it is not [forgotten](Self::forget); says what an earlier run has left there,
+    /// kills and removes what belongs to nothing, and starts the launcher thread. Blocks, for
+    /// milliseconds unless leftovers refuse to die. Groups of other instances are left alone.
     ///
     /// # Errors
-    /// If the cgroup root belongs to somebody else, a living slave owns the same groups, or the host refuses a lock or a thread.
+    /// If the cgroup root belongs to somebody else, a living slave owns the same groups, or the host
+    /// refuses a lock, memory for the shim or a thread.
     pub fn open(
         mut isolation: Isolation,
-        launcher: Launcher,
-    ) -> Result<(Self, Leftovers), OpenError> {
+        folders: PathBuf,
+    ) -> Result<(Self, Inventory), OpenError> {
         isolation.lock()?;
-        let leftovers = remove_leftovers(&isolation);
+        let program = ShimProgram::load().map_err(|source| OpenError::Shim { source })?;
+        let boot_id = boot_id();
+        let inventory = take_inventory(&isolation, &folders, &boot_id);
         let isolation = Arc::new(isolation);
         let (jobs, mut received) = mpsc::channel::<Job>(JOBS_CAPACITY);
         let thread = thread::Builder::new().name("launcher".into()).spawn({
-            let isolation = Arc::clone(&isolation);
+            let (isolation, folders) = (Arc::clone(&isolation), folders.clone());
             move || {
                 while let Some(Job {
                     spec,
@@ -140,10 +139,11 @@ impl Containerizer {
                 }) = received.blocking_recv()
                 {
                     let _entered = runtime.enter();
-                    // Only a runtime that shuts down does not want the reply any more.
-                    if let Err(Ok(launched)) = reply.send(launch(&launcher, &isolation, &spec)) {
-                        launched.abandon();
-                    }
+                    let folder = Folder::new(folders.join(&spec.id));
+                    let launched = launch(&program, &isolation, folder, &boot_id, &spec);
+                    // Only a runtime that shuts down does not want the reply any more; then the next
+                    // start finds it.
+                    let _ = reply.send(launched);
                 }
             }
         });
@@ -151,13 +151,14 @@ impl Containerizer {
         let inner = Inner {
             jobs: Some(jobs),
             thread: Some(thread),
+            folders,
             isolation,
         };
         Ok((
             Self {
                 inner: Arc::new(inner),
             },
-            leftovers,
+            inventory,
         ))
     }
 
@@ -184,6 +185,47 @@ impl Containerizer {
     }
 }
 
+impl Containerizer {
+    /// Takes a container over that an earlier run has started. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime does not take the connection to its shim. The container is found again by the next
+    /// start.
+    pub fn adopt(&self, found: Adoptable) -> Result<Container, StartError> {
+        let shim = Shim::adopted(found.stream, found.frames)
+            .map_err(|source| StartError::Spawn { source })?;
+        let running = Running {
+            id: found.id,
+            command: found.command,
+            pid: found.pid,
+            shim,
+            folder: found.folder,
+            group: found.group,
+            tree: found.tree,
+        };
+        Ok(Container::supervise(running, Arc::clone(&self.inner)))
+    }
+
+    /// Forgets a container that has ended: when this returns, no later run finds it. What remains is
+    /// [removed](Self::sweep) at leisure, or by the next start. Costs one removal of a file.
+    pub fn forget(&self, id: &str) {
+        if let Err(error) = self.folder(id).unname() {
+            warn!(container_id = id, %error, "failed to forget a container");
+        }
+    }
+
+    /// Removes the rest of a container that was forgotten. Blocks.
+    pub fn sweep(&self, id: &str) {
+        if let Err(error) = self.folder(id).remove() {
+            warn!(container_id = id, %error, "failed to remove the folder of a container");
+        }
+    }
+
+    fn folder(&self, id: &str) -> Folder {
+        Folder::new(self.inner.folders.join(id))
+    }
+}
+
 impl Inner {
     async fn start(self: Arc<Self>, spec: Arc<ContainerSpec>) -> Result<Container, StartError> {
         let (reply, launched) = oneshot::channel();
@@ -194,26 +236,64 @@ impl Inner {
             reply,
         };
         jobs.send(job).await.map_err(|_| StartError::ShuttingDown)?;
-        let launched = launched.await.map_err(|_| StartError::ShuttingDown)??;
-        let command = spec.command.name().to_owned();
-        let (container, channel) =
-            Container::supervise(launched, spec.id.clone(), command, Arc::clone(&self));
-        let started = tokio::time::timeout(START_TIMEOUT, await_task(channel, &spec)).await;
-        let error = match started {
-            Ok(Ok(())) => return Ok(container),
-            Ok(Err(error)) => error,
+        let mut launched = launched.await.map_err(|_| StartError::ShuttingDown)??;
+        let error = match timeout(START_TIMEOUT, launched.shim.told()).await {
+            Ok(Heard::Told(Told::Running { pid, shim })) => {
+                let name = full_name(&self.isolation, &spec.id);
+                let tree = Tree::new(&launched.group, shim, &name);
+                let running = Running {
+                    id: spec.id.clone(),
+                    command: spec.command.name().to_owned(),
+                    pid,
+                    shim: launched.shim,
+                    folder: launched.folder,
+                    group: launched.group,
+                    tree,
+                };
+                return Ok(Container::supervise(running, self));
+            }
+            Ok(Heard::Told(Told::NotStarted(failure))) => explain(failure, &spec, &launched.group),
+            Ok(Heard::Told(Told::Ended(_)) | Heard::Lost) => StartError::Died {
+                ended: "it was killed or crashed".to_owned(),
+            },
             Err(_) => StartError::TimedOut {
                 seconds: START_TIMEOUT.as_secs(),
             },
         };
-        container.kill(Duration::ZERO);
-        let report = container.wait().await;
-        match error {
-            StartError::LauncherDied { .. } => Err(StartError::LauncherDied {
-                ended: report.message(),
-            }),
-            error => Err(error),
+        self.discard(launched, &spec.id).await;
+        Err(error)
+    }
+
+    /// Leaves nothing of what could not be started.
+    async fn discard(&self, launched: Launched, id: &str) {
+        let Launched {
+            shim,
+            folder,
+            group,
+        } = launched;
+        let name = full_name(&self.isolation, id);
+        let trees = group.dirs().map(|dir| Tree::Group {
+            dir: dir.to_owned(),
+        });
+        let mut trees: Vec<Tree> = trees.collect();
+        if trees.is_empty() {
+            trees.push(Tree::Processes { leader: None, name });
         }
+        let kill = move || {
+            let left = trees
+                .iter()
+                .map(|tree| tree.kill_until_empty(DISCARD_TIMEOUT));
+            left.max().unwrap_or(0)
+        };
+        let survivors = spawn_blocking(kill).await.unwrap_or(0);
+        // An end that it tells is that of a task that was never seen.
+        let _ = shim.finish().await;
+        let remove = move || {
+            // What is left then is left to the next start of the slave.
+            let _ = group.remove_retrying(survivors);
+            let _ = folder.remove();
+        };
+        let _ = spawn_blocking(remove).await;
     }
 }
 
@@ -227,39 +307,4 @@ impl Drop for Inner {
             warn!("the launcher thread panicked");
         }
     }
-}
-
-/// Kills and removes every container below our own instance.
-fn remove_leftovers(isolation: &Isolation) -> Leftovers {
-    let directories = isolation
-        .dirs()
-        .into_iter()
-        .flat_map(|dir| subgroups(&dir).collect::<Vec<_>>());
-    let names = directories.filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned()));
-    let names: BTreeSet<String> = names.filter(|name| name != isolation::SUPERVISOR).collect();
-    let mut leftovers = Leftovers::default();
-    for name in names {
-        let group = Group::named(isolation, &name);
-        // The groups of one container hold the same processes, unless the run crashed while one
-        // of them was entering: so each group is emptied.
-        let trees: Vec<Tree> = group
-            .dirs()
-            .map(|dir| Tree::Group {
-                dir: dir.to_owned(),
-            })
-            .collect();
-        let alive: BTreeSet<i32> = trees.iter().flat_map(Tree::members).collect();
-        let survivors = trees
-            .iter()
-            .map(|tree| tree.kill_until_empty(LEFTOVER_TIMEOUT))
-            .max()
-            .unwrap_or(0);
-        leftovers.containers += 1;
-        leftovers.survivors += survivors;
-        leftovers.processes += alive.len().saturating_sub(survivors);
-        if let Err(error) = group.remove_retrying(survivors) {
-            warn!(container_id = name, survivors, %error, "failed to remove a leftover cgroup");
-        }
-    }
-    leftovers
 }

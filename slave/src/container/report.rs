@@ -1,44 +1,17 @@
 //! How a container ended and what it used.
 
-use std::fmt;
 use std::time::Duration;
+
+pub use meros_shim::{ExitStatus, LogUsage};
+use serde::{Deserialize, Serialize};
 
 /// Bytes of one MiB, the unit of memory in messages.
 const MIB: u64 = 1 << 20;
 /// How far below its limit a group may be when its own limit was the cause: the kernel charges in batches.
 const LIMIT_SLACK_BYTES: u64 = MIB;
 
-/// How the main process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// With this exit code, 0 to 255.
-    Exited(i32),
-    /// By this signal number.
-    Signaled(i32),
-}
-
-impl ExitStatus {
-    /// Whether the exit code is 0.
-    #[must_use]
-    pub fn is_success(self) -> bool {
-        self == Self::Exited(0)
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "exited with code {code}"),
-            Self::Signaled(number) => match nix::sys::signal::Signal::try_from(*number) {
-                Ok(signal) => write!(f, "killed by {signal}"),
-                Err(_) => write!(f, "killed by signal {number}"),
-            },
-        }
-    }
-}
-
 /// Who ran out of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OomScope {
     /// The container reached its own limit.
     Limit,
@@ -47,7 +20,7 @@ pub enum OomScope {
 }
 
 /// The kernel killed processes of the container for lack of memory, and the task did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomReport {
     /// Whose limit it was.
     pub scope: OomScope,
@@ -106,19 +79,8 @@ impl OomReport {
     }
 }
 
-/// What one output file of a container saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogUsage {
-    /// Bytes that the task wrote; also the offset of the end of the log in the task's own output.
-    pub bytes: u64,
-    /// Bytes that are in no file: the disk was full, or the file could not be made.
-    pub bytes_dropped: u64,
-    /// How often the file became `.1` and a new one was begun.
-    pub rotations: u64,
-}
-
 /// What a container used, by the kernel's counters. `None` is not known on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time of all its processes.
     pub cpu_time: Option<Duration>,
@@ -149,10 +111,13 @@ pub struct Usage {
 }
 
 /// The end of a container: its processes are dead and its cgroup is removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
-    /// How the command ended.
+    /// How the command ended; by SIGKILL if nobody knows.
     pub status: ExitStatus,
+    /// Nobody knows how the command ended: its shim was killed or crashed, and all of it was killed
+    /// then.
+    pub shim_lost: bool,
     /// Whether [`Container::kill`](super::Container::kill), or dropping the container, came first.
     pub killed: bool,
     /// Set if lack of memory made it fail.
@@ -172,6 +137,11 @@ impl ExitReport {
     pub fn message(&self) -> String {
         match (&self.oom, self.status) {
             (Some(oom), _) => oom.message.clone(),
+            (None, _) if self.shim_lost => {
+                "the process that watched over it (meros-shim) was killed or crashed, and the task \
+                 was killed then"
+                    .to_owned()
+            }
             // By convention of shells; the command may also use these codes itself.
             (None, ExitStatus::Exited(127)) => {
                 format!(
@@ -248,6 +218,7 @@ mod tests {
     fn a_command_not_found_by_the_shell_is_named() {
         let report = ExitReport {
             status: ExitStatus::Exited(127),
+            shim_lost: false,
             killed: false,
             oom: None,
             usage: Usage::default(),

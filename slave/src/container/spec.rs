@@ -23,8 +23,6 @@ pub(crate) const CFS_PERIOD_US: u64 = 100_000;
 const CFS_QUOTA_MIN_US: u64 = 1_000;
 /// Below this not even `execve` of a small program succeeds, so lower limits are raised to it.
 pub const MEMORY_FLOOR_BYTES: u64 = 4 << 20;
-/// Below this a rotation would cost more than what it keeps, so lower caps are raised to it.
-pub const LOG_FLOOR_BYTES: u64 = 4 << 10;
 /// What one start may pass in argv and environment together; the kernel's own limit is near 2 MiB.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// The longest container id: a file name may have 255 bytes.
@@ -123,6 +121,8 @@ pub struct ContainerSpec {
     /// Names the container and its cgroup; unique among the running ones. 1 to [`ID_BYTES_MAX`]
     /// of ASCII letters, digits, `-`, `_`, `.`, `:` and `@`, not starting with a dot.
     pub id: String,
+    /// Whose it is, in words of the caller's; kept with the container and found again with it.
+    pub owner: String,
     /// What to run.
     pub command: TaskCommand,
     /// The whole environment of the task: nothing is inherited. `PATH` is added if missing.
@@ -137,6 +137,8 @@ pub struct ContainerSpec {
     pub stderr_bytes_max: u64,
     /// Account that the task runs as, which then owns the sandbox; `None` is our own.
     pub user: Option<String>,
+    /// Whether it is killed when the slave goes, however that happens.
+    pub ends_with_slave: bool,
 }
 
 impl ContainerSpec {
@@ -197,6 +199,7 @@ mod tests {
     fn spec() -> ContainerSpec {
         ContainerSpec {
             id: "task-1".into(),
+            owner: String::new(),
             command: TaskCommand::Argv(vec!["true".into()]),
             env: BTreeMap::new(),
             sandbox: "/sandbox".into(),
@@ -204,6 +207,7 @@ mod tests {
             stdout_bytes_max: 1 << 20,
             stderr_bytes_max: 1 << 20,
             user: None,
+            ends_with_slave: false,
         }
     }
 

@@ -1,123 +1,140 @@
 //! One running container: the handle that others hold and the task that sees it through.
 //!
 //! ```text
-//! running ──command ends──────────────► SIGKILL to the rest ─► empty ─► cgroup removed ─► report
-//!    └──kill(grace): SIGTERM to all ──► until empty or grace over ──┘
+//! running ──command ends──────────────► SIGKILL to the rest ─► empty ─► shim gone ─► report ─► cgroup removed
+//!    ├──kill(grace): SIGTERM to all ──► until empty or grace over ──┘
+//!    └──leave: it goes on without us
 //! ```
-//! The command is reaped last, so its process id cannot be given to somebody else before.
+//! The report is written beside the shim's record before the counters go with the cgroup, so that a
+//! slave that dies in between is followed by one that says the same.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
+use meros_shim::{Exit, ExitStatus, Frames, State, Told, read_state};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use super::Inner;
 use super::group::Group;
-use super::launch::{Launched, Spawned};
-use super::logs::{self, LogCounters};
-use super::main_process::MainProcess;
+use super::recover::REPORT;
 use super::report::{ExitReport, LogUsage, OomReport, Usage};
+use super::shim::{Folder, Heard, Shim};
 use super::tree::Tree;
 
 /// How long a tree may survive SIGKILL (processes stuck in a driver) before we report without it.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a pipe may stay open after its writers are dead. Only a process that escaped the
-/// tree (without cgroups) can hold it; for all others this is what a slow disk may take to write
-/// the last of the output.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest grace period; beyond it a time would overflow.
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pause between two looks at a tree that was asked to end: the first and the longest.
 const POLL_DELAY_MIN: Duration = Duration::from_millis(2);
 const POLL_DELAY_MAX: Duration = Duration::from_millis(100);
 
+/// A container of an earlier slave that runs on.
+#[derive(Debug)]
+pub struct Adoptable {
+    pub(crate) id: String,
+    pub(crate) command: String,
+    pub(crate) pid: i32,
+    pub(crate) stream: UnixStream,
+    pub(crate) frames: Frames,
+    pub(crate) folder: Folder,
+    pub(crate) group: Group,
+    pub(crate) tree: Tree,
+}
+
+impl Adoptable {
+    /// Process id of the command.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+}
+
+/// A task under its shim.
+pub(crate) struct Running {
+    pub(crate) id: String,
+    pub(crate) command: String,
+    pub(crate) pid: i32,
+    pub(crate) shim: Shim,
+    pub(crate) folder: Folder,
+    pub(crate) group: Group,
+    pub(crate) tree: Tree,
+}
+
 /// A running container. Dropping it kills it without grace, and [`wait`](Self::wait) is then
-/// nobody's, so keep it until the report is there.
+/// nobody's, so keep it until the report is there, or [`leave`](Self::leave) it.
 #[derive(Debug)]
 pub struct Container {
     id: String,
     pid: i32,
     shared: Arc<Shared>,
-    /// When to send SIGKILL; `None` until the first kill.
-    stop: watch::Sender<Option<Instant>>,
+    orders: watch::Sender<Orders>,
     end: watch::Receiver<Option<Arc<ExitReport>>>,
+}
+
+/// What is wanted of a container.
+#[derive(Debug, Clone, Copy, Default)]
+struct Orders {
+    /// When to send SIGKILL; `None` until the first kill.
+    kill_at: Option<Instant>,
+    leave: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     group: Group,
-    stdout: Arc<LogCounters>,
-    stderr: Arc<LogCounters>,
-    /// Keeps the launcher thread alive, and with it the task (see [`launch`](super::launch)).
+    folder: Folder,
+    /// What the shim counts; none if its file could not be opened.
+    state: Option<File>,
+    /// Our groups and our program are there as long as any container is watched.
     _inner: Arc<Inner>,
 }
 
 impl Container {
-    /// Takes over a launched process; also returns the channel on which the launcher answers.
-    /// Must be called in a tokio runtime.
-    pub(crate) fn supervise(
-        launched: Launched,
-        id: String,
-        command: String,
-        inner: Arc<Inner>,
-    ) -> (Self, UnixStream) {
-        let Launched {
-            process,
-            stdout_log,
-            stderr_log,
+    /// Takes over a running task. Must be called in a tokio runtime.
+    pub(crate) fn supervise(running: Running, inner: Arc<Inner>) -> Self {
+        let Running {
+            id,
+            command,
+            pid,
+            shim,
+            folder,
             group,
             tree,
-        } = launched;
-        let Spawned {
-            main,
-            exited,
-            channel,
-            stdout: stdout_pipe,
-            stderr: stderr_pipe,
-        } = process;
-        let pid = main.pid();
-        let (stdout, stderr) = (stdout_log.counters(), stderr_log.counters());
+        } = running;
         let shared = Arc::new(Shared {
             group,
-            stdout,
-            stderr,
+            state: folder.state_file(),
+            folder,
             _inner: inner,
         });
-        let (stop, stop_requests) = watch::channel(None);
+        let (orders, received) = watch::channel(Orders::default());
         let (report, end) = watch::channel(None);
         let supervisor = Supervisor {
             id: id.clone(),
             command,
-            main,
-            exited,
+            shim,
             tree: Arc::new(tree),
             shared: Arc::clone(&shared),
-            stop: stop_requests,
-            logs: [
-                tokio::spawn(logs::copy(stdout_pipe, stdout_log)),
-                tokio::spawn(logs::copy(stderr_pipe, stderr_log)),
-            ],
+            orders: received,
         };
         tokio::spawn(async move {
-            let ended = supervisor.run().await;
-            report.send_replace(Some(Arc::new(ended)));
+            if let Some(ended) = supervisor.run().await {
+                report.send_replace(Some(Arc::new(ended)));
+            }
         });
-        (
-            Self {
-                id,
-                pid,
-                shared,
-                stop,
-                end,
-            },
-            channel,
-        )
+        Self {
+            id,
+            pid,
+            shared,
+            orders,
+            end,
+        }
     }
 
     /// The id it was started with.
@@ -138,31 +155,37 @@ impl Container {
     /// May be repeated: a later call can bring SIGKILL forward, never put it off (semantics: B9).
     pub fn kill(&self, grace: Duration) {
         let at = Instant::now() + grace.min(GRACE_MAX);
-        self.stop.send_if_modified(|stop| {
-            let sooner = stop.is_none_or(|planned| at < planned);
+        self.orders.send_if_modified(|orders| {
+            let sooner = orders.kill_at.is_none_or(|planned| at < planned);
             if sooner {
-                *stop = Some(at);
+                orders.kill_at = Some(at);
             }
             sooner
         });
     }
 
-    /// Waits for the end: all processes dead, all output written, the cgroup removed. May be
-    /// called any number of times.
-    pub async fn wait(&self) -> Arc<ExitReport> {
-        let mut end = self.end.clone();
-        let report = end
-            .wait_for(Option::is_some)
-            .await
-            .expect("the supervisor reports before it ends");
-        report.clone().expect("waited for it")
+    /// Lets it go on without us: a later slave finds it, as [`FoundState`](super::FoundState). One that
+    /// [ends with its slave](super::ContainerSpec::ends_with_slave) is killed by its shim. What is being
+    /// ended already is ended.
+    pub fn leave(&self) {
+        self.orders.send_modify(|orders| orders.leave = true);
     }
 
-    /// What its standard output and standard error saw so far, in this order. Costs a few loads, so
-    /// it may be asked for at any rate.
+    /// Waits for the end: all processes dead, all output written, the cgroup removed. May be
+    /// called any number of times. Never returns for a container that was left.
+    pub async fn wait(&self) -> Arc<ExitReport> {
+        let mut end = self.end.clone();
+        if let Ok(report) = end.wait_for(Option::is_some).await {
+            return report.clone().expect("waited for it");
+        }
+        std::future::pending().await
+    }
+
+    /// What its standard output and standard error saw so far, in this order. Reads 64 bytes of a file.
     #[must_use]
     pub fn log_usage(&self) -> (LogUsage, LogUsage) {
-        (self.shared.stdout.usage(), self.shared.stderr.usage())
+        let State { stdout, stderr, .. } = self.shared.counted();
+        (stdout, stderr)
     }
 
     /// What it uses now, or used in total once it has ended. Reads a dozen small files of the kernel.
@@ -176,91 +199,124 @@ impl Container {
 }
 
 impl Shared {
+    /// All is dead: what remains to be said and removed. Blocks.
+    fn conclude(
+        &self,
+        id: &str,
+        command: String,
+        exit: Option<Exit>,
+        killed: bool,
+        survivors: usize,
+    ) -> ExitReport {
+        let status = exit.map_or(ExitStatus::Signaled(9), |exit| exit.status);
+        let usage = self.usage();
+        let report = ExitReport {
+            status,
+            // A survivor has no end that anybody could know.
+            shim_lost: exit.is_none() && survivors == 0,
+            killed,
+            oom: exit.and_then(|_| OomReport::judge(status, killed, &usage)),
+            usage,
+            survivors,
+            command,
+        };
+        let text = serde_json::to_vec(&report).expect("plain data, no maps with odd keys");
+        if let Err(error) = self.folder.write(REPORT, &text) {
+            // Only a slave that dies now would miss it, and would still have the shim's record.
+            warn!(container_id = id, %error, "the end of a container is not recorded");
+        }
+        if survivors > 0 {
+            error!(container_id = id, survivors, "processes survive SIGKILL");
+        } else if let Err(error) = self.group.remove_retrying(survivors) {
+            warn!(container_id = id, %error, "failed to remove cgroup");
+        }
+        report
+    }
+
+    fn counted(&self) -> State {
+        let state = self.state.as_ref().and_then(|file| read_state(file).ok());
+        state.unwrap_or_default()
+    }
+
     fn usage(&self) -> Usage {
+        let State { stdout, stderr, .. } = self.counted();
         Usage {
-            stdout: self.stdout.usage(),
-            stderr: self.stderr.usage(),
+            stdout,
+            stderr,
             ..self.group.usage()
         }
     }
 }
 
+/// What the wait for the end of a command came to.
+enum Outcome {
+    Ended(Exit),
+    /// The shim is gone.
+    Lost,
+    /// The time of SIGKILL has come.
+    Overdue,
+    Left,
+}
+
 struct Supervisor {
     id: String,
     command: String,
-    main: MainProcess,
-    exited: AsyncFd<OwnedFd>,
+    shim: Shim,
     tree: Arc<Tree>,
     shared: Arc<Shared>,
-    stop: watch::Receiver<Option<Instant>>,
-    logs: [JoinHandle<()>; 2],
+    orders: watch::Receiver<Orders>,
 }
 
 impl Supervisor {
-    async fn run(mut self) -> ExitReport {
-        let killed = self.until_exit_or_deadline().await;
+    /// None if it was left.
+    async fn run(mut self) -> Option<ExitReport> {
+        let (outcome, killed) = self.until_ended_or_overdue().await;
+        let exit = match outcome {
+            Outcome::Left => {
+                self.shim.leave();
+                return None;
+            }
+            Outcome::Ended(exit) => Some(exit),
+            Outcome::Lost => self.shared.folder.exit(),
+            Outcome::Overdue => None,
+        };
         if killed {
             self.until_empty_or_deadline().await;
         }
-        // By itself it is dead by now. After a failed start it may not have entered the tree yet.
-        self.main.kill();
-        let (tree, shared) = (Arc::clone(&self.tree), Arc::clone(&self.shared));
-        let finish = move || {
-            let survivors = tree.kill_until_empty(KILL_TIMEOUT);
-            let usage = shared.group.usage();
-            (survivors, usage, shared.group.remove_retrying(survivors))
-        };
+        let tree = Arc::clone(&self.tree);
         // Only a runtime that shuts down refuses, and then nobody waits for the report.
-        let (survivors, usage, removed) = spawn_blocking(finish)
-            .await
-            .unwrap_or_else(|_| (0, Usage::default(), Ok(())));
-        if survivors > 0 {
-            error!(container_id = %self.id, survivors, "processes survive SIGKILL");
-        } else if let Err(error) = removed {
-            warn!(container_id = %self.id, %error, "failed to remove cgroup");
-        }
-        if survivors == 0 {
-            // Out of the tree a moment before it can be reaped. An error is a runtime that shuts down.
-            let _ = self.exited.readable().await;
-        }
-        let status = self.main.reap();
-        for log in &mut self.logs {
-            if timeout(DRAIN_TIMEOUT, &mut *log).await.is_err() {
-                log.abort();
-            }
-        }
-        let usage = Usage {
-            stdout: self.shared.stdout.usage(),
-            stderr: self.shared.stderr.usage(),
-            ..usage
-        };
-        let oom = OomReport::judge(status, killed, &usage);
-        ExitReport {
-            status,
-            killed,
-            oom,
-            usage,
-            survivors,
-            command: self.command,
-        }
+        let survivors = spawn_blocking(move || tree.kill_until_empty(KILL_TIMEOUT)).await;
+        let survivors = survivors.unwrap_or(0);
+        let told = self.shim.finish().await;
+        let exit = exit.or(told).or_else(|| self.shared.folder.exit());
+        let (shared, id, command) = (self.shared, self.id, self.command);
+        let conclude = move || shared.conclude(&id, command, exit, killed, survivors);
+        spawn_blocking(conclude).await.ok()
     }
 
-    /// Until the command ends by itself or the time of SIGKILL has come. Returns whether a kill
-    /// was asked for.
-    async fn until_exit_or_deadline(&mut self) -> bool {
+    /// Until the command ends by itself or the time of SIGKILL has come. Also says whether a kill was
+    /// asked for.
+    async fn until_ended_or_overdue(&mut self) -> (Outcome, bool) {
         let mut asked = false;
         loop {
-            let deadline = *self.stop.borrow_and_update();
-            if deadline.is_some() && !asked {
+            let Orders { kill_at, leave } = *self.orders.borrow_and_update();
+            if leave && kill_at.is_none() {
+                return (Outcome::Left, false);
+            }
+            if kill_at.is_some() && !asked {
                 asked = true;
                 self.terminate().await;
             }
             tokio::select! {
                 // The command's own end counts as such even if a kill comes at the same moment.
                 biased;
-                _ = self.exited.readable() => return deadline.is_some(),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => return true,
-                changed = self.stop.changed() => if changed.is_err() { return true },
+                heard = self.shim.told() => match heard {
+                    Heard::Told(Told::Ended(exit)) => return (Outcome::Ended(exit), kill_at.is_some()),
+                    Heard::Told(_) => {}
+                    Heard::Lost => return (Outcome::Lost, kill_at.is_some()),
+                },
+                () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => return (Outcome::Overdue, true),
+                changed = self.orders.changed() => if changed.is_err() { return (Outcome::Overdue, true) },
             }
         }
     }
@@ -276,7 +332,7 @@ impl Supervisor {
     async fn until_empty_or_deadline(&mut self) {
         let mut delay = POLL_DELAY_MIN;
         loop {
-            let deadline = *self.stop.borrow_and_update();
+            let deadline = self.orders.borrow_and_update().kill_at;
             let tree = Arc::clone(&self.tree);
             let is_empty = spawn_blocking(move || tree.members().is_empty())
                 .await
@@ -289,7 +345,7 @@ impl Supervisor {
             tokio::select! {
                 () = sleep(delay) => {}
                 () = sleep_until(deadline) => {}
-                changed = self.stop.changed() => if changed.is_err() { return },
+                changed = self.orders.changed() => if changed.is_err() { return },
             }
             delay = (delay * 2).min(POLL_DELAY_MAX);
         }

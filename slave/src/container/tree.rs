@@ -1,9 +1,9 @@
 //! All processes of one container, and the signals to them.
 //!
 //! With cgroups membership is the kernel's: no process can leave by detaching itself. Without,
-//! the tree is guessed from `/proc`: the process group and session of the command, their
-//! descendants, and everything that carries the container's name in its environment. A process
-//! that does `setsid`, outlives its parent *and* clears its environment escapes the guess.
+//! the tree is read from `/proc`: all that descends from the shim, which is a subreaper, and
+//! everything that carries the container's name in its environment. Only a process that clears its
+//! environment *and* whose shim was killed escapes.
 //!
 //! A pid is only a number that the kernel may give to somebody else, so signals go to pidfds,
 //! and only if the pid is still listed as ours after the pidfd was opened: had it been reused by
@@ -39,19 +39,20 @@ const RETRY_DELAY_MAX: Duration = Duration::from_millis(100);
 pub(crate) enum Tree {
     /// By membership of a cgroup.
     Group { dir: PathBuf },
-    /// By guess. `leader` is the command, not yet reaped, so that its number stays its own.
-    Processes { leader: i32, name: String },
+    /// Without cgroups. `leader` is the shim, which adopts whatever the task leaves: what descends from
+    /// it is the task's. If it is dead, only the name is left to go by.
+    Processes { leader: Option<i32>, name: String },
 }
 
 impl Tree {
-    /// The tree of a container that runs in `group`, or whose command is `leader`.
+    /// The tree of a container that runs in `group`, or whose shim is `leader`.
     pub(crate) fn new(group: &Group, leader: i32, name: &str) -> Self {
         match group.kill_place() {
             Some(place) => Self::Group {
                 dir: place.dir.clone(),
             },
             None => Self::Processes {
-                leader,
+                leader: Some(leader),
                 name: name.into(),
             },
         }
@@ -149,22 +150,14 @@ fn open(pid: i32) -> Option<OwnedFd> {
 struct Descent {
     pid: i32,
     parent: i32,
-    group: i32,
-    session: i32,
 }
 
-fn guess_members(leader: i32, name: &str) -> BTreeSet<i32> {
+fn guess_members(leader: Option<i32>, name: &str) -> BTreeSet<i32> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let living = living_processes(Path::new("/proc"));
     let mut members: BTreeSet<i32> = living
         .iter()
-        .filter(|process| {
-            process.pid == leader
-                || process.group == leader
-                || process.session == leader
-                || process.parent == leader
-                || carries_name(process.pid, name)
-        })
+        .filter(|process| Some(process.parent) == leader || carries_name(process.pid, name))
         .map(|process| process.pid)
         .collect();
     loop {
@@ -180,6 +173,9 @@ fn guess_members(leader: i32, name: &str) -> BTreeSet<i32> {
     }
     members.remove(&own);
     members.remove(&1);
+    if let Some(leader) = leader {
+        members.remove(&leader);
+    }
     members
 }
 
@@ -195,7 +191,7 @@ fn living_processes(proc: &Path) -> Vec<Descent> {
     .collect()
 }
 
-/// `pid (name) state ppid pgrp session …`; the name may contain anything, also blanks and `)`.
+/// `pid (name) state ppid …`; the name may contain anything, also blanks and `)`.
 /// Zombies are dead, so they are left out.
 fn parse_stat(pid: i32, stat: &[u8]) -> Option<Descent> {
     let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
@@ -206,8 +202,6 @@ fn parse_stat(pid: i32, stat: &[u8]) -> Option<Descent> {
     let descent = Descent {
         pid,
         parent: number()?,
-        group: number()?,
-        session: number()?,
     };
     (!matches!(state, "Z" | "X" | "x")).then_some(descent)
 }
@@ -227,15 +221,7 @@ mod tests {
     #[test]
     fn a_process_name_with_brackets_does_not_confuse_its_descent() {
         let descent = parse_stat(7, b"7 (a) Z 1 (b)) S 3 4 5 0 -1").unwrap();
-        assert_eq!(
-            descent,
-            Descent {
-                pid: 7,
-                parent: 3,
-                group: 4,
-                session: 5
-            }
-        );
+        assert_eq!(descent, Descent { pid: 7, parent: 3 });
     }
 
     #[test]
@@ -256,8 +242,8 @@ mod tests {
     #[test]
     fn our_own_process_is_never_a_member() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let group = nix::unistd::getpgrp().as_raw();
-        assert!(!guess_members(own, "none/such").contains(&own));
-        assert!(!guess_members(group, "none/such").contains(&own));
+        let parent = nix::unistd::getppid().as_raw();
+        assert!(!guess_members(Some(own), "none/such").contains(&own));
+        assert!(!guess_members(Some(parent), "none/such").contains(&own));
     }
 }

@@ -18,7 +18,9 @@ use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
 use super::inbox::{Inbox, Input};
-use crate::container::{Container, Containerizer, ExitReport, ExitStatus, OomScope, StartError};
+use crate::container::{
+    Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, StartError,
+};
 use crate::output::{LiveOutput, Outputs};
 use crate::plan::{TaskSettings, container_spec};
 use crate::sandbox::Sandboxes;
@@ -35,6 +37,8 @@ pub(crate) struct ContainerCounters {
     pub(crate) started: AtomicU64,
     pub(crate) start_failures: AtomicU64,
     pub(crate) oom_kills: AtomicU64,
+    /// Containers whose shim was killed or crashed.
+    pub(crate) shims_lost: AtomicU64,
     pub(crate) log_bytes: AtomicU64,
     pub(crate) log_bytes_dropped: AtomicU64,
 }
@@ -53,14 +57,34 @@ pub(crate) struct Supervision {
     pub(crate) ended: Arc<Notify>,
 }
 
+/// What becomes of containers when the core has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// It has not.
+    Not,
+    /// They go on; those that end with the slave are killed by their shims.
+    Leave,
+    /// They are killed without grace.
+    Kill,
+}
+
+/// A container of an earlier slave that runs on.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    pub(crate) container: ContainerId,
+    pub(crate) key: TaskKey,
+    pub(crate) log_bytes_max: u64,
+    pub(crate) found: Adoptable,
+}
+
 /// The core thread's hold on its containers.
 #[derive(Debug)]
 pub(crate) struct Containers {
     supervision: Arc<Supervision>,
     runtime: Handle,
     running: BTreeMap<ContainerId, Arc<Container>>,
-    /// Set to end them all at once.
-    halt: watch::Sender<bool>,
+    /// Set when the core has ended.
+    halt: watch::Sender<Halt>,
     /// Cloned into each container's task: when all are gone, so are the containers.
     alive: mpsc::Sender<()>,
 }
@@ -73,7 +97,7 @@ impl Containers {
             supervision: Arc::new(supervision),
             runtime,
             running: BTreeMap::new(),
-            halt: watch::Sender::new(false),
+            halt: watch::Sender::new(Halt::Not),
             alive,
         };
         (containers, gone)
@@ -85,18 +109,60 @@ impl Containers {
         slave_id: SlaveId,
         run: Box<RunTask>,
         volumes: Vec<MountedVolume>,
+        ends_with_slave: bool,
     ) {
-        let supervised = Supervised {
-            key: (run.framework.framework_id, run.task.task_id.clone()),
+        let key = (run.framework.framework_id, run.task.task_id.clone());
+        let supervised = self.supervised(key, container);
+        // From now on its output can be asked for.
+        let output = self.supervision.outputs.begin(&supervised.key, container);
+        let order = Order {
+            slave_id,
+            run,
+            volumes,
+            ends_with_slave,
+        };
+        self.runtime.spawn(supervised.run(order, output));
+    }
+
+    /// Takes over what an earlier slave has started. Must be called in the runtime.
+    pub(crate) fn inherit(&mut self, inherited: Inherited) {
+        let Inherited {
+            container,
+            key,
+            log_bytes_max,
+            found,
+        } = inherited;
+        let process = match self.supervision.containerizer.adopt(found) {
+            Ok(process) => Arc::new(process),
+            // The runtime shuts down; the next start finds it again.
+            Err(error) => return warn!(%container, %error, "failed to take over a container"),
+        };
+        let supervised = self.supervised(key, container);
+        let outputs = &self.supervision.outputs;
+        let output = outputs.resume(&supervised.key, container, log_bytes_max);
+        output.attach(&process);
+        self.running.insert(container, Arc::clone(&process));
+        self.runtime.spawn(supervised.see_through(process, output));
+    }
+
+    fn supervised(&self, key: TaskKey, container: ContainerId) -> Supervised {
+        Supervised {
+            key,
             container,
             shared: Arc::clone(&self.supervision),
             halt: self.halt.subscribe(),
             alive: self.alive.clone(),
-        };
-        // From now on its output can be asked for.
-        let output = self.supervision.outputs.begin(&supervised.key, container);
+        }
+    }
+
+    /// No later slave is to find it.
+    pub(super) fn forget(&self, container: ContainerId) {
+        let shared = Arc::clone(&self.supervision);
+        let id = container.to_string();
+        // At once: a task of the same name may come next.
+        shared.containerizer.forget(&id);
         self.runtime
-            .spawn(supervised.run(slave_id, run, volumes, output));
+            .spawn_blocking(move || shared.containerizer.sweep(&id));
     }
 
     /// Removes the data of a destroyed volume. A failure is tried again, at last by the next start.
@@ -138,17 +204,31 @@ impl Containers {
         self.running.remove(&container);
     }
 
-    /// Ends all of them without grace.
-    pub(super) fn halt(&self) {
-        self.halt.send_replace(true);
+    /// The core has ended.
+    pub(super) fn halt(&self, how: Halt) {
+        self.halt.send_replace(how);
     }
 }
 
 impl Drop for Containers {
     fn drop(&mut self) {
-        // Also when the core's thread panics.
-        self.halt();
+        // Also when the core's thread panics: the next start takes them up.
+        self.halt.send_if_modified(|halt| {
+            let is_new = *halt == Halt::Not;
+            if is_new {
+                *halt = Halt::Leave;
+            }
+            is_new
+        });
     }
+}
+
+/// What is to run in a container.
+struct Order {
+    slave_id: SlaveId,
+    run: Box<RunTask>,
+    volumes: Vec<MountedVolume>,
+    ends_with_slave: bool,
 }
 
 /// One container, from its sandbox to its end.
@@ -156,38 +236,21 @@ struct Supervised {
     key: TaskKey,
     container: ContainerId,
     shared: Arc<Supervision>,
-    halt: watch::Receiver<bool>,
+    halt: watch::Receiver<Halt>,
     alive: mpsc::Sender<()>,
 }
 
 impl Supervised {
-    async fn run(
-        mut self,
-        slave_id: SlaveId,
-        run: Box<RunTask>,
-        volumes: Vec<MountedVolume>,
-        output: Arc<LiveOutput>,
-    ) {
+    async fn run(self, order: Order, output: Arc<LiveOutput>) {
         let container = self.container;
-        let event = match self.launch(slave_id, &run, volumes).await {
+        match self.launch(order).await {
             Ok(process) => {
-                drop(run);
                 self.shared.counters.started.fetch_add(1, Ordering::Relaxed);
                 output.attach(&process);
-                let told = self
-                    .shared
-                    .inbox
-                    .send(Input::Started(container, Arc::clone(&process)))
-                    .await;
-                if told.is_err() {
-                    process.kill(Duration::ZERO);
-                }
-                let report = self.watch(&process).await;
-                self.count(&report);
-                Event::ContainerEnded {
-                    container,
-                    exit: exit_of(&report),
-                }
+                let started = Input::Started(container, Arc::clone(&process));
+                // If the core is gone, what becomes of it is known already.
+                let _ = self.shared.inbox.send(started).await;
+                self.see_through(process, output).await;
             }
             Err(message) => {
                 self.shared
@@ -195,21 +258,40 @@ impl Supervised {
                     .start_failures
                     .fetch_add(1, Ordering::Relaxed);
                 debug!(framework_id = %self.key.0, task_id = %self.key.1, error = message, "container not started");
-                Event::ContainerNotStarted { container, message }
+                let event = Event::ContainerNotStarted { container, message };
+                self.tell_end(event, &output).await;
             }
+        }
+    }
+
+    /// From its start, or from ours, to its end.
+    async fn see_through(mut self, process: Arc<Container>, output: Arc<LiveOutput>) {
+        let container = self.container;
+        let Some(report) = self.watch(&process).await else {
+            return;
         };
-        self.finish(&output).await;
+        self.count(&report);
+        let event = match exit_of(&report) {
+            Some(exit) => Event::ContainerEnded { container, exit },
+            None => Event::ContainerLost { container },
+        };
+        self.tell_end(event, &output).await;
+    }
+
+    async fn tell_end(self, event: Event, output: &Arc<LiveOutput>) {
+        self.finish(output).await;
         // Nobody is left to be told only when the slave goes.
         let _ = self.shared.inbox.send(Input::Event(event)).await;
         drop(self.alive);
     }
 
-    async fn launch(
-        &self,
-        slave_id: SlaveId,
-        run: &RunTask,
-        mounted: Vec<MountedVolume>,
-    ) -> Result<Arc<Container>, String> {
+    async fn launch(&self, order: Order) -> Result<Arc<Container>, String> {
+        let Order {
+            slave_id,
+            run,
+            volumes: mounted,
+            ends_with_slave,
+        } = order;
         let (shared, key, container) = (Arc::clone(&self.shared), self.key.clone(), self.container);
         let shared_volumes = shared.volumes.clone();
         let made = spawn_blocking(move || shared.sandboxes.create(&key, container)).await;
@@ -217,8 +299,15 @@ impl Supervised {
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         let settings = &self.shared.settings;
-        let spec = container_spec(run, slave_id, container, &sandbox, settings)
-            .ok_or_else(|| "the task has no command".to_owned())?;
+        let spec = container_spec(
+            &run,
+            slave_id,
+            container,
+            &sandbox,
+            settings,
+            ends_with_slave,
+        )
+        .ok_or_else(|| "the task has no command".to_owned())?;
         let (volumes, user) = (shared_volumes, spec.user.clone());
         let put = spawn_blocking(move || volumes.mount(&mounted, &sandbox, user.as_deref())).await;
         put.map_err(|error| error.to_string())?
@@ -227,15 +316,19 @@ impl Supervised {
         started.map(Arc::new).map_err(|error| explain(&error))
     }
 
-    /// Until its end; ends it when the slave goes.
-    async fn watch(&mut self, process: &Container) -> Arc<ExitReport> {
-        tokio::select! {
-            report = process.wait() => return report,
-            // Its sender gone means that the slave is going, too.
-            _ = self.halt.wait_for(|halt| *halt) => {}
+    /// Until its end; none if it goes on without us.
+    async fn watch(&mut self, process: &Container) -> Option<Arc<ExitReport>> {
+        let how = tokio::select! {
+            report = process.wait() => return Some(report),
+            // Its sender gone means that the core is gone, too.
+            how = self.halt.wait_for(|halt| *halt != Halt::Not) => how.map_or(Halt::Leave, |how| *how),
+        };
+        if how != Halt::Kill {
+            process.leave();
+            return None;
         }
         process.kill(Duration::ZERO);
-        process.wait().await
+        Some(process.wait().await)
     }
 
     /// Remembers the end beside the sandbox, so that its output can be read on.
@@ -256,6 +349,7 @@ impl Supervised {
         let usage = &report.usage;
         let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
         add(&counters.oom_kills, u64::from(report.oom.is_some()));
+        add(&counters.shims_lost, u64::from(report.shim_lost));
         add(&counters.log_bytes, usage.stdout.bytes + usage.stderr.bytes);
         add(
             &counters.log_bytes_dropped,
@@ -275,7 +369,11 @@ fn explain(error: &StartError) -> String {
     text
 }
 
-fn exit_of(report: &ExitReport) -> ContainerExit {
+/// None if nobody knows.
+pub(crate) fn exit_of(report: &ExitReport) -> Option<ContainerExit> {
+    if report.shim_lost {
+        return None;
+    }
     let exit = match report.status {
         ExitStatus::Exited(code) => TaskExit::Code(code),
         ExitStatus::Signaled(number) => TaskExit::Signal(number),
@@ -295,9 +393,9 @@ fn exit_of(report: &ExitReport) -> ContainerExit {
     } else {
         String::new()
     };
-    ContainerExit {
+    Some(ContainerExit {
         exit,
         limitation,
         message,
-    }
+    })
 }

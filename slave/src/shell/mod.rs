@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::checkpoint::writer::Writer;
 use crate::exit::ExitReason;
-use containers::Containers;
+use containers::{Containers, Halt};
 use inbox::{Input, Outlet};
 use net::LeaderHint;
 use snapshot::{Snapshot, TaskRow};
@@ -97,7 +97,10 @@ impl Shell {
         if let Some(sender) = &link {
             sender.close(CloseCode::ShuttingDown, "slave is stopping");
         }
-        self.containers.halt();
+        // Of a slave that no master wants nothing may go on.
+        let refused = matches!(reason, ExitReason::Refused { .. });
+        self.containers
+            .halt(if refused { Halt::Kill } else { Halt::Leave });
         // Without its queue the thread writes what is left and ends.
         let Writer { thread, failed, .. } = { self.writer };
         let reason = match thread.join() {
@@ -176,7 +179,10 @@ impl Shell {
             Input::Event(event) => {
                 match &event {
                     Event::Disconnected { connection } => self.unlink(*connection),
-                    Event::ContainerEnded { container, .. } => self.containers.ended(*container),
+                    Event::ContainerEnded { container, .. }
+                    | Event::ContainerLost { container } => {
+                        self.containers.ended(*container);
+                    }
                     _ => {}
                 }
                 self.handle(event, now);
@@ -222,12 +228,15 @@ impl Shell {
                     slave_id,
                     run,
                     volumes,
+                    ends_with_slave,
                 } => {
-                    self.containers.start(container, slave_id, run, volumes);
+                    let containers = &self.containers;
+                    containers.start(container, slave_id, run, volumes, ends_with_slave);
                 }
                 Effect::KillContainer { container, grace } => {
                     self.containers.kill(container, grace)
                 }
+                Effect::ForgetContainer { container } => self.containers.forget(container),
                 Effect::WipeVolume { directory } => self.containers.wipe(directory),
                 Effect::FrameworkForgotten { framework_id } => {
                     debug!(%framework_id, "nothing is left of a framework");

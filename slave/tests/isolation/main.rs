@@ -1,7 +1,7 @@
 //! Containers on this host's real kernel, whose own counters are the witnesses.
 //!
-//! Its own `main`: the test program is also the launcher stage (`container-init`), the misbehaving
-//! tasks (`helper …`) and a slave that crashes. Tests that need a facility which the host does not
+//! Its own `main`: the test program is also the misbehaving tasks (`helper …`) and a slave that
+//! crashes. Tests that need a facility which the host does not
 //! have (mostly: without root) are reported as ignored with the reason.
 
 mod ending;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Arguments;
 use meros_slave::container::{
     CgroupRoot, Containerizer, ExitStatus, Facility, Isolation, Limits, OomScope, OpenError,
-    StartError, TaskCommand, container_init,
+    StartError, TaskCommand,
 };
 use world::{Hierarchies, World, alive, case, eventually, helper, own_children, own_descriptors};
 
@@ -30,7 +30,6 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     match words.as_slice() {
-        ["container-init"] => container_init(),
         ["helper", rest @ ..] => return helper(rest),
         _ => {}
     }
@@ -164,7 +163,7 @@ fn main() {
             running::isolation_absent,
         ),
         case(
-            "id_in_use_is_refused_and_free_after_the_end",
+            "id_in_use_is_refused_and_free_when_it_is_forgotten",
             &[Kill],
             host,
             running::id_in_use,
@@ -182,16 +181,35 @@ fn main() {
             recovery::foreign_root,
         ),
         case(
-            "leftovers_of_a_crashed_slave_are_removed_and_nothing_else",
+            "containers_of_a_crashed_slave_are_taken_up_or_end_with_it",
             &[Kill],
             host,
-            recovery::leftovers,
+            recovery::crash,
         ),
         case(
-            "leftovers_are_removed_with_the_freezer",
+            "what_ended_without_a_slave_is_found_with_its_end",
+            &[],
+            host,
+            recovery::ended_meanwhile,
+        ),
+        case(
+            "a_killed_shim_is_noticed_and_nothing_of_its_container_is_left",
+            &[Kill],
+            host,
+            recovery::shim_killed,
+        ),
+        case(
+            "a_killed_shim_is_noticed_without_cgroups",
+            &[],
+            Hierarchies::None,
+            recovery::shim_killed,
+        ),
+        case("a_shim_is_small", &[], host, recovery::shim_memory),
+        case(
+            "containers_of_a_crashed_slave_with_the_freezer",
             &[Kill],
             Hierarchies::V1Only,
-            recovery::leftovers,
+            recovery::crash,
         ),
         case(
             "two_hundred_quick_containers_leave_nothing",

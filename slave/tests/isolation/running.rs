@@ -202,6 +202,14 @@ pub(crate) async fn id_in_use(world: &World) {
     assert!(alive(container.pid()), "the first one was harmed");
     container.kill(Duration::ZERO);
     container.wait().await;
+    let error = world
+        .try_start("same", command.clone(), Limits::default())
+        .await
+        .unwrap_err();
+    // Its end is not forgotten: a next run still has to find it.
+    assert!(matches!(error, StartError::IdInUse { .. }), "{error:?}");
+    world.containers().forget("same");
+    world.containers().sweep("same");
     assert_eq!(
         world
             .start("same", command, Limits::default())

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
 use meros_slave::container::{
-    CgroupRoot, Container, ContainerSpec, Containerizer, Facility, Isolation, Launcher, Limits,
-    StartError, TaskCommand,
+    CgroupRoot, Container, ContainerSpec, Containerizer, Facility, Found, Inventory, Isolation,
+    Limits, OpenError, StartError, TaskCommand,
 };
 use tempfile::TempDir;
 
@@ -83,8 +83,9 @@ impl World {
             &CgroupRoot::new(&root, "a").unwrap(),
             &dir.path().join("mountinfo"),
         );
-        let (containers, leftovers) = Containerizer::open(isolation, launcher()).unwrap();
-        assert_eq!(leftovers.containers, 0);
+        let folders = dir.path().join("containers");
+        let (containers, inventory) = Containerizer::open(isolation, folders).unwrap();
+        assert!(inventory.containers.is_empty());
         Self {
             containers: Some(containers),
             dir,
@@ -96,8 +97,11 @@ impl World {
         self.containers.as_ref().expect("taken only at the end")
     }
 
-    pub(crate) fn launcher(&self) -> Launcher {
-        launcher()
+    /// Takes up what the slave `b` has left.
+    pub(crate) fn reopen(&self) -> Result<(Containerizer, Inventory), OpenError> {
+        let root = CgroupRoot::new(&self.root_name(), "b").unwrap();
+        let isolation = Isolation::detect_from(&root, &self.mountinfo());
+        Containerizer::open(isolation, self.sandbox("crashing").join("containers"))
     }
 
     /// Groups that somebody else has made, below our root in each hierarchy that the test may use.
@@ -216,16 +220,10 @@ impl World {
     }
 }
 
-fn launcher() -> Launcher {
-    Launcher {
-        program: std::env::current_exe().unwrap(),
-        args: vec!["container-init".into()],
-    }
-}
-
 fn spec(id: &str, command: TaskCommand, limits: Limits, sandbox: PathBuf) -> ContainerSpec {
     ContainerSpec {
         id: id.into(),
+        owner: format!("owner of {id}"),
         command,
         env: BTreeMap::new(),
         sandbox,
@@ -233,6 +231,7 @@ fn spec(id: &str, command: TaskCommand, limits: Limits, sandbox: PathBuf) -> Con
         stdout_bytes_max: 1 << 20,
         stderr_bytes_max: 1 << 20,
         user: None,
+        ends_with_slave: true,
     }
 }
 
@@ -358,11 +357,11 @@ fn hog(mebibytes: usize) {
     }
 }
 
-/// A slave with two containers that waits to be killed. Ends by itself if its parent goes.
+/// A slave with two containers that waits to be killed: `one` outlives it, `two` does not.
 fn crashing_slave(root: &str, dir: &Path, mountinfo: &Path) {
     // Its own number comes last: the shell that started the daemon has ended by then.
-    let line =
-        "setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; echo $$ > main.pid; exec sleep 1000";
+    let line = "setsid sh -c 'sleep 1000 & echo $! > daemon.pid'; echo $$ > main.pid; echo begun; \
+                while [ ! -e go ]; do sleep 0.02; done; echo went; exit 3";
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -370,15 +369,14 @@ fn crashing_slave(root: &str, dir: &Path, mountinfo: &Path) {
         .unwrap();
     runtime.block_on(async {
         let isolation = Isolation::detect_from(&CgroupRoot::new(root, "b").unwrap(), mountinfo);
-        let (containers, _) = Containerizer::open(isolation, launcher()).unwrap();
+        let (containers, _) = Containerizer::open(isolation, dir.join("containers")).unwrap();
         let mut held = Vec::new();
         for id in ["one", "two"] {
-            let spec = spec(
-                id,
-                TaskCommand::Shell(line.into()),
-                Limits::default(),
-                dir.join(id),
-            );
+            let command = TaskCommand::Shell(line.into());
+            let spec = ContainerSpec {
+                ends_with_slave: id == "two",
+                ..spec(id, command, Limits::default(), dir.join(id))
+            };
             held.push(containers.start(spec).await.unwrap());
         }
         let end_of_parent = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
@@ -389,4 +387,17 @@ fn crashing_slave(root: &str, dir: &Path, mountinfo: &Path) {
             container.wait().await;
         }
     });
+}
+
+/// The parent of a process, by the kernel.
+pub(crate) fn parent_of(pid: i32) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The container of this id among those that were found.
+pub(crate) fn take(inventory: &mut Inventory, id: &str) -> Found {
+    let at = inventory.containers.iter().position(|found| found.id == id);
+    inventory.containers.swap_remove(at.expect("it is found"))
 }

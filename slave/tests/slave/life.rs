@@ -270,6 +270,72 @@ pub(crate) fn restart(world: &mut World) {
     world.stop(&slave);
 }
 
+pub(crate) fn outlive(world: &mut World) {
+    // semantics: L2
+    let mut config = world.config();
+    config.tasks_end_with_slave = false;
+    let slave = world.try_start(config.clone()).expect("the slave starts");
+    let file = world.dir.path().join("pid");
+    let gate = world.dir.path().join("gate");
+    let line = format!(
+        "echo one; echo $$ > {0}.new; mv {0}.new {0}; while [ ! -e {1} ]; do sleep 0.01; done; echo two; exit 7",
+        file.display(),
+        gate.display()
+    );
+    let read_pid = || std::fs::read_to_string(&file).unwrap_or_default();
+    world.runtime.block_on(async {
+        let master = &mut world.master;
+        master.accept().await;
+        assert!(matches!(
+            master.hear().await,
+            SlaveToMaster::Register { .. }
+        ));
+        master.welcome().await;
+        master.say(order("t", Command::shell(line))).await;
+        assert_eq!(master.acknowledged().await.status.state, TaskState::Running);
+    });
+    eventually("it runs", || !read_pid().is_empty());
+    world.stop(&slave);
+    let pid = read_pid();
+    let is_alive = || std::path::Path::new("/proc").join(pid.trim()).exists();
+    assert!(is_alive(), "it was to go on");
+
+    let slave = world.try_start(config).expect("the slave starts");
+    world.runtime.block_on(async {
+        let master = &mut world.master;
+        // A connection of the slave that was stopped may still wait to be accepted.
+        let first = loop {
+            master.accept().await;
+            if let Some(message) = master.try_hear().await {
+                break message;
+            }
+        };
+        let SlaveToMaster::ReportTasks { tasks } = first else {
+            panic!("it says what it has first");
+        };
+        assert_eq!((tasks.len(), tasks[0].state), (1, TaskState::Running));
+        assert!(matches!(
+            master.hear().await,
+            SlaveToMaster::Reregister { .. }
+        ));
+        master.welcome().await;
+    });
+    assert!(is_alive(), "it was to go on");
+    std::fs::write(&gate, "").unwrap();
+    world.runtime.block_on(async {
+        let update = world.master.acknowledged().await;
+        assert_eq!(update.status.state, TaskState::Failed);
+        assert_eq!(update.status.exit, Some(TaskExit::Code(7)));
+    });
+    let log = get(&slave, "/api/v1/logs/F1/t/stdout");
+    assert_eq!(log.text(), "one\ntwo\n");
+    let folders = world.data_dir().join("containers");
+    eventually("its folder is removed", || {
+        std::fs::read_dir(&folders).unwrap().next().is_none()
+    });
+    world.stop(&slave);
+}
+
 pub(crate) fn stop(world: &mut World) {
     let slave = world.registered();
     let World {

@@ -1,7 +1,6 @@
 //! A whole slave in this process, against a master made of a few lines over the real transport.
 //!
-//! Its own `main`: the test program is also the launcher stage (`container-init`) of the containers
-//! that the slave starts.
+//! Its own `main`, because each test wants a runtime that ends with it.
 
 mod bad_input;
 mod life;
@@ -10,9 +9,6 @@ mod world;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("container-init") {
-        meros_slave::container::container_init();
-    }
     let arguments = Arguments::from_args();
     let case = |name: &str, body: fn(&mut world::World)| {
         Trial::test(name, move || {
@@ -41,6 +37,10 @@ fn main() {
             life::restart,
         ),
         case("a_stopped_slave_delivers_the_end_of_its_tasks", life::stop),
+        case(
+            "tasks_outlive_the_slave_and_are_taken_up_with_the_same_pids",
+            life::outlive,
+        ),
         case(
             "a_slave_that_leaves_unregisters_and_comes_back_as_a_new_one",
             life::leave,

@@ -13,7 +13,6 @@ use meros_proto::transport::{
     ClusterCa, Identity, PeerRole, Receiver, Sender, Server, ServerLimits,
 };
 use meros_slave::config::{Config, RawConfig};
-use meros_slave::container::Launcher;
 use meros_slave::{Running, StartError};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -65,14 +64,10 @@ impl World {
             identity: Some(self.dir.path().join("identity")),
             resources: Some("cpus:4;mem:4096;disk:100;ports:[31000-31010]".to_owned()),
             cgroup_root: Some(self.cgroup_root.clone()),
+            tasks_end_with_slave: Some(true),
             ..RawConfig::default()
         };
-        let mut config = Config::check(raw).unwrap();
-        config.launcher = Launcher {
-            program: std::env::current_exe().unwrap(),
-            args: vec!["container-init".into()],
-        };
-        config
+        Config::check(raw).unwrap()
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

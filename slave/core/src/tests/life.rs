@@ -409,8 +409,11 @@ fn a_task_that_was_not_durable_at_the_crash_was_never_here() {
 }
 
 #[test]
-fn a_stopped_slave_kills_its_tasks_keeps_its_id_and_exits_when_all_is_durable() {
-    let mut slave = Slave::running(run(1, "t"));
+fn a_stopped_slave_kills_tasks_that_end_with_it_and_exits_when_all_is_durable() {
+    // semantics: L1
+    let mut tied = run(1, "t");
+    tied.framework.checkpoint = false;
+    let mut slave = Slave::running(tied);
     slave.hear(order(run(1, "u")), &["persist task F1/u"]);
     let stop = || Event::Stop {
         grace: Duration::from_secs(2),
@@ -441,6 +444,127 @@ fn a_stopped_slave_kills_its_tasks_keeps_its_id_and_exits_when_all_is_durable() 
         },
         &lines,
     );
+}
+
+#[test]
+fn a_stopped_slave_leaves_its_tasks_to_its_next_life() {
+    // semantics: L2
+    let mut slave = Slave::running(run(1, "t"));
+    let grace = Duration::ZERO;
+    slave.on(Event::Stop { grace }, &["exit"]);
+    let mut slave = slave.restarted_with(FoundState::Running { pid: 99 });
+    slave.expect(&["persist incarnation 2"]);
+    slave.durable(&[]);
+    let connection = ConnectionId(1);
+    let lines = ["send 1 report F1/t RUNNING", "send 1 reregister S4"];
+    slave.on(Event::Connected { connection }, &lines);
+    slave.hear(registered(), &[]);
+    slave.hear(kill(Some(0)), &["kill 1-1 0ns"]);
+    slave.on(
+        ended(TaskExit::Signal(9)),
+        &["persist update F1/t KILLED #1"],
+    );
+    assert_eq!(slave.forgotten, []);
+    slave.durable(&["send 1 update F1/t KILLED #1 latest KILLED"]);
+    assert_eq!(
+        slave.forgotten,
+        [container(1)],
+        "only when its end is durable"
+    );
+}
+
+#[test]
+fn a_stopped_slave_waits_for_a_task_that_is_being_started() {
+    let mut slave = Slave::registered();
+    slave.hear(order(run(1, "t")), &["persist task F1/t"]);
+    slave.durable(&["start 1-1 F1/t"]);
+    let grace = Duration::ZERO;
+    slave.on(Event::Stop { grace }, &[]);
+    let started = Event::ContainerStarted {
+        container: container(1),
+        pid: 99,
+    };
+    slave.on(started, &["persist update F1/t RUNNING #1"]);
+    slave.durable(&["send 1 update F1/t RUNNING #1 latest RUNNING", "exit"]);
+}
+
+#[test]
+fn a_task_that_ended_without_its_slave_ends_as_it_did() {
+    // semantics: L2
+    let state = FoundState::Ended(exit(TaskExit::Code(3)));
+    let mut slave = Slave::running(run(1, "t")).restarted_with(state);
+    slave.expect(&["persist incarnation 2", "persist update F1/t FAILED #1"]);
+    assert_eq!(newest(&slave).exit, Some(TaskExit::Code(3)));
+    slave.durable(&[]);
+    assert_eq!(slave.forgotten, [container(1)]);
+}
+
+#[test]
+fn a_task_that_was_not_heard_of_is_taken_up_as_what_it_is() {
+    let starting = || {
+        let mut slave = Slave::registered();
+        slave.hear(order(run(1, "t")), &["persist task F1/t"]);
+        slave.durable(&["start 1-1 F1/t"]);
+        slave
+    };
+    let mut slave = starting().restarted_with(FoundState::Running { pid: 99 });
+    slave.expect(&["persist incarnation 2", "persist update F1/t RUNNING #1"]);
+    let state = FoundState::Ended(exit(TaskExit::Code(0)));
+    let mut slave = starting().restarted_with(state);
+    slave.expect(&["persist incarnation 2", "persist update F1/t FINISHED #1"]);
+    let mut slave = starting().restarted_with(FoundState::NeverRan);
+    slave.expect(&["persist incarnation 2", "persist update F1/t DROPPED #1"]);
+}
+
+#[test]
+fn a_task_whose_shim_is_gone_failed_and_says_why() {
+    let mut slave = Slave::running(run(1, "t"));
+    let lost = Event::ContainerLost {
+        container: container(1),
+    };
+    slave.on(lost, &["persist update F1/t FAILED #2"]);
+    assert_eq!(newest(&slave).reason, Some(Reason::IoSwitchboardExited));
+    let mut slave = Slave::running(run(1, "t")).restarted_with(FoundState::Lost);
+    slave.expect(&["persist incarnation 2", "persist update F1/t FAILED #1"]);
+    assert_eq!(newest(&slave).reason, Some(Reason::IoSwitchboardExited));
+}
+
+#[test]
+fn a_task_of_a_machine_that_was_restarted_or_that_ends_with_its_slave_is_gone() {
+    // semantics: L1, L5
+    for state in [FoundState::Rebooted, FoundState::EndedWithSlave] {
+        let mut slave = Slave::running(run(1, "t")).restarted_with(state);
+        slave.expect(&["persist incarnation 2", "persist update F1/t GONE #1"]);
+    }
+}
+
+#[test]
+fn a_kill_that_was_told_is_done_by_the_next_life() {
+    let mut slave = Slave::running(killing(run(1, "t")));
+    let lines = ["kill 1-1 3s", "persist update F1/t KILLING #2"];
+    slave.hear(kill(None), &lines);
+    slave.durable(&["send 1 update F1/t KILLING #2 latest KILLING"]);
+    let mut slave = slave.restarted_with(FoundState::Running { pid: 99 });
+    slave.expect(&["persist incarnation 2", "kill 1-1 3s"]);
+    slave.on(
+        ended(TaskExit::Signal(15)),
+        &["persist update F1/t KILLED #1"],
+    );
+}
+
+#[test]
+fn a_container_that_is_no_tasks_is_killed_and_forgotten() {
+    let mut slave = Slave::registered().restarted_with(FoundState::Running { pid: 99 });
+    slave.expect(&["persist incarnation 2", "kill 1-1 0ns"]);
+    slave.durable(&[]);
+    // Nothing of ours may be alive when we have stopped.
+    let grace = Duration::ZERO;
+    slave.on(Event::Stop { grace }, &[]);
+    slave.on(ended(TaskExit::Signal(9)), &["exit"]);
+    assert_eq!(slave.forgotten, [container(1)]);
+    let state = FoundState::Ended(exit(TaskExit::Code(0)));
+    let slave = Slave::registered().restarted_with(state);
+    assert_eq!(slave.forgotten, [container(1)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use meros_proto::message::slave::ReconcileOnSlave;
 use meros_proto::operation::{Change, ChangeKind, OperationNumber};
 use meros_proto::status::TaskState;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -131,6 +131,8 @@ struct World {
     connection: u64,
     /// Containers that were asked for and have not ended, and whether they have started.
     containers: Vec<(ContainerId, bool)>,
+    /// Whose container it is that is not forgotten.
+    folders: BTreeMap<ContainerId, TaskKey>,
     exited: bool,
     log: Vec<String>,
     /// Updates whose record was seen before they were sent, and tasks likewise.
@@ -145,7 +147,13 @@ impl World {
     fn new() -> Self {
         let mut effects = Effects::new();
         let now = Timestamp(1);
-        let core = SlaveCore::new(config(), Checkpoint::default(), now, &mut effects);
+        let core = SlaveCore::new(
+            config(),
+            Checkpoint::default(),
+            Vec::new(),
+            now,
+            &mut effects,
+        );
         let mut world = Self {
             core,
             now,
@@ -153,6 +161,7 @@ impl World {
             writing: Vec::new(),
             connection: 0,
             containers: Vec::new(),
+            folders: BTreeMap::new(),
             exited: false,
             log: Vec::new(),
             promised: BTreeSet::new(),
@@ -176,6 +185,7 @@ impl World {
                         "S8: started before it was durable"
                     );
                     self.containers.push((container, false));
+                    self.folders.insert(container, key);
                 }
                 Effect::KillContainer { container, .. } => {
                     assert!(
@@ -205,6 +215,11 @@ impl World {
                     message: SlaveToMaster::ReportClaims { claims, .. },
                     ..
                 } => assert_eq!(claims, self.disk.claims.resources, "S8: not durable"),
+                Effect::ForgetContainer { container } => {
+                    let mut known = self.containers.iter();
+                    assert!(known.all(|it| it.0 != container), "forgets what runs");
+                    self.folders.remove(&container);
+                }
                 Effect::WipeVolume { directory } => {
                     let mut volumes = self.disk.claims.volumes.values();
                     assert!(volumes.all(|it| *it != directory), "S17: it exists");
@@ -263,13 +278,42 @@ impl World {
 
     fn restart(&mut self) {
         self.writing.clear();
-        self.containers.clear();
         self.wiping.clear();
         self.exited = false;
         let mut effects = Effects::new();
-        self.core = SlaveCore::new(config(), self.disk.clone(), self.now, &mut effects);
+        let found = self.found();
+        self.core = SlaveCore::new(config(), self.disk.clone(), found, self.now, &mut effects);
         self.log.push("-- restart".to_owned());
         self.carry_out(effects);
+    }
+
+    /// What has become of the containers meanwhile; their numbers decide.
+    fn found(&mut self) -> Vec<FoundContainer> {
+        let mut found = Vec::new();
+        for (container, task) in self.folders.clone() {
+            let at = self.containers.iter().position(|it| it.0 == container);
+            let state = match (at, container.number % 6) {
+                (Some(at), 0..=2) => {
+                    self.containers[at].1 = true;
+                    FoundState::Running { pid: 5 }
+                }
+                (Some(at), _) if !self.containers[at].1 => FoundState::NeverRan,
+                (_, 3) => FoundState::Lost,
+                (_, 4) => FoundState::Rebooted,
+                _ => FoundState::Ended(exit(TaskExit::Code(0))),
+            };
+            if !matches!(state, FoundState::Running { .. }) {
+                self.containers.retain(|it| it.0 != container);
+            }
+            let age = Duration::from_secs(1);
+            found.push(FoundContainer {
+                container,
+                task,
+                age,
+                state,
+            });
+        }
+        found
     }
 
     fn step(&mut self, step: Step) {
@@ -426,6 +470,7 @@ impl World {
             Step::NotStarted { nth } => {
                 let container = self.container(nth, |started| !started);
                 self.containers.retain(|c| c.0 != container);
+                self.folders.remove(&container);
                 let message = "no".to_owned();
                 self.feed(Event::ContainerNotStarted { container, message });
             }
@@ -599,7 +644,7 @@ proptest! {
         let shuffled = picks.iter().filter(|_| !records.is_empty());
         let checkpoint: Checkpoint = shuffled.map(|pick| pick.get(&records).clone()).collect();
         let mut effects = Effects::new();
-        let core = SlaveCore::new(config(), checkpoint, Timestamp(5), &mut effects);
+        let core = SlaveCore::new(config(), checkpoint, Vec::new(), Timestamp(5), &mut effects);
         drop(core);
     }
 }
