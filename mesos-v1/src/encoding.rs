@@ -1,0 +1,199 @@
+//! Messages as bytes: JSON or protobuf (semantics A2, R2, R7).
+
+use std::sync::LazyLock;
+
+use prost::{Message, Name};
+use prost_reflect::{
+    Cardinality, DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor,
+    ReflectMessage, SerializeOptions, Value,
+};
+
+use crate::json;
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Media {
+    /// The protobuf JSON mapping with the names of the definitions: `framework_id`, not `frameworkId`.
+    #[default]
+    Json,
+    /// Protobuf.
+    Protobuf,
+}
+
+impl Media {
+    /// The value of `Content-Type`, without a charset (semantics R2).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Protobuf => "application/x-protobuf",
+        }
+    }
+
+    /// What a `Content-Type` says; its parameters do not matter.
+    #[must_use]
+    pub fn from_content_type(text: &str) -> Option<Self> {
+        let kind = text.split(';').next().unwrap_or_default().trim();
+        [Self::Json, Self::Protobuf]
+            .into_iter()
+            .find(|media| kind.eq_ignore_ascii_case(media.name()))
+    }
+
+    /// What an `Accept` allows: JSON if it does, else protobuf (semantics A2).
+    #[must_use]
+    pub fn from_accept(text: &str) -> Option<Self> {
+        let allows = |media: Self| {
+            text.split(',').any(|range| {
+                let kind = range.split(';').next().unwrap_or_default().trim();
+                let is_refused = range.split(';').skip(1).any(|parameter| {
+                    let weight = parameter.trim().strip_prefix("q=");
+                    weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0))
+                });
+                !is_refused
+                    && (kind.is_empty()
+                        || kind == "*/*"
+                        || kind.eq_ignore_ascii_case("application/*")
+                        || kind.eq_ignore_ascii_case(media.name()))
+            })
+        };
+        [Self::Json, Self::Protobuf]
+            .into_iter()
+            .find(|media| allows(*media))
+    }
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Neither JSON nor a JSON of this message.
+    #[error("it is no JSON of a {message}: {source}")]
+    Json {
+        /// The message's name.
+        message: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Not protobuf of this message.
+    #[error("it is no protobuf of a {message}: {source}")]
+    Protobuf {
+        /// The message's name.
+        message: String,
+        /// What is wrong with it.
+        source: prost::DecodeError,
+    },
+    /// A required field is not there.
+    #[error("{field} is missing")]
+    Missing {
+        /// Its path.
+        field: String,
+    },
+}
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice())
+        .expect("made from the same definitions")
+});
+
+fn descriptor<M: Name>() -> MessageDescriptor {
+    POOL.get_message_by_name(&M::full_name())
+        .expect("made from the same definitions")
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode<M: Message + Default + Name>(media: Media, bytes: &[u8]) -> Result<M, DecodeError> {
+    let descriptor = descriptor::<M>();
+    let protobuf = |source| DecodeError::Protobuf {
+        message: M::full_name(),
+        source,
+    };
+    match media {
+        Media::Json => {
+            let json = |source| DecodeError::Json {
+                message: M::full_name(),
+                source,
+            };
+            let mut value = serde_json::from_slice(bytes).map_err(json)?;
+            json::tidy(&mut value, &descriptor);
+            let options = DeserializeOptions::new().deny_unknown_fields(false);
+            let message = DynamicMessage::deserialize_with_options(descriptor, value, &options)
+                .map_err(json)?;
+            check_required(&message)?;
+            message.transcode_to().map_err(protobuf)
+        }
+        Media::Protobuf => {
+            let message = DynamicMessage::decode(descriptor, bytes).map_err(protobuf)?;
+            check_required(&message)?;
+            M::decode(bytes).map_err(protobuf)
+        }
+    }
+}
+
+/// Writes a message; JSON is compact and plain ASCII (semantics R1).
+#[must_use]
+pub fn encode<M: Message + Name>(media: Media, message: &M) -> Vec<u8> {
+    let bytes = message.encode_to_vec();
+    match media {
+        Media::Protobuf => bytes,
+        Media::Json => {
+            let message = DynamicMessage::decode(descriptor::<M>(), bytes.as_slice())
+                .expect("what one writes the other reads");
+            let options = SerializeOptions::new()
+                .stringify_64_bit_integers(false)
+                .use_proto_field_name(true);
+            let mut text = Vec::with_capacity(bytes.len() * 4);
+            let mut serializer = serde_json::Serializer::new(&mut text);
+            message
+                .serialize_with_options(&mut serializer, &options)
+                .expect("numbers, text and lists of them are always JSON");
+            json::to_ascii(text)
+        }
+    }
+}
+
+/// How many bytes of protobuf a message has.
+#[must_use]
+pub fn size(message: &impl Message) -> usize {
+    message.encoded_len()
+}
+
+/// The first required field that is not there.
+fn check_required(message: &DynamicMessage) -> Result<(), DecodeError> {
+    match missing(message) {
+        None => Ok(()),
+        Some(mut path) => {
+            path.reverse();
+            Err(DecodeError::Missing {
+                field: path.join("."),
+            })
+        }
+    }
+}
+
+/// The path of the missing field, innermost name first. As deep as messages nest, which the decoders
+/// bound.
+fn missing(message: &DynamicMessage) -> Option<Vec<String>> {
+    let descriptor = message.descriptor();
+    let required = descriptor
+        .fields()
+        .filter(|field| field.cardinality() == Cardinality::Required);
+    if let Some(field) = required.into_iter().find(|field| !message.has_field(field)) {
+        return Some(vec![field.name().to_owned()]);
+    }
+    message.fields().find_map(|(field, value)| {
+        let mut path = match value {
+            Value::Message(inner) => missing(inner),
+            Value::List(list) => list.iter().find_map(missing_in),
+            Value::Map(map) => map.values().find_map(missing_in),
+            _ => None,
+        }?;
+        path.push(field.name().to_owned());
+        Some(path)
+    })
+}
+
+fn missing_in(value: &Value) -> Option<Vec<String>> {
+    value.as_message().and_then(missing)
+}

@@ -1,0 +1,299 @@
+//! Tasks and executors as frameworks describe them (semantics D1, R9).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meros_proto::executor::ExecutorDescription;
+use meros_proto::ids::{ExecutorId, TaskId};
+use meros_proto::resources::Scalar;
+use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
+
+use crate::ids::Ids;
+use crate::pb;
+use crate::refused::{Refused, absent};
+use crate::resources::{from_v1, labels_from_v1};
+
+const NO_CHECKS: &str = "Meros runs no checks yet: check from inside the task, or leave it out";
+const NO_IMAGES: &str = "Meros runs tasks on the slave's own file system";
+
+/// Reads a task.
+///
+/// # Errors
+/// The first field that breaks a rule, or that Meros cannot honour.
+pub fn task(from: &pb::TaskInfo, ids: Ids) -> Result<TaskDescription, Refused> {
+    absent(from.health_check.is_some(), "health_check", NO_CHECKS)?;
+    absent(from.check.is_some(), "check", NO_CHECKS)?;
+    container("container", from.container.as_ref())?;
+    let grace = from.kill_policy.as_ref().and_then(|it| it.grace_period);
+    Ok(TaskDescription {
+        name: from.name.clone(),
+        task_id: task_id(&from.task_id)?,
+        slave_id: ids.read_slave(&from.agent_id),
+        resources: from_v1("resources", &from.resources)?,
+        limits: limits(from)?,
+        command: match &from.command {
+            Some(it) => Some(command("command", it)?),
+            None => None,
+        },
+        executor: match &from.executor {
+            Some(it) => Some(executor(it)?),
+            None => None,
+        },
+        kill_grace: match grace {
+            Some(it) => Some(duration("kill_policy.grace_period", it)?),
+            None => None,
+        },
+        max_completion_time: match from.max_completion_time {
+            Some(it) => Some(duration("max_completion_time", it)?),
+            None => None,
+        },
+        labels: labels_from_v1("labels", from.labels.as_ref())?,
+        data: from.data.clone().unwrap_or_default(),
+    })
+}
+
+/// Reads the id of a task.
+///
+/// # Errors
+/// It cannot be a path component (semantics A9).
+pub fn task_id(from: &pb::TaskId) -> Result<TaskId, Refused> {
+    TaskId::new(&from.value).map_err(|error| Refused::invalid("task_id", error))
+}
+
+/// Reads a length of time.
+///
+/// # Errors
+/// It is negative.
+pub fn duration(field: &str, from: pb::DurationInfo) -> Result<Duration, Refused> {
+    u64::try_from(from.nanoseconds)
+        .map(Duration::from_nanos)
+        .map_err(|_| Refused::invalid(field, "it must not be negative"))
+}
+
+/// Limits above the resources: no entry is the resource itself, Infinity is no limit.
+fn limits(from: &pb::TaskInfo) -> Result<TaskLimits, Refused> {
+    let mut limits = TaskLimits::default();
+    for (name, amount) in &from.limits {
+        let field = format!("limits.{}", crate::resources::shortened(name));
+        let is_endless = amount.value == f64::INFINITY;
+        let read =
+            || Scalar::from_f64(amount.value).map_err(|error| Refused::invalid(&field, error));
+        match name.as_str() {
+            // As many as are idle, which is what a slave does without a limit.
+            "cpus" if is_endless => {}
+            "cpus" => limits.cpus = Some(read()?),
+            "mem" if is_endless => {
+                let why = "a task without a limit of memory could take the slave's: give a number";
+                return Err(Refused::unsupported(field, why));
+            }
+            "mem" => limits.mem = Some(read()?),
+            _ => return Err(Refused::invalid(field, "only cpus and mem have limits")),
+        }
+    }
+    Ok(limits)
+}
+
+/// Reads a command.
+///
+/// # Errors
+/// What cannot be done of it, with `field` in front.
+fn command(field: &str, from: &pb::CommandInfo) -> Result<Command, Refused> {
+    absent(
+        !from.uris.is_empty(),
+        &format!("{field}.uris"),
+        "Meros fetches no files: let the command do it",
+    )?;
+    let mut environment = BTreeMap::new();
+    let variables = from.environment.as_ref().map(|it| it.variables.as_slice());
+    for variable in variables.unwrap_or_default() {
+        absent(
+            variable.secret.is_some(),
+            &format!("{field}.environment.secret"),
+            "there is no store of secrets",
+        )?;
+        environment.insert(variable.name.clone(), variable.value().to_owned());
+    }
+    let value = from.value.as_ref();
+    let execute = match (from.shell(), value) {
+        (true, Some(line)) => Execute::Shell(line.clone()),
+        (true, None) => {
+            return Err(Refused::invalid(format!("{field}.value"), "it is missing"));
+        }
+        (false, Some(program)) => {
+            // The first argument is what the program sees as its own name; Meros gives it the path.
+            let arguments = from.arguments.iter().skip(1).cloned();
+            Execute::Argv(std::iter::once(program.clone()).chain(arguments).collect())
+        }
+        (false, None) => Execute::Argv(from.arguments.clone()),
+    };
+    Ok(Command {
+        execute,
+        environment,
+        user: from.user.clone().filter(|user| !user.is_empty()),
+    })
+}
+
+fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
+    let is_default = from.r#type() == pb::executor_info::Type::Default;
+    absent(
+        is_default,
+        "executor.type",
+        "there is no default executor yet: give a command instead",
+    )?;
+    container("executor.container", from.container.as_ref())?;
+    absent(
+        from.data.as_ref().is_some_and(|data| !data.is_empty()),
+        "executor.data",
+        "give it in the environment of `executor.command`",
+    )?;
+    let no_command = || Refused::invalid("executor.command", "it is missing");
+    let from_command = from.command.as_ref().ok_or_else(no_command)?;
+    Ok(ExecutorDescription {
+        executor_id: ExecutorId::new(&from.executor_id.value)
+            .map_err(|error| Refused::invalid("executor.executor_id", error))?,
+        framework_id: None,
+        name: from.name().to_owned(),
+        command: command("executor.command", from_command)?,
+        resources: from_v1("executor.resources", &from.resources)?,
+        labels: labels_from_v1("executor.labels", from.labels.as_ref())?,
+    })
+}
+
+/// A container that asks for nothing else than what every task has is none.
+fn container(field: &str, from: Option<&pb::ContainerInfo>) -> Result<(), Refused> {
+    let Some(from) = from else { return Ok(()) };
+    let path = |name: &str| format!("{field}.{name}");
+    absent(from.docker.is_some(), &path("docker"), NO_IMAGES)?;
+    absent(
+        from.r#type() == pb::container_info::Type::Docker,
+        &path("type"),
+        NO_IMAGES,
+    )?;
+    let image = from.mesos.as_ref().and_then(|it| it.image.as_ref());
+    absent(image.is_some(), &path("mesos.image"), NO_IMAGES)?;
+    absent(
+        !from.volumes.is_empty(),
+        &path("volumes"),
+        "use the slave's own paths, or a persistent volume among the resources",
+    )?;
+    absent(
+        from.network_infos
+            .iter()
+            .any(|it| it.name.is_some() || !it.port_mappings.is_empty()),
+        &path("network_infos"),
+        "tasks use the slave's own network",
+    )?;
+    absent(
+        from.hostname.as_ref().is_some_and(|name| !name.is_empty()),
+        &path("hostname"),
+        "tasks have the slave's own name",
+    )?;
+    absent(
+        from.linux_info.is_some(),
+        &path("linux_info"),
+        "the slave's configuration decides about namespaces and capabilities",
+    )?;
+    absent(
+        from.rlimit_info.is_some(),
+        &path("rlimit_info"),
+        "set limits in the command, with ulimit",
+    )?;
+    absent(
+        from.tty_info.is_some(),
+        &path("tty_info"),
+        "tasks have no terminal",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::{ClusterId, SlaveId};
+
+    use super::*;
+    use crate::encoding::{Media, decode};
+
+    fn read(json: &str) -> Result<TaskDescription, String> {
+        let ids = Ids::new(ClusterId(7));
+        let agent = ids.slave(SlaveId(2)).value;
+        let json = json.replace("AGENT", &agent);
+        let info: pb::TaskInfo = decode(Media::Json, json.as_bytes()).expect("well formed");
+        task(&info, ids).map_err(|refused| refused.to_string())
+    }
+
+    const HEAD: &str = r#""name":"n","task_id":{"value":"t"},"agent_id":{"value":"AGENT"}"#;
+
+    #[test]
+    fn a_command_task_is_read_with_all_that_meros_can_do() {
+        let json = format!(
+            r#"{{{HEAD},"slave_id":{{"value":"x"}},"unknown":[1],
+            "resources":[{{"name":"cpus","type":"SCALAR","scalar":{{"value":"0.5"}}}},
+                         {{"name":"gpus","type":"SCALAR","scalar":{{"value":0.0}}}}],
+            "command":{{"value":"exit 3","shell":"true","user":"","environment":
+              {{"variables":[{{"name":"A","value":"1"}}]}}}},
+            "container":{{"type":"MESOS","mesos":null}},
+            "kill_policy":{{"grace_period":{{"nanoseconds":5000000000}}}},
+            "limits":{{"cpus":{{"value":"Infinity"}},"mem":{{"value":64}}}},
+            "labels":{{"labels":[{{"key":"k"}}]}},"data":"aGk="}}"#
+        );
+        let task = read(&json).expect("all of it can be done");
+        assert_eq!(task.slave_id, SlaveId(2));
+        assert_eq!(task.resources, "cpus:0.5".parse().expect("well formed"));
+        let command = task.command.expect("given");
+        assert_eq!(command, Command::shell("exit 3").env("A", "1"));
+        assert_eq!(task.kill_grace, Some(Duration::from_secs(5)));
+        assert_eq!(
+            (task.limits.cpus, task.limits.mem),
+            (None, Some(Scalar::whole(64)))
+        );
+        assert_eq!(task.data.as_ref(), b"hi");
+    }
+
+    #[test]
+    fn a_program_has_its_arguments_after_its_name() {
+        let json = format!(
+            r#"{{{HEAD},"command":{{"shell":false,"value":"/bin/echo","arguments":["echo","a"]}}}}"#
+        );
+        let command = read(&json).expect("fine").command.expect("given");
+        assert_eq!(command, Command::argv(["/bin/echo", "a"]));
+    }
+
+    #[test]
+    fn what_meros_cannot_do_is_named() {
+        for (rest, field) in [
+            (
+                r#""health_check":{"type":"TCP","tcp":{"port":1}}"#,
+                "health_check",
+            ),
+            (r#""check":{"type":"TCP","tcp":{"port":1}}"#, "check"),
+            (
+                r#""container":{"type":"DOCKER","docker":{"image":"a"}}"#,
+                "container.docker",
+            ),
+            (
+                r#""container":{"type":"MESOS","mesos":{"image":{"type":"DOCKER"}}}"#,
+                "container.mesos.image",
+            ),
+            (
+                r#""container":{"type":"MESOS","volumes":[{"container_path":"a","mode":"RW"}]}"#,
+                "container.volumes",
+            ),
+            (
+                r#""command":{"value":"x","uris":[{"value":"http://a"}]}"#,
+                "command.uris",
+            ),
+            (r#""limits":{"mem":{"value":"Infinity"}}"#, "limits.mem"),
+            (
+                r#""executor":{"executor_id":{"value":"e"},"type":"DEFAULT"}"#,
+                "executor.type",
+            ),
+        ] {
+            let why = read(&format!("{{{HEAD},{rest}}}")).expect_err(rest);
+            assert!(
+                why.starts_with(&format!("{field} is not supported")),
+                "{why}"
+            );
+        }
+        let why = read(&format!(r#"{{{HEAD},"command":{{}}}}"#)).expect_err("nothing to run");
+        assert_eq!(why, "command.value is not valid: it is missing");
+    }
+}
