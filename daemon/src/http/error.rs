@@ -70,6 +70,14 @@ impl ApiError {
         )
     }
 
+    pub(super) fn busy_streaming(limit: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            format!("{limit} streams of events are open already: close one, or try again later"),
+        )
+    }
+
     pub(super) fn timeout(limit: Duration) -> Self {
         Self::new(
             StatusCode::GATEWAY_TIMEOUT,

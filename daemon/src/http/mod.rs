@@ -4,12 +4,12 @@
 //! A connection is always in one stage, and each stage ends by itself:
 //!
 //! ```text
-//! accepted -> Head -> Work -> Answer -> Idle -> Head …
+//! accepted -> Head -> Work -> Answer | Stream -> Idle -> Head …
 //! ```
 //!
 //! A head has its time from its first byte (the first one: from the connection) to its last, however
 //! busily bytes arrive; a request has its time, body included; an answer has its time, however
-//! slowly it is read. When all places are taken the connection that idles longest makes room for a
+//! slowly it is read; one without an end ([`Endless`]) goes on until its reader stands still. When all places are taken the connection that idles longest makes room for a
 //! new one, and after it the oldest unfinished head. Errors are JSON, `{"code": …, "message": …}`,
 //! also those that the parser of requests finds.
 
@@ -22,5 +22,5 @@ mod tests;
 mod track;
 
 pub use error::ApiError;
-pub use server::{Limits, serve};
+pub use server::{Endless, Limits, serve};
 pub use stats::{Cut, HttpStats};

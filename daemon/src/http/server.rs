@@ -46,6 +46,9 @@ pub struct Limits {
     pub connections: usize,
     /// Requests at work at the same time, at least 1; those beyond are answered 503. Default 64.
     pub requests: usize,
+    /// Answers without an end at the same time, below `connections`; those beyond are answered 503.
+    /// Default 0.
+    pub streams: usize,
     /// Bytes of a request's body; beyond it the answer is 413. Default 16 KiB.
     pub body_bytes: usize,
     /// Bytes of large answers that wait for their readers, together; beyond it 503. Default 256 MiB.
@@ -57,7 +60,8 @@ pub struct Limits {
     pub head_under_pressure: Duration,
     /// From a request's head to its answer, the body included; beyond it 504. Default 15 s.
     pub request: Duration,
-    /// From the answer to its last byte. Default 30 s.
+    /// From the answer to its last byte; of an answer without an end, how long its reader may take
+    /// nothing of what is there. Default 30 s.
     pub answer: Duration,
     /// Between two requests of a connection. Default 60 s.
     pub idle: Duration,
@@ -70,6 +74,7 @@ impl Default for Limits {
         Self {
             connections: 512,
             requests: 64,
+            streams: 0,
             body_bytes: 16 << 10,
             answer_bytes: 256 << 20,
             head: Duration::from_secs(10),
@@ -82,6 +87,11 @@ impl Default for Limits {
     }
 }
 
+/// Put into the extensions of a response whose body has no end of its own: a stream of events. It has
+/// no time to be over, but its reader may not stand still.
+#[derive(Debug, Clone, Copy)]
+pub struct Endless;
+
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
@@ -89,6 +99,7 @@ struct Shared {
     limits: Limits,
     stats: Arc<HttpStats>,
     requests: Semaphore,
+    streams: Arc<Semaphore>,
     answer_bytes: Arc<Semaphore>,
 }
 
@@ -104,6 +115,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         router: router.layer(RequestBodyLimitLayer::new(limits.body_bytes)),
         requests: Semaphore::new(limits.requests),
+        streams: Arc::new(Semaphore::new(limits.streams)),
         answer_bytes: Arc::new(Semaphore::new(limits.answer_bytes)),
         limits,
         stats,
@@ -222,7 +234,7 @@ async fn connection(
                 break;
             };
             is_leaving = true;
-            if !matches!(track.stage().0, Stage::Work | Stage::Answer) {
+            if !matches!(track.stage().0, Stage::Work | Stage::Answer | Stage::Stream) {
                 return Poll::Ready(why);
             }
             // hyper closes after the answer; it has to be polled to hear of it.
@@ -255,12 +267,13 @@ async fn answer(
         Ok(_place) => handle(shared, request).await,
         Err(_) => ApiError::busy(shared.limits.requests).into_response(),
     };
-    let (response, bytes) = match room_for(shared, &answered) {
-        Ok(bytes) => (answered, bytes),
+    let (response, room) = match room_for(shared, &answered) {
+        Ok(room) => (answered, room),
         Err(refused) => (refused.into_response(), None),
     };
     shared.stats.count_answer(response.status().as_u16());
-    track.on_answer(bytes);
+    let is_stream = response.extensions().get::<Endless>().is_some();
+    track.on_answer(room, is_stream);
     Ok(response.map(|body| AnswerBody::new(body, Arc::clone(track))))
 }
 
@@ -291,6 +304,12 @@ fn room_for(
     shared: &Shared,
     response: &Response,
 ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    if response.extensions().get::<Endless>().is_some() {
+        return Arc::clone(&shared.streams)
+            .try_acquire_owned()
+            .map(Some)
+            .map_err(|_| ApiError::busy_streaming(shared.limits.streams));
+    }
     let limit = shared.limits.answer_bytes;
     let size = response.body().size_hint().exact();
     // A body of unknown size is made as it is read.

@@ -130,7 +130,11 @@ impl AsyncWrite for TrackedStream {
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.track.on_written();
+        }
+        written
     }
 
     fn poll_write_vectored(
@@ -141,7 +145,11 @@ impl AsyncWrite for TrackedStream {
         if self.replaces(slices.first().map_or(&[], |slice| &**slice)) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.track.on_written();
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

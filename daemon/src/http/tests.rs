@@ -31,6 +31,26 @@ fn limits() -> Limits {
     }
 }
 
+/// Never ends, and always has more.
+async fn endless() -> axum::response::Response {
+    struct Flood;
+    impl http_body::Body for Flood {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            let piece = Bytes::from_static(&[b'x'; 1_024]);
+            std::task::Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+        }
+    }
+    let mut response = axum::response::Response::new(axum::body::Body::new(Flood));
+    response.extensions_mut().insert(Endless);
+    response
+}
+
 struct Site {
     address: SocketAddr,
     stats: Arc<HttpStats>,
@@ -60,6 +80,7 @@ impl Site {
             .route("/health", get(async || "well"))
             .route("/large", get(async || vec![b'x'; LARGE]))
             .route("/slow", get(slow))
+            .route("/endless", get(endless))
             .route("/body", post(async |body: Bytes| body.len().to_string()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -368,4 +389,30 @@ async fn more_requests_than_are_taken_are_told_to_come_again() {
     site.release.send_replace(true);
     read_until(&mut at_work, "done").await;
     ask_health(&mut other).await;
+}
+
+#[tokio::test]
+async fn a_stream_has_no_end_but_its_reader_may_not_stand_still() {
+    // More than passes between two reads on a busy machine.
+    let answer = Duration::from_secs(3);
+    let site = Site::start(Limits {
+        answer,
+        streams: 1,
+        ..limits()
+    })
+    .await;
+    let mut stream = site.said(request("/endless")).await;
+    let mut piece = vec![0; 64 << 10];
+    let begun = Instant::now();
+    while begun.elapsed() < answer + answer / 6 {
+        assert!(stream.read(&mut piece).await.unwrap() > 0);
+    }
+    assert_eq!(site.cut(Cut::Answer), 0, "it goes on while it is read");
+    let mut second = site.said(request("/endless")).await;
+    let refused = read_until(&mut second, "}").await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused:?}");
+    // Not read any more.
+    site.eventually("it is cut off", |_| site.cut(Cut::Answer) == 1)
+        .await;
+    drop(stream);
 }

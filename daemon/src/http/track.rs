@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::server::Limits;
 use super::stats::Cut;
 
-/// `Head -> Work -> Answer -> Idle -> Head`; each of them `-> Closing`.
+/// `Head -> Work -> Answer | Stream -> Idle -> Head`; each of them `-> Closing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The head of a request is on its way; nothing else counts as progress.
@@ -23,6 +23,8 @@ pub(super) enum Stage {
     Work,
     /// The answer is being written.
     Answer,
+    /// An answer without an end is being written: only what waits for its reader has a time.
+    Stream,
     /// Between two requests.
     Idle,
     /// Everything is said; the client's end is waited for, so that it reads the last answer.
@@ -35,8 +37,10 @@ struct State {
     since: Instant,
     /// The answer's body has bytes that are not handed over yet.
     body_open: bool,
-    /// Room for the answer's bytes, given back when they are written.
-    bytes: Option<OwnedSemaphorePermit>,
+    /// Room for the answer's bytes, given back when they are written; of a stream its place.
+    room: Option<OwnedSemaphorePermit>,
+    /// Since when bytes of a stream wait for their reader, who takes none.
+    waiting: Option<Instant>,
 }
 
 impl State {
@@ -61,7 +65,8 @@ impl Track {
                 stage: Stage::Head,
                 since: Instant::now(),
                 body_open: false,
-                bytes: None,
+                room: None,
+                waiting: None,
             }),
             leave: Notify::new(),
         }
@@ -74,10 +79,15 @@ impl Track {
 
     /// When the stage is over, and what the end is called; ordinary ends have no name.
     pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, Option<Cut>)> {
-        let (stage, since) = self.stage();
+        let state = self.state.lock();
+        let (stage, since) = (state.stage, state.since);
         match stage {
             Stage::Head => Some((since + limits.head, Some(Cut::Head))),
             Stage::Work => None,
+            Stage::Stream => {
+                let waiting = state.waiting?;
+                Some((waiting + limits.answer, Some(Cut::Answer)))
+            }
             Stage::Answer => Some((since + limits.answer, Some(Cut::Answer))),
             Stage::Idle => Some((since + limits.idle, Some(Cut::Idle))),
             Stage::Closing => Some((since + limits.linger, None)),
@@ -99,11 +109,27 @@ impl Track {
     }
 
     /// There is an answer. Its body is to be sent as an [`AnswerBody`].
-    pub(super) fn on_answer(&self, bytes: Option<OwnedSemaphorePermit>) {
+    pub(super) fn on_answer(&self, room: Option<OwnedSemaphorePermit>, is_stream: bool) {
         let mut state = self.state.lock();
-        state.enter(Stage::Answer);
+        state.enter(match is_stream {
+            true => Stage::Stream,
+            false => Stage::Answer,
+        });
         state.body_open = true;
-        state.bytes = bytes;
+        state.waiting = None;
+        state.room = room;
+    }
+
+    /// The next bytes of an answer were handed over.
+    fn on_frame(&self) {
+        self.state.lock().waiting.get_or_insert_with(Instant::now);
+    }
+
+    /// Some bytes were taken by the reader's side.
+    pub(super) fn on_written(&self) {
+        if let Some(waiting) = &mut self.state.lock().waiting {
+            *waiting = Instant::now();
+        }
     }
 
     /// The parser has refused what should have been a head.
@@ -114,8 +140,9 @@ impl Track {
     /// All that was handed over is written.
     pub(super) fn on_flushed(&self) {
         let mut state = self.state.lock();
-        if state.stage == Stage::Answer && !state.body_open {
-            state.bytes = None;
+        state.waiting = None;
+        if matches!(state.stage, Stage::Answer | Stage::Stream) && !state.body_open {
+            state.room = None;
             state.enter(Stage::Idle);
         }
     }
@@ -149,7 +176,11 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            self.track.on_frame();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
