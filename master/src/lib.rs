@@ -4,8 +4,8 @@
 //!
 //! - [`registry`]: what the cluster consists of, replicated among the masters;
 //! - `shell`: the thread that owns the core, the queue into it, and the peers' connections;
-//! - [`projection`]: the read model behind every GET; `events`: the leader's stream that keeps those of others;
-//! - `http`: health, metrics, reads, orders of operators;
+//! - [`projection`]: the read model behind every GET;
+//! - `http`: health, metrics, reads, orders of operators, the Mesos v1 API;
 //! - [`metrics`]: the only place that names metrics.
 //!
 //! Threads: `core` decides, `read-model` keeps what can be read; the registry, the network and HTTP are
@@ -14,7 +14,6 @@
 mod bind;
 pub mod config;
 pub mod endpoint;
-mod events;
 pub mod exit;
 mod http;
 pub mod metrics;

@@ -19,7 +19,6 @@ use tracing::{info, warn};
 use crate::bind::{self, BindError, Bound};
 use crate::config::{Config, Sorter};
 use crate::endpoint::Endpoint;
-use crate::events::Follower;
 use crate::exit::{Exit, ExitReason};
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
@@ -131,6 +130,18 @@ fn advertised(config: &Config, quic: SocketAddr) -> String {
     format!("{host}:{}", quic.port())
 }
 
+/// The address of the HTTP port as an address, for messages that have no room for a name: the one that
+/// is advertised, or listened at, or loopback.
+fn seen_from_outside(listens: SocketAddr, advertised: &str) -> SocketAddr {
+    match advertised.parse::<SocketAddr>() {
+        Ok(address) => SocketAddr::new(address.ip(), listens.port()),
+        Err(_) if listens.ip().is_unspecified() => {
+            SocketAddr::from(([127, 0, 0, 1], listens.port()))
+        }
+        Err(_) => listens,
+    }
+}
+
 pub(crate) fn load_identity(path: &Path) -> Result<Identity, StartError> {
     let identity = Identity::load(path).map_err(|source| StartError::Identity {
         path: path.to_owned(),
@@ -210,7 +221,6 @@ impl std::fmt::Debug for Running {
 struct Parts {
     threads: Vec<JoinHandle<()>>,
     net: Option<task::JoinHandle<()>>,
-    follower: Option<task::JoinHandle<()>>,
     http: Option<task::JoinHandle<()>>,
 }
 
@@ -229,7 +239,7 @@ impl Running {
         let (inbox, outlet) = inbox::inbox();
         let (projection, publisher, read_model) = Projection::start(&exit).map_err(&thread)?;
         let (reports, follows) = (inbox.clone(), inbox.clone());
-        let to_leader = client.clone();
+        let advertised_address = member.address.clone();
         let parts = ReplicaParts {
             member,
             client,
@@ -265,20 +275,13 @@ impl Running {
             bound.server,
             inbox.clone(),
             Arc::clone(&replica),
-            projection.clone(),
             Arc::clone(&metrics),
             stopping.clone(),
         ));
-        let follower = Follower {
-            client: to_leader,
-            status: replica.status(),
-            projection: projection.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        let follower = tokio::spawn(guarded(exit.clone(), follower.run(stopping.clone())));
         let api = Arc::new(Api {
             settings: config.settings(),
             members: Some(replica.service()),
+            address: seen_from_outside(bound.http, &advertised_address),
             ..Api::new(projection, inbox.clone(), metrics, replica.status())
         });
         let http = tokio::spawn(serve_http(bound.listener, api, stopping, exit.clone()));
@@ -296,7 +299,6 @@ impl Running {
                 // The core first: the others end when it has.
                 threads: vec![core, read_model],
                 net: Some(net),
-                follower: Some(follower),
                 http: Some(http),
             }),
         })
@@ -360,10 +362,6 @@ impl Running {
             let _ = net.await;
         }
         parts.net = None;
-        if let Some(follower) = &mut parts.follower {
-            let _ = follower.await;
-        }
-        parts.follower = None;
         if let Some(http) = &mut parts.http
             && tokio::time::timeout(HTTP_GRACE, &mut *http).await.is_err()
         {
@@ -407,12 +405,6 @@ fn core_config(config: &Config) -> meros_master_core::Config {
             shuffle: Some(0),
         },
     }
-}
-
-/// Work that the master cannot do without: it ends the process if it panics.
-async fn guarded(exit: Exit, work: impl Future<Output = ()>) {
-    let _guard = exit.listener_guard("follower");
-    work.await;
 }
 
 async fn serve_http(

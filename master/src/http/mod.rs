@@ -1,4 +1,4 @@
-//! HTTP: health, metrics, reads and the few orders of operators.
+//! HTTP: health, metrics, reads, the few orders of operators, and the Mesos v1 API.
 //!
 //! Reads are answered from the read model, orders go to the core and wait for its answer. Everything
 //! that a client can do is bounded: connections, idle time, requests at work, their time, their body,
@@ -16,9 +16,12 @@ mod slaves;
 mod state;
 #[cfg(test)]
 mod tests;
+mod v1;
 mod why;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -40,6 +43,16 @@ use crate::shell::inbox::Inbox;
 /// The largest body: the quotas of some thousand roles in one order.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// Streams of events at a time: v1 frameworks and those who watch. Each may hold what its queue may.
+const STREAMS_MAX: usize = 1_024;
+
+/// Connections at a time: the streams, as many for the calls beside them, and the default.
+const CONNECTIONS_MAX: usize = 2 * STREAMS_MAX + 512;
+
+/// Between two requests of a connection. v1 clients keep one for their calls, and take its end for an
+/// error; the one that idles longest makes room for a new one anyway.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+
 /// What the handlers share.
 pub(crate) struct Api {
     pub(crate) projection: Projection,
@@ -51,6 +64,10 @@ pub(crate) struct Api {
     pub(crate) exposition: Exposition,
     /// Of this master; none in tests without a configuration.
     pub(crate) settings: Vec<SettingView>,
+    /// The v1 frameworks that are subscribed.
+    pub(crate) sessions: v1::Sessions,
+    /// Where v1 clients are told that this master is.
+    pub(crate) address: SocketAddr,
 }
 
 impl Api {
@@ -70,6 +87,8 @@ impl Api {
             members: None,
             exposition,
             settings: Vec::new(),
+            sessions: v1::Sessions::default(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 }
@@ -79,6 +98,9 @@ pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Rec
     // Reads of large lists take some 10 MiB each: hence the default of 64 requests at work.
     let limits = Limits {
         body_bytes: BODY_BYTES_MAX,
+        connections: CONNECTIONS_MAX,
+        streams: STREAMS_MAX,
+        idle: IDLE,
         ..Limits::default()
     };
     let stats = Arc::clone(&api.metrics.http);
@@ -93,6 +115,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/masters", get(masters::list))
         .merge(of_the_cluster(&api))
         .merge(of_the_leader(&api))
+        .merge(v1::routes(&api))
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
         .layer(middleware::from_fn(refuse_web_pages))

@@ -182,6 +182,19 @@ impl ReadModel {
         self.frameworks.values().map(|framework| &*framework.view)
     }
 
+    /// One slave.
+    #[must_use]
+    pub fn slave_view(&self, id: SlaveId) -> Option<&SlaveView> {
+        self.slaves.get(&id).map(|slave| &*slave.view)
+    }
+
+    /// One framework, maybe completed.
+    #[must_use]
+    pub fn framework_view(&self, id: FrameworkId) -> Option<&FrameworkView> {
+        let framework = self.frameworks.get(&id);
+        framework.map(|framework| &*framework.view)
+    }
+
     /// Slaves by id, those after a given one.
     #[must_use]
     pub fn slaves(&self, after: Option<SlaveId>, limit: usize) -> Page<SlaveRow> {

@@ -10,17 +10,18 @@
 //! most one for each slave, framework and order of an operator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use meros_master_core::effect::Answer;
 use meros_master_core::event::{ConnectionId, Event, OperatorCall};
-use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
 use meros_proto::transport;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::link::FrameworkLink;
 use crate::registry::machine::Report;
 
 /// Room in the queue, in units: 16,384 small messages, or 64 MiB of large ones. At a few microseconds
@@ -39,7 +40,7 @@ pub(crate) enum Input {
     /// A slave's connection, and how to write to it.
     SlaveConnected(ConnectionId, String, transport::Sender<MasterToSlave>),
     /// A framework's connection, and how to write to it.
-    FrameworkConnected(ConnectionId, String, transport::Sender<MasterToFramework>),
+    FrameworkConnected(ConnectionId, String, FrameworkLink),
     /// Anything else that the core is told as it is. Boxed: the queue's slots are allocated ahead.
     Event(Box<Event>),
     /// The registry reports what this master may act on.
@@ -64,6 +65,7 @@ struct Item {
 pub(crate) struct Inbox {
     sender: Sender<Item>,
     room: Arc<Semaphore>,
+    connections: Arc<AtomicU64>,
 }
 
 /// The thread of the core has ended; the process is about to.
@@ -91,12 +93,18 @@ pub(crate) fn inbox() -> (Inbox, Outlet) {
         Inbox {
             sender,
             room: Arc::clone(&room),
+            connections: Arc::new(AtomicU64::new(1)),
         },
         Outlet { receiver, room },
     )
 }
 
 impl Inbox {
+    /// The next connection's number, whatever it speaks; never used twice by this process.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Waits for room for `inputs`, which came in `bytes` on the wire, and hands them over in order.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! disk.
 
 pub(crate) mod inbox;
+pub(crate) mod link;
 pub(crate) mod net;
 mod outbox;
 
@@ -173,8 +174,8 @@ impl Loop {
                     principal,
                 }
             }
-            Input::FrameworkConnected(connection, principal, sender) => {
-                self.outbox.add_framework(connection, sender);
+            Input::FrameworkConnected(connection, principal, link) => {
+                self.outbox.add_framework(connection, link);
                 if self.reign.is_none() {
                     self.outbox.redirect(connection, &self.not_leading());
                     return Ok(());

@@ -4,23 +4,21 @@
 //! that order, always all three. Who may speak which protocol the transport has checked already.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use meros_master_core::event::{ConnectionId, Event};
 use meros_proto::transport::{
-    Connection, Disconnect, FLUSH_TIMEOUT, Protocol, Receiver, RecvError, Server,
+    CloseCode, Connection, Disconnect, FLUSH_TIMEOUT, Protocol, Receiver, RecvError, Server,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::inbox::{CoreGone, Inbox, Input};
-use super::outbox::{FRAMEWORK_BOUND, SLAVE_QUEUE};
-use crate::events;
+use super::link::{FRAMEWORK_BOUND, FrameworkLink};
+use super::outbox::SLAVE_QUEUE;
 use crate::metrics::Metrics;
-use crate::projection::Projection;
 use crate::registry::Replica;
 
 /// Messages handed to the core at once: the share of one peer while others wait.
@@ -39,7 +37,6 @@ pub(crate) async fn serve(
     mut server: Server,
     inbox: Inbox,
     replica: Arc<Replica>,
-    projection: Projection,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -47,10 +44,8 @@ pub(crate) async fn serve(
     let peers = Arc::new(Peers {
         inbox,
         replica,
-        projection,
         metrics,
         stop: stop.clone(),
-        connection_next: AtomicU64::new(1),
     });
     let mut tasks = JoinSet::new();
     let mut stats = tokio::time::interval(STATS_INTERVAL);
@@ -83,15 +78,13 @@ pub(crate) async fn serve(
 struct Peers {
     inbox: Inbox,
     replica: Arc<Replica>,
-    projection: Projection,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
-    connection_next: AtomicU64,
 }
 
 impl Peers {
     async fn serve_peer(self: Arc<Self>, connection: Connection) {
-        let id = ConnectionId(self.connection_next.fetch_add(1, Ordering::Relaxed));
+        let id = self.inbox.connection();
         let address = connection.remote_address();
         let principal = connection.peer().to_string();
         debug!(connection = id.0, %principal, %address, protocol = %connection.protocol(), "peer connected");
@@ -110,7 +103,7 @@ impl Peers {
             }
             Protocol::Framework => {
                 let (sender, receiver) = connection.split_bounded(FRAMEWORK_BOUND);
-                let hello = Input::FrameworkConnected(id, name, sender);
+                let hello = Input::FrameworkConnected(id, name, FrameworkLink::Native(sender));
                 self.forward("framework", id, hello, receiver, |connection, message| {
                     Event::Framework {
                         connection,
@@ -120,31 +113,26 @@ impl Peers {
                 .await
             }
             Protocol::Raft => {
-                let serving = self.replica.serve(connection);
-                self.serve_master("master", serving).await;
+                self.metrics.connected("master");
+                let mut stop = self.stop.clone();
+                tokio::select! {
+                    () = self.replica.serve(connection) => {}
+                    // Its sender gone means that the master is going, too.
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+                self.metrics.disconnected("master", "by_peer");
                 Ok(())
             }
-            Protocol::Events => {
-                let (projection, metrics) = (self.projection.clone(), Arc::clone(&self.metrics));
-                let serving = events::serve(projection, metrics, connection);
-                self.serve_master("follower", serving).await;
+            protocol @ Protocol::Events => {
+                self.metrics.refused("not_served");
+                info!(connection = id.0, %principal, %protocol, "protocol is not served, closed");
+                connection.close(CloseCode::NotAllowed, "this release does not serve it");
                 Ok(())
             }
         };
         if served.is_err() {
             debug!(connection = id.0, "master is stopping");
         }
-    }
-
-    async fn serve_master(&self, peer: &'static str, serving: impl Future<Output = ()>) {
-        self.metrics.connected(peer);
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = serving => {}
-            // Its sender gone means that the master is going, too.
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-        self.metrics.disconnected(peer, "by_peer");
     }
 
     async fn forward<In: DeserializeOwned>(

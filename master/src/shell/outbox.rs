@@ -8,36 +8,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use meros_master_core::event::ConnectionId;
-use meros_proto::labels::Label;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
-use meros_proto::offer::Offer;
 use meros_proto::refusal::Refusal;
-use meros_proto::resources::Resource;
-use meros_proto::state::{HoldView, KeyChange, LeaseView, StateAnswer, StateEntry};
-use meros_proto::transport::{CloseCode, QueueBound, Sender, TrySendError};
+use meros_proto::transport::{CloseCode, Sender, TrySendError};
 use tracing::{debug, info, warn};
 
+use super::link::{FrameworkLink, Unsent};
 use crate::metrics::Metrics;
 
 /// Messages that may wait for one slave. The largest burst is an accept that launches
 /// `CALL_ITEMS_MAX` (10,000) tasks on it.
 pub(crate) const SLAVE_QUEUE: usize = 16_384;
-
-/// Messages that may wait for one framework. The largest burst is the answer to an implicit
-/// reconciliation: an update for each of its tasks.
-const FRAMEWORK_QUEUE: usize = 131_072;
-
-/// Bytes that may wait for one framework: 128 MiB. Honest updates take less than 1 KiB each, so the
-/// burst above fits; data and labels of tasks may be so large that their number alone bounds little.
-const FRAMEWORK_QUEUE_BYTES: usize = 128 << 20;
-
-/// Both together.
-pub(crate) const FRAMEWORK_BOUND: QueueBound<MasterToFramework> = QueueBound {
-    messages: FRAMEWORK_QUEUE,
-    bytes: FRAMEWORK_QUEUE_BYTES,
-    weigh,
-};
 
 /// Characters of a close reason: it must fit a packet beside the rest.
 const REASON_CHARS_MAX: usize = 256;
@@ -47,7 +29,7 @@ const REASON_CHARS_MAX: usize = 256;
 pub(crate) struct Outbox {
     // Hashed, not ordered: looked up for every message, never iterated but to close all.
     slaves: HashMap<ConnectionId, Sender<MasterToSlave>>,
-    frameworks: HashMap<ConnectionId, Sender<MasterToFramework>>,
+    frameworks: HashMap<ConnectionId, FrameworkLink>,
     metrics: Arc<Metrics>,
 }
 
@@ -67,8 +49,8 @@ impl Outbox {
     }
 
     /// A framework can be reached from now on.
-    pub(crate) fn add_framework(&mut self, id: ConnectionId, sender: Sender<MasterToFramework>) {
-        self.frameworks.insert(id, sender);
+    pub(crate) fn add_framework(&mut self, id: ConnectionId, link: FrameworkLink) {
+        self.frameworks.insert(id, link);
     }
 
     /// The connection has ended.
@@ -86,8 +68,11 @@ impl Outbox {
 
     /// Sends to a framework, or cuts it off.
     pub(crate) fn send_framework(&mut self, id: ConnectionId, message: MasterToFramework) {
-        if !try_send(self.frameworks.get(&id), message, &self.metrics) {
-            self.close(id, &Refusal::TooSlow);
+        match self.frameworks.get(&id).map(|link| link.try_send(message)) {
+            Some(Ok(())) => {}
+            Some(Err(Unsent::Full)) => self.close(id, &Refusal::TooSlow),
+            // It is lost with the connection.
+            Some(Err(Unsent::Gone)) | None => self.metrics.undeliverable(),
         }
     }
 
@@ -102,8 +87,8 @@ impl Outbox {
         let reason: String = why.to_string().chars().take(REASON_CHARS_MAX).collect();
         if let Some(sender) = self.slaves.remove(&id) {
             sender.close(code, &reason);
-        } else if let Some(sender) = self.frameworks.remove(&id) {
-            sender.close(code, &reason);
+        } else if let Some(link) = self.frameworks.remove(&id) {
+            link.close(code, &reason, why);
         } else {
             debug!(
                 connection = id.0,
@@ -135,8 +120,8 @@ impl Outbox {
                 by: None,
             });
         }
-        if let Some(sender) = self.frameworks.get(&id) {
-            let _ = sender.try_send(MasterToFramework::Error {
+        if let Some(link) = self.frameworks.get(&id) {
+            let _ = link.try_send(MasterToFramework::Error {
                 refusal: why.clone(),
                 by: None,
             });
@@ -160,59 +145,6 @@ impl Outbox {
     }
 }
 
-/// How many bytes of memory a message for a framework takes, roughly: the parts whose size others
-/// choose are counted, the rest is the size of the type.
-fn weigh(message: &MasterToFramework) -> usize {
-    let inside = match message {
-        MasterToFramework::Offers(offers) => offers.iter().map(weigh_offer).sum(),
-        MasterToFramework::Update(status) => {
-            let labels = status.labels.iter().map(|label| {
-                size_of::<Label>() + label.key().len() + label.value().map_or(0, str::len)
-            });
-            status.message.len() + status.data.len() + labels.sum::<usize>()
-        }
-        MasterToFramework::Refused { call, .. } => call.len(),
-        MasterToFramework::Operation(status) => status.message.len(),
-        MasterToFramework::State { answer, .. } => answer.as_ref().map_or(0, weigh_answer),
-        MasterToFramework::Subscribed { .. }
-        | MasterToFramework::Rescind { .. }
-        | MasterToFramework::Failure { .. }
-        | MasterToFramework::Error { .. } => 0,
-    };
-    size_of::<MasterToFramework>() + inside
-}
-
-fn weigh_answer(answer: &StateAnswer) -> usize {
-    let weigh_entry =
-        |entry: &StateEntry| size_of::<StateEntry>() + entry.key.as_str().len() + entry.value.len();
-    let weigh_lease = |view: &LeaseView| {
-        let holders = view.queue.iter().map(|hold| hold.holder.len());
-        size_of::<LeaseView>() + size_of::<HoldView>() * view.queue.len() + holders.sum::<usize>()
-    };
-    match answer {
-        StateAnswer::Entries { entries, .. } => entries.iter().map(weigh_entry).sum(),
-        StateAnswer::Changes { changes, .. } => changes
-            .iter()
-            .map(|change| match change {
-                KeyChange::Set(entry) => weigh_entry(entry),
-                KeyChange::Deleted { key, .. } => size_of::<KeyChange>() + key.as_str().len(),
-            })
-            .sum(),
-        StateAnswer::Lease(view) => weigh_lease(view),
-        StateAnswer::Leases(views) => views.iter().map(weigh_lease).sum(),
-        StateAnswer::Alive | StateAnswer::Changed(_) => 0,
-    }
-}
-
-fn weigh_offer(offer: &Offer) -> usize {
-    let attributes = offer.attributes.iter();
-    let attributes = attributes.map(|(name, value)| name.len() + value.len());
-    size_of::<Offer>()
-        + size_of::<Resource>() * offer.resources.iter().count()
-        + offer.hostname.len()
-        + attributes.sum::<usize>()
-}
-
 /// Whether the peer can go on; a message to one that is gone is lost with it.
 fn try_send<M>(sender: Option<&Sender<M>>, message: M, metrics: &Metrics) -> bool {
     match sender.map(|sender| sender.try_send(message)) {
@@ -222,45 +154,5 @@ fn try_send<M>(sender: Option<&Sender<M>>, message: M, metrics: &Metrics) -> boo
             metrics.undeliverable();
             true
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use meros_proto::ids::TaskId;
-    use meros_proto::labels::Labels;
-    use meros_proto::status::{Source, TaskState, TaskStatus};
-    use meros_proto::time::Timestamp;
-
-    use super::*;
-
-    fn status() -> TaskStatus {
-        let id = TaskId::new("t").unwrap();
-        TaskStatus::new(id, TaskState::Running, Source::Slave, Timestamp(0))
-    }
-
-    #[test]
-    fn what_others_make_large_is_weighed() {
-        let small = weigh(&MasterToFramework::Update(status()));
-        assert!(small < 1_024, "an honest burst must fit: {small}");
-        let mut large = status();
-        large.data = vec![0; 1 << 20].into();
-        large.message = "m".repeat(1 << 10);
-        let label = Label::new("k", Some("v".repeat(1 << 16))).unwrap();
-        large.labels = Labels::from_list(vec![label; 4]).unwrap();
-        let large = weigh(&MasterToFramework::Update(large));
-        assert!(
-            large >= small + (1 << 20) + (1 << 10) + 4 * (1 << 16),
-            "{large}"
-        );
-    }
-
-    #[test]
-    fn a_full_queue_of_honest_updates_is_within_its_bytes() {
-        let one = weigh(&MasterToFramework::Update(status()));
-        assert!(
-            one * FRAMEWORK_QUEUE <= FRAMEWORK_QUEUE_BYTES,
-            "{one} bytes each"
-        );
     }
 }

@@ -6,3 +6,4 @@ mod masters;
 mod restart;
 mod restore;
 mod site;
+mod v1;

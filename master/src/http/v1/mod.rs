@@ -1,0 +1,130 @@
+//! The Mesos v1 API on the HTTP port (docs/decisions/0014-mesos-v1.md).
+//!
+//! A v1 framework is a framework of the core like any other: its SUBSCRIBE is a connection, whose queue
+//! is the stream that answers it, and each of its calls is a message on that connection. The core knows
+//! nothing of HTTP.
+
+mod operator;
+mod reads;
+mod scheduler;
+mod sessions;
+mod stream;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use meros_daemon::http::ApiError;
+use meros_proto::refusal::Refusal;
+use meros_v1::encoding::Media;
+
+use super::Api;
+
+pub(crate) use sessions::Sessions;
+
+/// Each path with and without `/master`, and those that are read as JSON also by that name (semantics
+/// R6).
+pub(super) fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
+    let mut leading = Router::new();
+    let mut any_master = Router::new();
+    for prefix in ["", "/master"] {
+        for end in ["", "/"] {
+            let path = format!("{prefix}/api/v1/scheduler{end}");
+            leading = leading.route(&path, any(scheduler::call));
+            let path = format!("{prefix}/api/v1{end}");
+            leading = leading.route(&path, any(operator::call));
+        }
+        for end in ["", ".json"] {
+            let at = |name: &str| format!("{prefix}/{name}{end}");
+            leading = leading
+                .route(&at("state"), get(reads::whole))
+                .route(&at("state-summary"), get(reads::summary))
+                .route(&at("slaves"), get(reads::slaves))
+                .route(&at("frameworks"), get(reads::frameworks))
+                .route(&at("tasks"), get(reads::tasks))
+                .route(&at("roles"), get(reads::roles));
+            any_master = any_master.route(&at("version"), get(reads::version));
+        }
+        // What is below it and has no name of its own falls back to it.
+        let path = format!("{prefix}/api/v1/operator");
+        leading = leading.route(&path, any(operator::call));
+        any_master = any_master
+            .route(&format!("{prefix}/redirect"), any(reads::redirect))
+            .route(&format!("{prefix}/metrics/snapshot"), get(reads::metrics));
+    }
+    let leading = leading.route_layer(middleware::from_fn_with_state(Arc::clone(api), to_leader));
+    any_master
+        .route("/master/health", get(super::reads::health))
+        .merge(leading)
+}
+
+/// 307 to the leader, 503 if there is none: decided before anything else is looked at (semantics A6,
+/// R5).
+async fn to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if api.projection.read().master().is_some() {
+        return next.run(request).await;
+    }
+    let Some(leader) = api.status.other_leader() else {
+        return ApiError::from(Refusal::Recovering).into_response();
+    };
+    let path = request.uri().path_and_query();
+    let location = format!("//{}{}", leader.address, path.map_or("/", |it| it.as_str()));
+    let leader = Some(leader.address);
+    let mut answer = ApiError::from(Refusal::NotLeading { leader }).into_response();
+    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
+}
+
+/// A call as it came, and how it is to be answered.
+struct Posted {
+    headers: HeaderMap,
+    body: Bytes,
+    media: Media,
+    answer: Media,
+}
+
+/// Looks at everything about a request but its message (semantics A2).
+async fn posted(request: Request) -> Result<Posted, ApiError> {
+    let headers = request.headers().clone();
+    let text = |name| {
+        let value: Option<&HeaderValue> = headers.get(name);
+        value.and_then(|value| value.to_str().ok())
+    };
+    let kind = text(header::CONTENT_TYPE).ok_or_else(|| {
+        ApiError::invalid("Content-Type is missing: application/json or application/x-protobuf")
+    })?;
+    let media = Media::from_content_type(kind).ok_or_else(|| {
+        let why = "Content-Type must be application/json or application/x-protobuf";
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", why)
+    })?;
+    let answer = Media::from_accept(text(header::ACCEPT).unwrap_or_default()).ok_or_else(|| {
+        let why = "Accept must allow application/json or application/x-protobuf";
+        ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", why)
+    })?;
+    let body = Bytes::from_request(request, &()).await;
+    let body = body.map_err(|error| ApiError::new(error.status(), "invalid", error.body_text()))?;
+    Ok(Posted {
+        headers,
+        body,
+        media,
+        answer,
+    })
+}
+
+/// 405: no call is anything else than POST.
+fn not_a_call() -> Response {
+    let why = "calls are POST";
+    let refused = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why);
+    let mut answer = refused.into_response();
+    let post = HeaderValue::from_static("POST");
+    answer.headers_mut().insert(header::ALLOW, post);
+    answer
+}
