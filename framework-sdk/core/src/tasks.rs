@@ -381,11 +381,17 @@ fn late(ended: &mut EndedTask, status: &TaskStatus) -> Verdict {
             });
         }
         Verdict::Ignore
-    } else if !status.state.is_terminal() {
+    } else if !status.state.is_terminal() && !is_answer_to_kill(status) {
         Verdict::Kill
     } else if status.update_id.is_some() {
         Verdict::Repeat
     } else {
         Verdict::Ignore
     }
+}
+
+/// A master answers so to a kill of a task whose slave is away, and kills it when that is back: to kill it
+/// again would be answered again, without end.
+fn is_answer_to_kill(status: &TaskStatus) -> bool {
+    status.state == TaskState::Unreachable && status.reason == Some(Reason::Reconciliation)
 }

@@ -192,6 +192,22 @@ fn a_task_that_lives_after_its_end_was_told_is_killed() {
 }
 
 #[test]
+fn a_task_that_cannot_be_reached_after_its_end_was_told_is_killed_once() {
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let mut lost = update("a", TaskState::GoneByOperator, 1);
+    lost.update_id = Some(UpdateId::by_master(Epoch(1), 1));
+    script.settle(lost);
+    let mut away = update("a", TaskState::Unreachable, 1);
+    away.update_id = None;
+    let effects = script.on_message(MasterToFramework::Update(away.clone()));
+    assert_eq!(effects, [kill("a", Some(SlaveId(5)), None)]);
+    // What the master answers to that.
+    away.reason = Some(Reason::Reconciliation);
+    assert_eq!(script.on_message(MasterToFramework::Update(away)), []);
+}
+
+#[test]
 fn tasks_accepted_while_disconnected_are_dropped_at_once() {
     let mut script = Script::subscribed();
     script.break_off();
