@@ -31,7 +31,11 @@ impl Leader {
             command,
         };
         leader.handle(formed, now);
-        leader.handle(Event::Elected { epoch: Epoch(1) }, now);
+        let elected = Event::Elected {
+            epoch: Epoch(1),
+            remembered: Vec::new(),
+        };
+        leader.handle(elected, now);
         leader
     }
 

@@ -4,7 +4,7 @@
 //!
 //! - [`registry`]: what the cluster consists of, replicated among the masters;
 //! - `shell`: the thread that owns the core, the queue into it, and the peers' connections;
-//! - [`projection`]: the read model behind every GET;
+//! - [`projection`]: the read model behind every GET; `events`: the leader's stream that keeps those of others;
 //! - `http`: health, metrics, reads, orders of operators, the Mesos v1 API;
 //! - [`metrics`]: the only place that names metrics.
 //!
@@ -14,6 +14,7 @@
 mod bind;
 pub mod config;
 pub mod endpoint;
+mod events;
 pub mod exit;
 mod http;
 pub mod metrics;

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::bind::{self, BindError, Bound};
 use crate::config::{Config, Sorter};
 use crate::endpoint::Endpoint;
+use crate::events::Follower;
 use crate::exit::{Exit, ExitReason};
 use crate::http::{self, Api};
 use crate::metrics::Metrics;
@@ -221,6 +222,7 @@ impl std::fmt::Debug for Running {
 struct Parts {
     threads: Vec<JoinHandle<()>>,
     net: Option<task::JoinHandle<()>>,
+    follower: Option<task::JoinHandle<()>>,
     http: Option<task::JoinHandle<()>>,
 }
 
@@ -239,6 +241,7 @@ impl Running {
         let (inbox, outlet) = inbox::inbox();
         let (projection, publisher, read_model) = Projection::start(&exit).map_err(&thread)?;
         let (reports, follows) = (inbox.clone(), inbox.clone());
+        let to_leader = client.clone();
         let advertised_address = member.address.clone();
         let parts = ReplicaParts {
             member,
@@ -275,9 +278,17 @@ impl Running {
             bound.server,
             inbox.clone(),
             Arc::clone(&replica),
+            projection.clone(),
             Arc::clone(&metrics),
             stopping.clone(),
         ));
+        let follower = Follower {
+            client: to_leader,
+            status: replica.status(),
+            projection: projection.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let follower = tokio::spawn(guarded(exit.clone(), follower.run(stopping.clone())));
         let api = Arc::new(Api {
             settings: config.settings(),
             members: Some(replica.service()),
@@ -299,6 +310,7 @@ impl Running {
                 // The core first: the others end when it has.
                 threads: vec![core, read_model],
                 net: Some(net),
+                follower: Some(follower),
                 http: Some(http),
             }),
         })
@@ -362,6 +374,10 @@ impl Running {
             let _ = net.await;
         }
         parts.net = None;
+        if let Some(follower) = &mut parts.follower {
+            let _ = follower.await;
+        }
+        parts.follower = None;
         if let Some(http) = &mut parts.http
             && tokio::time::timeout(HTTP_GRACE, &mut *http).await.is_err()
         {
@@ -405,6 +421,12 @@ fn core_config(config: &Config) -> meros_master_core::Config {
             shuffle: Some(0),
         },
     }
+}
+
+/// Work that the master cannot do without: it ends the process if it panics.
+async fn guarded(exit: Exit, work: impl Future<Output = ()>) {
+    let _guard = exit.listener_guard("follower");
+    work.await;
 }
 
 async fn serve_http(

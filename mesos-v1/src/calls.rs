@@ -16,6 +16,10 @@ use crate::task;
 
 /// What a call comes to.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
 pub enum Request {
     /// For the master's core. Frameworks hear of what could not be read of it.
     Ask {

@@ -33,7 +33,6 @@ pub use refused::Refused;
     missing_docs,
     unreachable_pub,
     clippy::all,
-    clippy::allow_attributes_without_reason,
     reason = "generated; what the messages mean is in the public protocol"
 )]
 mod messages {

@@ -358,10 +358,10 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
         let mut outer = vec![0x0a, 1, b'x', 0x12];
         let mut length = bytes.len();
         while length >= 0x80 {
-            outer.push((length & 0x7f) as u8 | 0x80);
+            outer.push(u8::try_from(length & 0x7f).expect("seven bits") | 0x80);
             length >>= 7;
         }
-        outer.push(length as u8);
+        outer.push(u8::try_from(length).expect("less than 0x80"));
         outer.extend_from_slice(&bytes);
         bytes = outer;
     }

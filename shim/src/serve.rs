@@ -1,4 +1,4 @@
-//! One thread, one loop: children that end, output, the slave.
+//! One thread, one loop: children that end, output, the slave. Invariant S19: it needs no slave to go on.
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, Read, Write};

@@ -58,7 +58,8 @@ impl Cluster {
         self.datacenter.reconnect_slave(hostname);
     }
 
-    /// The host of a slave dies with all tasks on it, until it is [started](Self::start_slave) again.
+    /// A slave's process dies, until it is [started](Self::start_slave) again. Its tasks run on, and
+    /// what ends meanwhile is told afterwards.
     ///
     /// # Panics
     /// See [`Cluster::cut_off`].

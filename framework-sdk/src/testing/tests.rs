@@ -193,8 +193,11 @@ fn what_dies_with_its_host_is_told_to_be_gone_and_a_wiped_host_is_another_slave(
     });
     cluster.kill_slave("host0");
     assert!(!cluster.slaves()[0].is_up);
-    assert_eq!(cluster.running(plain), 4);
+    assert_eq!(cluster.running(plain), 8, "tasks outlive their slave");
     cluster.start_slave("host0");
+    cluster.settle();
+    assert_eq!(cluster.running(plain), 8);
+    cluster.reboot_slave("host0", SECOND);
     cluster.run_until(MINUTE, |cluster| {
         cluster.count(plain, TaskState::Running) == 4
     });

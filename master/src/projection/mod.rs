@@ -4,7 +4,7 @@
 //!
 //! One thread applies events under the write lock. A reader holds the read lock only while it picks
 //! rows, which are shared pointers; it serialises them afterwards. The same thread passes what the core
-//! publishes on to the masters that follow (see [`subscribers`]).
+//! publishes on to the masters that follow (`subscribers`).
 //!
 //! At the bound: the stream has room for [`PENDING_BATCHES_MAX`] batches. A read model with gaps would
 //! be wrong for ever, so when it is full the publisher waits, which is counted. The wait is short by

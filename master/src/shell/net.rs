@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use meros_master_core::event::{ConnectionId, Event};
 use meros_proto::transport::{
-    CloseCode, Connection, Disconnect, FLUSH_TIMEOUT, Protocol, Receiver, RecvError, Server,
+    Connection, Disconnect, FLUSH_TIMEOUT, Protocol, Receiver, RecvError, Server,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::inbox::{CoreGone, Inbox, Input};
 use super::link::{FRAMEWORK_BOUND, FrameworkLink};
 use super::outbox::SLAVE_QUEUE;
+use crate::events;
 use crate::metrics::Metrics;
+use crate::projection::Projection;
 use crate::registry::Replica;
 
 /// Messages handed to the core at once: the share of one peer while others wait.
@@ -37,6 +39,7 @@ pub(crate) async fn serve(
     mut server: Server,
     inbox: Inbox,
     replica: Arc<Replica>,
+    projection: Projection,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -44,6 +47,7 @@ pub(crate) async fn serve(
     let peers = Arc::new(Peers {
         inbox,
         replica,
+        projection,
         metrics,
         stop: stop.clone(),
     });
@@ -78,6 +82,7 @@ pub(crate) async fn serve(
 struct Peers {
     inbox: Inbox,
     replica: Arc<Replica>,
+    projection: Projection,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<bool>,
 }
@@ -113,26 +118,31 @@ impl Peers {
                 .await
             }
             Protocol::Raft => {
-                self.metrics.connected("master");
-                let mut stop = self.stop.clone();
-                tokio::select! {
-                    () = self.replica.serve(connection) => {}
-                    // Its sender gone means that the master is going, too.
-                    _ = stop.wait_for(|stop| *stop) => {}
-                }
-                self.metrics.disconnected("master", "by_peer");
+                let serving = self.replica.serve(connection);
+                self.serve_master("master", serving).await;
                 Ok(())
             }
-            protocol @ Protocol::Events => {
-                self.metrics.refused("not_served");
-                info!(connection = id.0, %principal, %protocol, "protocol is not served, closed");
-                connection.close(CloseCode::NotAllowed, "this release does not serve it");
+            Protocol::Events => {
+                let (projection, metrics) = (self.projection.clone(), Arc::clone(&self.metrics));
+                let serving = events::serve(projection, metrics, connection);
+                self.serve_master("follower", serving).await;
                 Ok(())
             }
         };
         if served.is_err() {
             debug!(connection = id.0, "master is stopping");
         }
+    }
+
+    async fn serve_master(&self, peer: &'static str, serving: impl Future<Output = ()>) {
+        self.metrics.connected(peer);
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = serving => {}
+            // Its sender gone means that the master is going, too.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        self.metrics.disconnected(peer, "by_peer");
     }
 
     async fn forward<In: DeserializeOwned>(

@@ -102,7 +102,7 @@ impl Datacenter {
         }
     }
 
-    /// The host of a slave dies with all tasks on it, until it is [started](Self::start_slave).
+    /// A slave's process dies, until it is [started](Self::start_slave). Its tasks run on.
     ///
     /// # Errors
     /// See [`Datacenter::kill_leader`].

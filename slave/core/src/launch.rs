@@ -267,7 +267,7 @@ impl SlaveCore {
         self.update_task(key, status, effects);
     }
 
-    /// Some update of the task is durable: if it was its last, its container need not be found again.
+    /// Some update of the task is durable: if it was its last, its container need not be found again (S18).
     pub(crate) fn forget_container(&mut self, key: &TaskKey, effects: &mut Effects) {
         let told = self
             .streams

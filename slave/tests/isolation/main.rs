@@ -29,9 +29,8 @@ const KIB: u64 = 1 << 10;
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
-    match words.as_slice() {
-        ["helper", rest @ ..] => return helper(rest),
-        _ => {}
+    if let ["helper", rest @ ..] = words.as_slice() {
+        return helper(rest);
     }
     use Facility::{Cpu, CpuUsage, Kill, Memory, Pids};
     let host = Hierarchies::Host;

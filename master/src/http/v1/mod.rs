@@ -66,7 +66,7 @@ pub(super) fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
 /// 307 to the leader, 503 if there is none: decided before anything else is looked at (semantics A6,
 /// R5).
 async fn to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if api.projection.read().master().is_some() {
+    if api.projection.is_leading() {
         return next.run(request).await;
     }
     let Some(leader) = api.status.other_leader() else {

@@ -14,7 +14,7 @@ use meros_proto::refusal::Refusal;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::view::{
-    FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SlaveRow, TaskView,
+    FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SlaveRow, TaskRow, TaskView,
 };
 use meros_v1::ids::Ids;
 use meros_v1::pb;
@@ -31,6 +31,13 @@ pub(super) const ROWS_MAX: usize = 100_000;
 
 /// Tasks in an answer to `/tasks` if the client does not say.
 const TASKS_DEFAULT: usize = 100;
+
+/// A Mesos master that has just begun to lead knows no tasks of slaves that have not come back, and v1 has
+/// no word for those that are only remembered.
+fn confirmed(rows: Vec<TaskRow>) -> Vec<Arc<TaskView>> {
+    let confirmed = rows.into_iter().filter(|row| !row.remembered);
+    confirmed.map(|row| row.task).collect()
+}
 
 /// What one answer is made of, picked under one lock.
 pub(super) struct Picked {
@@ -50,7 +57,7 @@ impl Picked {
             master,
             slaves: model.slaves(None, ROWS_MAX).rows,
             frameworks: model.frameworks(None, ROWS_MAX).rows,
-            tasks: model.tasks(&TaskFilter::default(), None, ROWS_MAX).rows,
+            tasks: confirmed(model.tasks(&TaskFilter::default(), None, ROWS_MAX).rows),
             offers: model.offers(None, None, ROWS_MAX).rows,
         })
     }
@@ -261,7 +268,7 @@ pub(super) async fn tasks(
                 Some(filter) => filter,
                 None => return Ok(json!({"tasks": []})),
             };
-            (ids, model.tasks(&filter, None, ROWS_MAX).rows)
+            (ids, confirmed(model.tasks(&filter, None, ROWS_MAX).rows))
         };
         match query.order.as_deref() {
             Some("asc") => rows.sort_by_key(|task| task.launched_at),
@@ -343,7 +350,7 @@ pub(super) async fn version() -> Json<Value> {
 
 /// 307 to the base address of the leader, maybe this one (semantics R5).
 pub(super) async fn redirect(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let leads = api.projection.read().master().is_some();
+    let leads = api.projection.is_leading();
     let location = match (leads, api.status.other_leader()) {
         (true, _) => format!("//{}", api.address),
         (false, Some(leader)) => format!("//{}", leader.address),
