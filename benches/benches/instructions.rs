@@ -1,5 +1,4 @@
-//! `instructions`: how many instructions the three hottest functions of the allocator take, counted
-//! by valgrind's callgrind. The counts are the same in each run, so that commits can be compared
+//! `instructions`: how many instructions the hottest functions of the allocator take, counted by valgrind's callgrind. The counts are the same in each run, so that commits can be compared
 //! on a busy machine. Without valgrind nothing is counted, and that is said.
 //!
 //! Each is counted in a process of its own: this program, called with `--measure NAME SLAVES`.
@@ -17,13 +16,23 @@ const SLAVES_IN_TEST: u32 = 50;
 const SLAVES_PER_FRAMEWORK: u32 = 5;
 
 /// A name, what is counted per slave, and the function that is counted.
-const MEASURED: [(&str, &str, &str); 3] = [
+const MEASURED: [(&str, &str, &str); 5] = [
     ("round", "an offer of a round", "*measured_round*"),
     ("decline", "a decline with a filter", "*measured_declines*"),
     (
         "completion",
         "resources freed and offered again",
         "*measured_completions*",
+    ),
+    (
+        "add",
+        "a slave that comes, in use in part, and is offered",
+        "*measured_additions*",
+    ),
+    (
+        "update",
+        "a slave that has more and is offered again",
+        "*measured_updates*",
     ),
 ];
 
@@ -49,6 +58,16 @@ fn measured_completions(cluster: &mut Cluster) {
     }
 }
 
+#[inline(never)]
+fn measured_additions(cluster: &mut Cluster, slaves: u32) {
+    cluster.add_slaves_one_by_one(slaves);
+}
+
+#[inline(never)]
+fn measured_updates(cluster: &mut Cluster, slaves: u32) {
+    cluster.grow_slaves_one_by_one(slaves);
+}
+
 fn measure(name: &str, slaves: u32) {
     let mut cluster = Cluster::fragmented(slaves, slaves / SLAVES_PER_FRAMEWORK, 1_024);
     // The second round is like all later ones: what is remembered of the first is there.
@@ -65,9 +84,19 @@ fn measure(name: &str, slaves: u32) {
             cluster.plan();
             measured_completions(&mut cluster);
         }
+        "add" => {
+            cluster = Cluster::empty(slaves / SLAVES_PER_FRAMEWORK);
+            cluster.activate_all();
+            measured_additions(&mut cluster, slaves);
+        }
+        "update" => {
+            cluster = Cluster::full(slaves, slaves / SLAVES_PER_FRAMEWORK);
+            measured_updates(&mut cluster, slaves);
+        }
         other => panic!("{other} is not measured"),
     }
-    assert_eq!(black_box(&cluster.grants).len(), slaves as usize);
+    let rounds = if name == "update" { 2 } else { 1 };
+    assert_eq!(black_box(&cluster.grants).len(), (rounds * slaves) as usize);
 }
 
 /// The instructions of one function and all that it calls.

@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 
-use meros_master_core::allocator::{Allocator, Grant};
+use meros_master_core::allocator::{Abilities, Allocator, Grant};
 use meros_proto::ids::{FrameworkId, SlaveId};
-use meros_proto::resources::Resources;
+use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
 /// Longer than anything here takes.
 pub const FOR_EVER: Timestamp = Timestamp(365 * 24 * 60 * 60 * 1_000_000);
+
+/// A slave of the workload in which slaves come and grow.
+const SLAVE: &str = "cpus:2;mem:1024;disk:4096;ports:[31000-32000]";
 
 /// Resources from their text.
 ///
@@ -43,6 +46,14 @@ impl Chance {
 pub struct Digest(u64);
 
 impl Digest {
+    /// Of one round, or several.
+    #[must_use]
+    pub fn of(grants: &[Grant]) -> Self {
+        let mut digest = Self::default();
+        digest.add(grants);
+        digest
+    }
+
     /// Takes a round in.
     pub fn add(&mut self, grants: &[Grant]) {
         for grant in grants {
@@ -55,6 +66,33 @@ impl Digest {
     /// Prints it.
     pub fn print(&self, name: &str) {
         println!("{name}: digest of the decisions {:016x}", self.0);
+    }
+}
+
+/// What comes out of the same run, again and again.
+#[derive(Debug)]
+pub struct Again {
+    name: String,
+    first: Option<u64>,
+}
+
+impl Again {
+    /// Of a bench of this name.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, first: None }
+    }
+
+    /// Takes one run in, and prints the first.
+    ///
+    /// # Panics
+    /// It is not what came out of the first.
+    pub fn add(&mut self, digest: &Digest) {
+        if self.first.is_none() {
+            digest.print(&self.name);
+        }
+        let first = self.first.get_or_insert(digest.0);
+        assert_eq!(*first, digest.0, "{}: other decisions", self.name);
     }
 }
 
@@ -113,6 +151,62 @@ impl Cluster {
             );
         }
         cluster
+    }
+
+    /// Frameworks that can do with revocable resources, and slaves of which all is offered. Offers that
+    /// are out share their sums with the allocator, so they are kept.
+    ///
+    /// # Panics
+    /// Something is not offered.
+    #[must_use]
+    pub fn full(slaves: u32, frameworks: u32) -> Self {
+        let mut cluster = Self::empty(frameworks);
+        cluster.activate_all();
+        let abilities = Abilities {
+            revocable: true,
+            ..Abilities::default()
+        };
+        for framework in (0..frameworks).map(FrameworkId) {
+            cluster.allocator.set_abilities(framework, abilities);
+        }
+        let total = parsed(SLAVE);
+        for number in 0..slaves {
+            cluster.allocator.add_slave(SlaveId(number), &total);
+        }
+        cluster.plan();
+        assert_eq!(cluster.grants.len(), slaves as usize);
+        cluster
+    }
+
+    /// Slaves come one by one, each in use in part, with a round after each.
+    ///
+    /// # Panics
+    /// The allocator does not have what was added to it.
+    pub fn add_slaves_one_by_one(&mut self, slaves: u32) {
+        let total = parsed(SLAVE);
+        let in_use = parsed("cpus:1;mem:512;disk:2048;ports:[31000-31500]");
+        for number in 0..slaves {
+            let slave = SlaveId(number);
+            self.allocator.add_slave(slave, &total);
+            let holder = FrameworkId(number % self.frameworks);
+            let is_charged = self.allocator.charge(holder, &self.role, slave, &in_use);
+            assert!(is_charged, "it is free");
+            self.allocator.plan(&mut self.grants);
+        }
+    }
+
+    /// Each slave gets 10 revocable cpus, one after the other, with a round after each.
+    ///
+    /// # Panics
+    /// A slave has too much.
+    pub fn grow_slaves_one_by_one(&mut self, slaves: u32) {
+        let cpus = Resource::new(ResourceName::CPUS, Scalar::whole(10)).expect("plain");
+        let more = Resources::from(cpus.into_revocable().expect("unreserved"));
+        for number in 0..slaves {
+            let grown = self.allocator.grow_slave(SlaveId(number), &more);
+            grown.expect("small");
+            self.allocator.plan(&mut self.grants);
+        }
     }
 
     /// A framework wants offers, or does not.

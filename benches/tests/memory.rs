@@ -7,13 +7,15 @@ use std::time::Duration;
 use meros_benches::cluster::parsed;
 use meros_benches::counting::Counting;
 use meros_benches::leader::Leader;
-use meros_master_core::allocator::Allocator;
+use meros_master_core::allocator::{Allocator, Grant};
 use meros_master_core::{Config, ConnectionId, Effect, Event};
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{OfferId, SlaveId, TaskId};
+use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::{Filters, Operation};
+use meros_proto::quota::Quota;
+use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::task::{Command as TaskCommand, TaskDescription};
 use meros_proto::time::Timestamp;
@@ -27,6 +29,33 @@ const SLAVE_BYTES_MAX: usize = 4_096;
 const TASK_BYTES_MAX: usize = 1_024;
 /// The allocator's part of it.
 const ALLOCATOR_BYTES_MAX: usize = 2_048;
+
+/// Roles with a quota and a framework each, and as many slaves: Apache Mesos takes 5.4 GB for that.
+const QUOTAS: u32 = 3_000;
+const QUOTAS_BYTES_MAX: usize = 100_000_000;
+
+/// An allocator in which every role has a quota, after a round.
+fn with_quotas() -> (Allocator, Vec<Grant>) {
+    let mut allocator = Allocator::default();
+    let amounts = || {
+        let amounts = [(ResourceName::CPUS, 1), (ResourceName::MEM, 1_024)];
+        amounts.map(|(name, amount)| (name, Scalar::whole(amount)))
+    };
+    let quota = Quota {
+        guarantees: amounts().into(),
+        limits: amounts().into(),
+    };
+    let total = parsed("cpus:2;mem:2048;disk:2048");
+    for number in 0..QUOTAS {
+        let role = RoleName::new(&format!("role{number}")).expect("a good role");
+        allocator.set_quota(&role, &quota);
+        allocator.set_active(FrameworkId(number), &role, true);
+        allocator.add_slave(SlaveId(number), &total);
+    }
+    let mut grants = Vec::new();
+    allocator.plan(&mut grants);
+    (allocator, grants)
+}
 
 /// A leader, and the offers that it has made.
 struct Master {
@@ -85,6 +114,11 @@ fn a_slave_and_a_task_take_no_more_memory_than_they_may() {
     }
     let of_allocator = per(begin, SLAVES);
     drop(allocator);
+    let begin = MEMORY.in_use();
+    let quotas = with_quotas();
+    assert!(quotas.1.len() >= QUOTAS as usize);
+    let of_quotas = per(begin, 1);
+    drop(quotas);
 
     let mut master = Master::new();
     let begin = MEMORY.in_use();
@@ -136,7 +170,12 @@ fn a_slave_and_a_task_take_no_more_memory_than_they_may() {
     assert_eq!(launched, u64::from(SLAVES * TASKS_PER_SLAVE));
     println!(
         "a slave takes {of_slave} bytes, {of_allocator} of them in the allocator; an offer \
-         {of_offer}; a task {of_task}, with a filter for each {TASKS_PER_SLAVE} tasks"
+         {of_offer}; a task {of_task}, with a filter for each {TASKS_PER_SLAVE} tasks; {QUOTAS} \
+         quotas and as many slaves {of_quotas}"
+    );
+    assert!(
+        of_quotas <= QUOTAS_BYTES_MAX,
+        "{of_quotas} bytes for quotas"
     );
     assert!(of_slave <= SLAVE_BYTES_MAX, "{of_slave} bytes a slave");
     assert!(

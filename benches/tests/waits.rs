@@ -278,6 +278,7 @@ impl Site {
             MasterToFramework::Failure { .. } => panic!("no slave is lost"),
             MasterToFramework::Operation(_) => panic!("nobody orders operations"),
             MasterToFramework::State { .. } => panic!("nobody keeps state"),
+            MasterToFramework::Masters { .. } => panic!("a core tells of no masters"),
             MasterToFramework::Refused { refusal, .. }
             | MasterToFramework::Error { refusal, .. } => panic!("{refusal:?}"),
         }

@@ -292,7 +292,13 @@ impl Client {
         for _ in 0..REDIRECTS_MAX {
             let location = answer.headers().get("location");
             match location.and_then(|location| location.to_str().ok()) {
-                Some(leader) if answer.status() == 307 => url = leader.to_owned(),
+                // By the scheme that we came with, if it names none.
+                Some(leader) if answer.status() == 307 => {
+                    url = match leader.strip_prefix("//") {
+                        Some(rest) => format!("http://{rest}"),
+                        None => leader.to_owned(),
+                    };
+                }
                 _ => break,
             }
             answer = call(&self.agent, &url)?;
@@ -440,7 +446,7 @@ mod tests {
     #[test]
     fn orders_go_where_a_follower_says_that_the_leader_is() {
         let leader = Stub::start(|path| (path == "/order").then(|| Reply::ok("{}")));
-        let location = format!("http://{}/order", leader.address);
+        let location = format!("//{}/order", leader.address);
         let follower =
             Stub::start(move |path| (path == "/order").then(|| Reply::redirect(&location)));
         follower.client().post("/order").unwrap();

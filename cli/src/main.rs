@@ -8,6 +8,7 @@ mod ca;
 mod claims;
 mod client;
 mod config;
+mod conform;
 mod daemon;
 mod dev;
 mod exit;
@@ -95,6 +96,9 @@ enum Command {
     /// How much of what they compete for is due to roles
     #[command(subcommand)]
     Weights(roles::WeightsCommand),
+    /// What is worth an offer in roles
+    #[command(subcommand)]
+    Minimums(roles::MinimumsCommand),
     /// Why nothing is offered to a framework, or what a task waits for
     #[command(subcommand)]
     Why(why::Command),
@@ -102,11 +106,16 @@ enum Command {
     #[command(subcommand)]
     State(state::Command),
     /// Show the options of the master with the values in force
-    Settings(list::Args),
+    Settings(settings::Args),
     /// Show what a task wrote
     Logs(logs::Args),
     /// Kill a task
     Kill(kill::Args),
+    /// Find out whether a server speaks the Mesos v1 APIs as their clients expect
+    ///
+    /// Launches small tasks and reserves a little on a cluster with nobody else at work, and takes all
+    /// of that back
+    Conform(conform::Args),
     /// The simulated datacenter: seeds with faults, scenarios
     #[command(subcommand)]
     Sim(meros_sim::command::Command),
@@ -161,11 +170,13 @@ fn main() -> std::process::ExitCode {
         Command::Roles(args) => roles::roles(&args),
         Command::Quota(command) => roles::quota(&command),
         Command::Weights(command) => roles::weights(&command),
+        Command::Minimums(command) => roles::minimums(&command),
         Command::Why(command) => why::run(&command),
         Command::State(command) => state::run(&command),
-        Command::Settings(args) => settings::settings(&args),
+        Command::Settings(args) => settings::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Kill(args) => kill::run(&args),
+        Command::Conform(args) => conform::run(&args),
         Command::Sim(command) => sim::run(&command),
     };
     match ended {

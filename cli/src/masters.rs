@@ -65,6 +65,12 @@ struct MasterRow {
     role: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lag: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest_format: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    format: Option<u32>,
 }
 
 pub(crate) fn run(command: &Command) -> Result<Exit, CliError> {
@@ -86,6 +92,15 @@ const LOOK: Duration = Duration::from_millis(500);
 impl MasterRow {
     fn votes(&self) -> bool {
         self.role != "learner"
+    }
+
+    /// What the cluster uses, and what this master could.
+    fn formats(&self) -> String {
+        match (self.format, self.newest_format) {
+            (Some(format), Some(newest)) if newest > format => format!("{format} of {newest}"),
+            (Some(format), Some(_)) => format.to_string(),
+            _ => "-".to_owned(),
+        }
     }
 }
 
@@ -222,10 +237,14 @@ fn list(args: &list::Args) -> Result<Exit, CliError> {
                 row.lag
                     .map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
                 row.master_id.clone(),
+                row.release.clone().unwrap_or_else(|| "-".to_owned()),
+                row.formats(),
             ]
         });
         layout(
-            &["NAME", "ADDRESS", "ROLE", "BEHIND", "ID"],
+            &[
+                "NAME", "ADDRESS", "ROLE", "BEHIND", "ID", "RELEASE", "FORMAT",
+            ],
             cells.collect(),
             "no masters",
         )

@@ -1,8 +1,9 @@
-//! `meros roles`, `meros quota …`, `meros weights …`: who is due what.
+//! `meros roles`, `meros quota …`, `meros weights …`, `meros minimums …`: who is due what.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use meros_proto::minimum::Minimum;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::view::RoleRow;
@@ -87,6 +88,44 @@ pub(crate) struct WeightsSet {
     cluster: ClusterArgs,
 }
 
+/// `meros minimums …`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum MinimumsCommand {
+    /// List roles for which it is set what is worth an offer
+    List(list::Args),
+    /// Set what is worth an offer in roles: all of them, or none
+    ///
+    /// What is less than all alternatives is not offered in the role and those below it, unless a
+    /// framework says otherwise for itself. Offers that are out stay. An empty text: everything is
+    /// worth an offer.
+    #[command(
+        after_help = "Example:\n  meros minimums set 'web=cpus:1;mem:1024' 'batch=cpus:4|gpus:1' volumes="
+    )]
+    Set(MinimumsSet),
+    /// Take the minimums of roles away: that of the role above, or of the master, counts again
+    Remove(MinimumsRemove),
+}
+
+/// What `meros minimums set` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MinimumsSet {
+    /// Roles and what is worth an offer in them
+    #[arg(required = true, value_name = "ROLE=MINIMUM", value_parser = parse_minimum)]
+    minimums: Vec<RoleMinimum>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// What `meros minimums remove` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MinimumsRemove {
+    /// The roles: all of them, or none
+    #[arg(required = true)]
+    roles: Vec<RoleName>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
 /// Scalars by name.
 type Amounts = BTreeMap<ResourceName, Scalar>;
 
@@ -127,6 +166,25 @@ fn parse_weight(text: &str) -> Result<RoleWeight, String> {
     })
 }
 
+#[derive(Debug, Clone, Serialize)]
+struct RoleMinimum {
+    role: RoleName,
+    minimum: Option<Minimum>,
+}
+
+fn parse_minimum(text: &str) -> Result<RoleMinimum, String> {
+    let (role, minimum) = text
+        .split_once('=')
+        .ok_or_else(|| "write ROLE=MINIMUM, such as 'web=cpus:1;mem:1024'".to_owned())?;
+    let minimum = minimum
+        .parse()
+        .map_err(|error| format!("minimum {minimum:?}: {error}"))?;
+    Ok(RoleMinimum {
+        role: role.parse().map_err(|error| format!("{error}"))?,
+        minimum: Some(minimum),
+    })
+}
+
 #[derive(Debug, Serialize)]
 struct Quotas {
     quotas: Vec<RoleQuota>,
@@ -151,6 +209,7 @@ struct FileEntry {
     #[serde(default)]
     limits: Amounts,
     weight: Option<Scalar>,
+    minimum: Option<Minimum>,
     frameworks: Option<u64>,
     tasks: Option<u64>,
     offers: Option<u64>,
@@ -163,6 +222,11 @@ struct FileEntry {
 #[derive(Debug, Serialize)]
 struct Weights<'a> {
     weights: &'a [RoleWeight],
+}
+
+#[derive(Debug, Serialize)]
+struct Minimums<'a> {
+    minimums: &'a [RoleMinimum],
 }
 
 #[derive(Debug, Deserialize)]
@@ -263,6 +327,38 @@ pub(crate) fn weights(command: &WeightsCommand) -> Result<Exit, CliError> {
     }
 }
 
+pub(crate) fn minimums(command: &MinimumsCommand) -> Result<Exit, CliError> {
+    match command {
+        MinimumsCommand::List(args) => list_roles(
+            args,
+            "/api/v1/minimums",
+            "for every role the minimum of the masters counts, which `meros settings` shows; \
+             `meros minimums set` changes that",
+        ),
+        MinimumsCommand::Set(args) => {
+            let done = order_minimums(&args.cluster, &args.minimums)?;
+            let roles: Vec<RoleName> = args.minimums.iter().map(|it| it.role.clone()).collect();
+            println!("set: {}", names(&roles));
+            done.warn();
+            Ok(Exit::Success)
+        }
+        MinimumsCommand::Remove(args) => {
+            let none = |role: &RoleName| RoleMinimum {
+                role: role.clone(),
+                minimum: None,
+            };
+            let minimums: Vec<RoleMinimum> = args.roles.iter().map(none).collect();
+            order_minimums(&args.cluster, &minimums)?;
+            println!("removed: {}", names(&args.roles));
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn order_minimums(cluster: &ClusterArgs, minimums: &[RoleMinimum]) -> Result<Done, CliError> {
+    Client::new(cluster).order("/api/v1/minimums", &Minimums { minimums })
+}
+
 impl Done {
     /// A role that nobody is in may be one that nobody will ever be in.
     fn warn(&self) {
@@ -291,6 +387,7 @@ fn list_roles(args: &list::Args, path: &str, nothing: &str) -> Result<Exit, CliE
             "OFFERS",
             "GUARANTEED",
             "LIMIT",
+            "MINIMUM",
             "COUNTED",
             "USED",
             "OFFERED",
@@ -309,6 +406,7 @@ fn line(row: &RoleRow) -> Vec<String> {
         row.offers.to_string(),
         amounts(&row.guarantees),
         amounts(&row.limits),
+        minimum(row.minimum.as_ref()),
         amounts(&row.counted),
         amounts(&row.used),
         amounts(&row.offered),
@@ -325,6 +423,15 @@ fn amounts(amounts: &Amounts) -> String {
         .map(|(name, amount)| format!("{name}:{amount}"))
         .collect();
     shortened(&each.join(";"), 60)
+}
+
+/// `cpus:4|gpus:1`, a dash for that of the master, or that everything is worth an offer.
+fn minimum(minimum: Option<&Minimum>) -> String {
+    match minimum {
+        None => "-".to_owned(),
+        Some(minimum) if minimum.any_of.is_empty() => "none".to_owned(),
+        Some(minimum) => shortened(&minimum.to_string(), 60),
+    }
 }
 
 #[cfg(test)]
@@ -361,12 +468,32 @@ mod tests {
     }
 
     #[test]
+    fn minimums_name_a_role_and_amounts() {
+        let web = parse_minimum("eng/web=cpus:1;mem:64|gpus:1").unwrap();
+        assert_eq!(web.role.as_str(), "eng/web");
+        assert_eq!(minimum(web.minimum.as_ref()), "cpus:1;mem:64|gpus:1");
+        let any = parse_minimum("web=").unwrap();
+        assert_eq!(minimum(any.minimum.as_ref()), "none");
+        assert_eq!(minimum(None), "-");
+        for text in [
+            "web",
+            "=cpus:1",
+            "web=cpus",
+            "web=ports:[1-2]",
+            "a b=cpus:1",
+        ] {
+            assert!(parse_minimum(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_list_that_was_printed_can_be_edited_and_set() {
         let row = RoleRow {
             role: "web".parse().unwrap(),
             weight: Scalar::ONE,
             guarantees: parse_amounts("cpus:2").unwrap(),
             limits: Amounts::new(),
+            minimum: "cpus:1|mem:64".parse().ok(),
             frameworks: 1,
             tasks: 2,
             offers: 3,

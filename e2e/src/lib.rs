@@ -7,6 +7,7 @@
 pub mod cgroups;
 pub mod cluster;
 pub mod daemon;
+pub mod liar;
 pub mod linearizable;
 pub mod meros;
 pub mod network;

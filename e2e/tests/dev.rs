@@ -25,17 +25,18 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(word: &str) -> Self {
+    fn start(word: &str, masters: usize) -> Self {
         let dir = TempDir::with_prefix("meros-dev-").expect("a temp folder");
-        Self::start_in(Arc::new(dir), word)
+        Self::start_in(Arc::new(dir), word, masters)
     }
 
-    fn start_in(dir: Arc<TempDir>, word: &str) -> Self {
+    fn start_in(dir: Arc<TempDir>, word: &str, masters: usize) -> Self {
         let cgroups = CgroupRoot::new(word);
         let mut child = meros()
             .args(["dev", "--slaves=2", "--port=0", "--end-with-parent"])
             .args(["--dir", dir.path().to_str().expect("temp folders are text")])
             .args(["--cgroup-root", cgroups.name()])
+            .args(["--masters", &masters.to_string()])
             .env("MEROS_HOARDING_OFFERS", "7")
             .stdout(Stdio::piped())
             .spawn()
@@ -109,7 +110,7 @@ impl Drop for Dev {
 
 #[test]
 fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
-    let mut dev = Dev::start("tour");
+    let mut dev = Dev::start("tour", 1);
 
     let ran = dev.meros(&["run", "--", "echo", "hello from a task"]);
     assert_eq!(
@@ -231,7 +232,9 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
 
 #[test]
 fn dev_goes_on_where_it_was() {
-    let mut dev = Dev::start("resume");
+    let mut dev = Dev::start("resume", 3);
+    let masters = dev.json(&["masters", "list", "-o", "json"]);
+    assert_eq!(masters.as_array().map(Vec::len), Some(3), "{masters}");
     let ids = |dev: &Dev| -> Vec<String> {
         let slaves = dev.json(&["slaves", "-o", "json"]);
         let rows = slaves.as_array().expect("a list").iter();
@@ -242,7 +245,7 @@ fn dev_goes_on_where_it_was() {
     assert_eq!(dev.interrupt(), 0);
     let dir = Arc::clone(&dev.dir);
     drop(dev);
-    let mut dev = Dev::start_in(dir, "resume2");
+    let mut dev = Dev::start_in(dir, "resume2", 3);
     assert_eq!(ids(&dev), before, "the slaves came back as others");
     assert_eq!(dev.meros(&["run", "--", "true"]).code, 0);
     assert_eq!(dev.interrupt(), 0);

@@ -2,7 +2,7 @@
 //! twice or ended twice, and offers flow again soon.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 #[path = "common/burst.rs"]
 mod burst;
 
-use burst::{Burst, assert_each_ended_once, journal};
+use burst::{Burst, assert_each_ended_once, assert_in_order, journal};
 
 const TASKS: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -89,6 +89,40 @@ fn leaders_killed_one_after_the_other_lose_and_repeat_nothing() {
         "only {finished} of {tasks} finished"
     );
     cluster.await_registered(SLAVES);
+}
+
+#[test]
+fn tasks_end_while_no_master_runs_and_their_frameworks_hear_of_it_in_order() {
+    // A minute where it is measured; here long enough for the tasks to end.
+    let down = std::env::var("MEROS_DOWN_SECONDS").map_or(4, |seconds| {
+        seconds.parse().expect("MEROS_DOWN_SECONDS is a number")
+    });
+    let mut options = ClusterOptions::new("all-down", 2);
+    options.masters = 3;
+    options.resources = "cpus:4;mem:2048;disk:1024";
+    let mut cluster = LocalCluster::start(options);
+    let dir = tempfile::tempdir().expect("a temp folder");
+    let tasks = 40;
+    let mut command = Command::new(Burst::program());
+    command.args([
+        cluster.address(),
+        &cluster.identity("framework").display().to_string(),
+    ]);
+    command.args([&dir.path().display().to_string(), &tasks.to_string(), "3"]);
+    let burst = Burst::spawn(command, dir.path());
+    eventually("all tasks run", PATIENCE, || burst.started() == tasks);
+    for at in 0..3 {
+        cluster.master_at(at).kill();
+    }
+    let before = burst.ended();
+    std::thread::sleep(Duration::from_secs(down));
+    for at in 0..3 {
+        cluster.master_at(at).start();
+    }
+    burst.finish();
+    eprintln!("of {tasks} tasks {before} had ended before the masters were gone for {down} s");
+    assert_each_ended_once(dir.path(), tasks, &["TASK_FINISHED"]);
+    assert_in_order(dir.path());
 }
 
 /// Sets the weight of a role of its own to 1, 2, 3 and so on, until it is told to stop; tells the last
@@ -171,7 +205,7 @@ fn masters_that_follow_answer_readers_and_send_writers_to_the_leader() {
             .flat_map(|at| asked(&cluster, at))
             .collect();
         let sent_on = [READ, ORDER].map(|path| {
-            let location = format!("http://{}{path}", cluster.address_of(leader));
+            let location = format!("//{}{path}", cluster.address_of(leader));
             (307_u16, Some(location))
         });
         let of_each = [(200, None), (200, None)].into_iter().chain(sent_on);
@@ -298,6 +332,8 @@ impl Lasting {
 #[test]
 fn tasks_run_on_while_all_their_masters_are_lost_and_restored_from_a_backup() {
     let mut options = ClusterOptions::new("restore", 1);
+    // Its tasks say their numbers as the machine has them.
+    options.slave_args = vec!["--isolation=pid=off".to_owned()];
     options.masters = 3;
     let mut cluster = LocalCluster::start(options);
     let mut lasting = Lasting::start(&cluster, "lasting", 7);

@@ -116,7 +116,7 @@ fn how_resources_are_shared_is_set_at_start_and_shown() {
     ]
     .map(str::to_owned)
     .to_vec();
-    let cluster = LocalCluster::start(options);
+    let mut cluster = LocalCluster::start(options);
     let settings = json(&cluster, &["settings"]);
     let value = |option: &str| {
         let mut rows = settings.as_array().expect("a list").iter();
@@ -135,15 +135,48 @@ fn how_resources_are_shared_is_set_at_start_and_shown() {
     );
 
     // The slave has four: while a task has two of them, the rest is not worth an offer.
-    let mut first = Sleeper::start(&cluster, "first", &["--cpus=2"]);
+    let _first = Sleeper::start(&cluster, "first", &["--cpus=2"]);
     await_running(&cluster, "first");
     let _second = Sleeper::start(&cluster, "second", &["--cpus=1"]);
     eventually("what is left is too little", SLOW, || {
         reasons(&cluster, "*").contains(&"below_minimum".to_owned())
     });
-    done(&cluster, &["kill", "first.0000"]);
-    first.await_end();
+    // Unless its role says otherwise.
+    done(&cluster, &["minimums", "set", "*=cpus:1"]);
     await_running(&cluster, "second");
+    assert_eq!(
+        json(&cluster, &["minimums", "list"])[0]["minimum"],
+        "cpus:1"
+    );
+    done(&cluster, &["minimums", "remove", "*"]);
+    let why = refused(&cluster, &["minimums", "remove", "*"]);
+    assert!(why.contains("(role_unknown)"), "{why}");
+
+    // For the cluster, whatever masters are started with.
+    let set = ["settings", "set", "hoarding-offers=5", "offer_timeout=1min"];
+    done(&cluster, &set);
+    let why = refused(&cluster, &["settings", "set", "offer_timeout=1ms"]);
+    assert!(why.contains("1000 to 3600000 ms"), "{why}");
+    let why = refused(&cluster, &["settings", "set", "sorter=drf"]);
+    assert!(
+        why.contains("offer_timeout, slave_reregister_timeout"),
+        "{why}"
+    );
+    cluster.master.kill();
+    cluster.master.start();
+    let shows = |line: &str| {
+        let ran = cluster.meros(&["settings"]);
+        ran.code == 0 && ran.stdout.contains(line)
+    };
+    eventually("what was set is in force", SLOW, || {
+        shows("hoarding_offers           5 (set for the cluster)\n")
+            && shows("offer_timeout             1m (set for the cluster)\n")
+    });
+    eventually("it leads again", SLOW, || {
+        let unset = ["settings", "unset", "hoarding_offers"];
+        cluster.meros(&unset).code == 0
+    });
+    assert!(shows("hoarding_offers           2\n"));
 }
 
 #[test]
@@ -180,6 +213,7 @@ fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
         &["quota", "set", "web", "--limit", limit, "--force"],
     );
     done(&cluster, &["weights", "set", "web=3", "batch=0.5"]);
+    done(&cluster, &["minimums", "set", "batch=cpus:4;mem:64|gpus:1"]);
 
     cluster.master.kill();
     cluster.master.start();
@@ -187,6 +221,8 @@ fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     let quotas = json(&cluster, &["quota", "list"]);
     assert_eq!(quotas[0]["limits"]["cpus"], 0.5);
     assert_eq!(json(&cluster, &["weights", "list"])[0]["weight"], 0.5);
+    let minimums = json(&cluster, &["minimums", "list"]);
+    assert_eq!(minimums[0]["minimum"], "cpus:4;mem:64|gpus:1");
     eventually("the limit is in the metrics", SLOW, || {
         let limit = "meros_master_role_limit{role=\"web\",resource=\"cpus\"} 0.5";
         cluster.metrics().contains(limit)

@@ -54,7 +54,7 @@ fn steady(cluster: &LocalCluster, known: &BTreeMap<String, u64>) -> BTreeMap<Str
         .collect()
 }
 
-/// Shims whose folder is below a data directory.
+/// Shims whose folder is below a data directory, and the first processes of their tasks.
 fn shims_of(data_dir: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("it is Linux").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -62,7 +62,7 @@ fn shims_of(data_dir: &Path) -> Vec<u32> {
         let proc = Path::new("/proc").join(pid.to_string());
         let name = std::fs::read_to_string(proc.join("comm")).unwrap_or_default();
         let folder = std::fs::read_link(proc.join("cwd")).unwrap_or_default();
-        name.trim() == "meros-shim" && folder.starts_with(data_dir)
+        ["meros-shim", "meros-init"].contains(&name.trim()) && folder.starts_with(data_dir)
     };
     pids.filter(is_ours).collect()
 }

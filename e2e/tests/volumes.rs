@@ -84,8 +84,9 @@ impl Framework {
                             OperationState::Finished => {
                                 waits.retain(|it| *it != status.operation_id.as_str());
                             }
-                            OperationState::Failed => panic!("{last}"),
                             OperationState::Error | OperationState::Dropped => is_used = false,
+                            // The others are answers, and it asks nothing.
+                            _ => panic!("{last}"),
                         }
                     }
                     News::Update(status) => {

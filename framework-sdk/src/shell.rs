@@ -12,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use meros_proto::ids::Epoch;
 use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::is_list_of_masters;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::refusal::Refusal;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::{
-    Client, CloseCode, Connection, Dialer, FLUSH_TIMEOUT, Identity, MasterNews, Masters, Protocol,
-    Receiver, Sender,
+    Anchor, Client, CloseCode, Connection, Dialer, FLUSH_TIMEOUT, Identity, MasterNews, Masters,
+    Protocol, Receiver, Sender,
 };
 use meros_sdk_core::{Driver, DriverConfig, Effect, EndReason, Event, News, NewsQueue};
 use tokio::time::{sleep_until, timeout};
@@ -53,6 +54,7 @@ enum Link {
     Open {
         sender: Sender<FrameworkToMaster>,
         receiver: Receiver<MasterToFramework>,
+        anchor: Anchor,
     },
     /// Given up; the driver has still to hear of it.
     Broken {
@@ -81,7 +83,7 @@ pub(crate) struct Shell {
     next_host: usize,
     /// For each of `hosts`, whether its last attempt was hopeless.
     hopeless: Vec<bool>,
-    /// Connections to all of `hosts`, if there are several.
+    /// Connections to all of `hosts` and to those that a leader has told, if there are several.
     masters: Option<Masters>,
     /// The way to a master that leads, until the driver asks for one.
     leader: Option<Connection>,
@@ -211,7 +213,7 @@ impl Shell {
                 Some(Happened::Dialed(Err(FailedDial {
                     why: chain(&error),
                     hopeless: !error.is_retryable(),
-                    host: Some(host),
+                    host: self.hosts.iter().position(|one| *one == host),
                 })))
             }
             MasterNews::Failed { .. } => None,
@@ -228,6 +230,9 @@ impl Shell {
                     if !matches!(self.link, Link::Open { .. }) {
                         break;
                     }
+                    if let MasterToFramework::Masters { addresses } = &message {
+                        self.learn(addresses);
+                    }
                     self.feed(Event::Master(message)).await;
                 }
             }
@@ -238,8 +243,13 @@ impl Shell {
             Happened::LeaderFound => {}
             Happened::Dialed(Ok(connection)) => {
                 tracing::debug!(master = %connection.remote_address(), "connected to a master");
+                let anchor = connection.anchor();
                 let (sender, receiver) = connection.split(SEND_QUEUE);
-                self.link = Link::Open { sender, receiver };
+                self.link = Link::Open {
+                    sender,
+                    receiver,
+                    anchor,
+                };
                 self.hopeless.fill(false);
                 self.feed(Event::Connected).await;
             }
@@ -261,6 +271,26 @@ impl Shell {
         if self.leader.is_some() {
             self.feed(Event::LeaderFound).await;
         }
+    }
+
+    /// The masters are these, says the one at the other end. With more than one, each has a connection.
+    fn learn(&mut self, told: &[String]) {
+        let Link::Open { anchor, .. } = &self.link else {
+            return;
+        };
+        if !is_list_of_masters(told) || (self.masters.is_none() && told.len() == 1) {
+            return;
+        }
+        tracing::debug!(masters = told.join(","), "the masters of the cluster");
+        let masters = self.masters.get_or_insert_with(|| {
+            Masters::holding(
+                &self.client,
+                Protocol::Framework,
+                &self.hosts,
+                anchor.clone(),
+            )
+        });
+        masters.learn(told);
     }
 
     /// Feeds the driver and carries out what it decides, in order. Must not be cancelled.

@@ -1,6 +1,7 @@
 //! Sessions against a hand-made master on the real wire.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use meros_proto::attribute::Attributes;
@@ -54,7 +55,10 @@ impl Cluster {
     }
 
     fn master(&self) -> FakeMaster {
-        let identity = self.ca.issue(PeerRole::Master, "m", &[]).expect("issued");
+        // By its name a master is known.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("m{}", MADE.fetch_add(1, Ordering::Relaxed));
+        let identity = self.ca.issue(PeerRole::Master, &name, &[]).expect("issued");
         let address = "127.0.0.1:0".parse().expect("an address");
         let server = Server::bind(address, &identity, ServerLimits::default()).expect("bound");
         FakeMaster { server }
@@ -336,6 +340,39 @@ async fn a_hint_at_the_leader_is_followed() {
     peer.send(error(refusal));
     let (_peer, _) = leader.subscribed().await;
     assert!(!subscribed_news(&mut events).await);
+}
+
+#[tokio::test]
+async fn masters_that_are_told_of_take_the_place_of_the_only_one_that_was_named() {
+    let cluster = Cluster::new();
+    let mut named = cluster.master();
+    let mut told = [cluster.master(), cluster.master()];
+    let gates = [0, 1].map(|at: usize| told[at].server.gate());
+    gates.iter().for_each(|gate| gate.close());
+    let (mut events, _handle) = connect(cluster.config(&[&named]));
+    let (peer, _) = named.subscribed().await;
+    let nonsense = vec!["nowhere".to_owned()];
+    peer.send(MasterToFramework::Masters {
+        addresses: nonsense,
+    });
+    let addresses = [&named, &told[0]].map(FakeMaster::address).to_vec();
+    peer.send(MasterToFramework::Masters { addresses });
+    assert!(!subscribed_news(&mut events).await);
+    // Another one leads, and the first says nothing of that: it may be dead.
+    named.server.gate().close();
+    gates[0].open();
+    let (next, known) = told[0].subscribed().await;
+    assert_eq!(known, Some(FRAMEWORK));
+    assert!(subscribed_news(&mut events).await);
+    // The one that was named is replaced by a third.
+    let addresses = [&told[0], &told[1]].map(FakeMaster::address).to_vec();
+    next.send(MasterToFramework::Masters { addresses });
+    named.server.close(Duration::from_secs(1)).await;
+    gates[0].close();
+    gates[1].open();
+    let (_last, known) = told[1].subscribed().await;
+    assert_eq!(known, Some(FRAMEWORK));
+    assert!(subscribed_news(&mut events).await);
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ use meros_master_core::allocator::Minimum;
 use meros_proto::resources::ResourceName;
 use serde::Deserialize;
 
+use crate::registry::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN};
+
 /// The port of masters, on UDP for QUIC and on TCP for HTTP.
 pub const PORT_DEFAULT: u16 = 5050;
 
@@ -64,6 +66,13 @@ pub const HOARDING_OFFERS_MAX: u32 = 100_000;
 pub const CONNECTIONS_DEFAULT: u32 = 60_000;
 /// Each connection takes some 20 KiB when idle, so this is 20 GiB.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// Between two heartbeats of a stream of the Mesos v1 API (semantics A7).
+pub const HEARTBEAT_INTERVAL_DEFAULT: Duration = Duration::from_secs(15);
+/// Shorter, and a thousand streams are load.
+pub const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longer, and what stands between takes a stream for one that idles.
+pub const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// A host name has at most 253 bytes.
 const ADDRESS_BYTES_MAX: usize = 300;
@@ -172,10 +181,24 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_HOARDING_OFFERS", value_name = "COUNT")]
     pub hoarding_offers: Option<u32>,
 
+    /// How long masters elect no other leader after they have heard the one there is, 750ms to 30s. Default
+    /// 750ms. Where masters are not scheduled for longer, on processors or disks that are too busy, leaders
+    /// change while nothing fails: a longer lease prevents that, and a dead leader is missed for so much
+    /// longer
+    #[arg(long, env = "MEROS_LEASE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub lease: Option<Duration>,
+
     /// Most slaves and frameworks connected at the same time, 1 to 1000000. Default 60000. Each
     /// takes memory; those beyond are refused
     #[arg(long, env = "MEROS_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<u32>,
+
+    /// Between two heartbeats of a stream of the Mesos v1 API, 100ms to 5min. Default 15s. Clients that
+    /// tell of an event only when the next one begins want it short; each costs a write per stream
+    #[arg(long, env = "MEROS_HEARTBEAT_INTERVAL", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub heartbeat_interval: Option<Duration>,
 }
 
 /// Who is next among those that compete with each other.
@@ -230,7 +253,9 @@ impl RawConfig {
             fair_share_excluded: self.fair_share_excluded.or(lower.fair_share_excluded),
             hoarding_after: self.hoarding_after.or(lower.hoarding_after),
             hoarding_offers: self.hoarding_offers.or(lower.hoarding_offers),
+            lease: self.lease.or(lower.lease),
             connections_max: self.connections_max.or(lower.connections_max),
+            heartbeat_interval: self.heartbeat_interval.or(lower.heartbeat_interval),
         }
     }
 }
@@ -316,8 +341,12 @@ pub struct Config {
     pub hoarding_after: Duration,
     /// So many at a time.
     pub hoarding_offers: u32,
+    /// How long followers of a leader elect no other.
+    pub lease: Duration,
     /// The most peers at the same time.
     pub connections_max: u32,
+    /// Between two heartbeats of a v1 stream.
+    pub heartbeat_interval: Duration,
 }
 
 impl Config {
@@ -389,10 +418,22 @@ impl Config {
                 raw.hoarding_offers.unwrap_or(HOARDING_OFFERS_DEFAULT),
                 HOARDING_OFFERS_MAX,
             )?,
+            lease: check_duration(
+                "lease",
+                raw.lease.unwrap_or(LEASE_DEFAULT),
+                LEASE_MIN,
+                LEASE_MAX,
+            )?,
             connections_max: check_count(
                 "connections_max",
                 raw.connections_max.unwrap_or(CONNECTIONS_DEFAULT),
                 CONNECTIONS_MAX,
+            )?,
+            heartbeat_interval: check_duration(
+                "heartbeat_interval",
+                raw.heartbeat_interval.unwrap_or(HEARTBEAT_INTERVAL_DEFAULT),
+                HEARTBEAT_INTERVAL_MIN,
+                HEARTBEAT_INTERVAL_MAX,
             )?,
         })
     }

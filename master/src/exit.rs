@@ -39,6 +39,16 @@ pub enum ExitReason {
         /// Who that is.
         leader: MasterId,
     },
+    /// The other masters have gone on to a format that this release does not know. Exit code 25.
+    #[error(
+        "the cluster is of format {format}, and this release knows up to {newest} (too_old): start this master with the release of the others, see `meros masters list`; its data directory is as it was"
+    )]
+    TooOld {
+        /// The cluster's.
+        format: u32,
+        /// The newest that this release knows.
+        newest: u32,
+    },
     /// A thread of ours panicked; the log has its message. Exit code 21. Going on without it could
     /// only do harm.
     #[error(
@@ -68,6 +78,7 @@ impl ExitReason {
             Self::Panicked { .. } => 21,
             Self::ListenerFailed { .. } => 22,
             Self::RegistryDiverged { .. } => 24,
+            Self::TooOld { .. } => 25,
         }
     }
 }
@@ -234,6 +245,10 @@ mod tests {
                 ours: 1,
                 theirs: 2,
                 leader: MasterId(3),
+            },
+            ExitReason::TooOld {
+                format: 3,
+                newest: 2,
             },
         ];
         let codes: std::collections::BTreeSet<u8> = reasons.iter().map(ExitReason::code).collect();

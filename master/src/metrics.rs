@@ -363,6 +363,11 @@ impl Collector for Lookup {
         out.gauge("raft_term", "The term of the replicated log", progress.term)?;
         out.gauge("raft_voters", "Masters that have a vote", progress.voters)?;
         out.gauge(
+            "registry_format",
+            "The format of the replicated registry, which all masters know",
+            u64::from(progress.format.0),
+        )?;
+        out.gauge(
             "raft_last_index",
             "The last entry written here",
             progress.last,

@@ -25,7 +25,7 @@ use crate::http::{self, Api};
 use crate::metrics::Metrics;
 use crate::projection::Projection;
 use crate::registry::{
-    self, JoinError, MasterId, Member, OpenStoreError, Replica, ReplicaParts, Start,
+    self, JoinError, Knows, MasterId, Member, OpenStoreError, Pace, Replica, ReplicaParts, Start,
 };
 use crate::shell::inbox::{self, Inbox, Input};
 use crate::shell::{Shell, net};
@@ -240,17 +240,21 @@ impl Running {
         let clock = Clock::start();
         let (inbox, outlet) = inbox::inbox();
         let (projection, publisher, read_model) = Projection::start(&exit).map_err(&thread)?;
-        let (reports, follows) = (inbox.clone(), inbox.clone());
+        let (reports, follows, members) = (inbox.clone(), inbox.clone(), inbox.clone());
         let to_leader = client.clone();
         let advertised_address = member.address.clone();
         let parts = ReplicaParts {
             member,
             client,
+            knows: Knows::this(Pace::new(config.lease)),
             metrics: Arc::clone(&metrics),
             exit: exit.clone(),
             // A core that has ended needs no reports.
             report: Box::new(move |report| {
                 let _ = reports.report(Input::Registry(report));
+            }),
+            on_members: Box::new(move |addresses| {
+                let _ = members.report(Input::Members(addresses));
             }),
             on_end: Box::new(move || {
                 let _ = follows.report(Input::Follow);
@@ -291,6 +295,7 @@ impl Running {
         let follower = tokio::spawn(guarded(exit.clone(), follower.run(stopping.clone())));
         let api = Arc::new(Api {
             settings: config.settings(),
+            heartbeat: config.heartbeat_interval,
             members: Some(replica.service()),
             address: seen_from_outside(bound.http, &advertised_address),
             ..Api::new(projection, inbox.clone(), metrics, replica.status())

@@ -1,12 +1,13 @@
 //! Calls of frameworks (semantics B): what each asks of the master.
 
 use meros_proto::ids::UpdateId;
-use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
+use meros_proto::message::master::{FrameworkToMaster, ReconcileOperation, ReconcileTask};
 use meros_proto::offer::{Filters, REFUSE_DEFAULT, REFUSE_MAX};
 use std::time::Duration;
 
 use crate::framework::read_roles;
 use crate::ids::Ids;
+use crate::operation::operation_id;
 use crate::operation::operations;
 use crate::pb;
 use crate::pb::scheduler::call::Type;
@@ -44,7 +45,8 @@ impl Request {
     }
 }
 
-/// Reads a call other than SUBSCRIBE.
+/// Reads a call other than SUBSCRIBE and UPDATE_FRAMEWORK, for which see
+/// [`subscription`](crate::framework::subscription) and [`update`](crate::framework::update).
 ///
 /// # Errors
 /// The call as a whole cannot be carried out.
@@ -107,25 +109,36 @@ pub fn request(call: &Call, ids: Ids) -> Result<Request, Refused> {
             let tasks = questions.collect::<Result<_, Refused>>()?;
             Request::ask(FrameworkToMaster::Reconcile { tasks })
         }
+        Type::ReconcileOperations => {
+            let reconcile = call.reconcile_operations.as_ref().ok_or_else(absent)?;
+            let questions = reconcile.operations.iter().map(|it| {
+                Ok(ReconcileOperation {
+                    operation_id: operation_id(&it.operation_id)?,
+                    slave_id: it.agent_id.as_ref().map(|id| ids.read_slave(id)),
+                })
+            });
+            let operations = questions.collect::<Result<_, Refused>>()?;
+            Request::ask(FrameworkToMaster::ReconcileOperations { operations })
+        }
         // No allocator looks at requests (semantics B16); Meros sends no inverse offers, and no
         // status of an operation with an id to be acknowledged.
         Type::Request
         | Type::AcceptInverseOffers
         | Type::DeclineInverseOffers
         | Type::AcknowledgeOperationStatus => Request::Nothing,
-        Type::Shutdown | Type::Message => {
-            return Err(Refused::unsupported(
-                "type",
-                "Meros reaches no executors yet",
-            ));
+        // Slaves run no executors of frameworks, so each is one that is not there: to such a one
+        // nothing is sent, and nobody hears of it (semantics B10, B15).
+        Type::Shutdown => {
+            call.shutdown.as_ref().ok_or_else(absent)?;
+            Request::Nothing
         }
-        Type::ReconcileOperations => {
-            let why = "read what is reserved from the next offers";
-            return Err(Refused::unsupported("type", why));
+        Type::Message => {
+            call.message.as_ref().ok_or_else(absent)?;
+            Request::Nothing
         }
         Type::UpdateFramework => {
-            let why = "subscribe again with the same id to change a framework";
-            return Err(Refused::unsupported("type", why));
+            let why = "it is answered when it is done, not taken for later";
+            return Err(Refused::invalid("type", why));
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prost::{Message, Name};
+pub use prost::{Message, Name};
 use prost_reflect::{
     Cardinality, DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor,
     ReflectMessage, SerializeOptions, Value,

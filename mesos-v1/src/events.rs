@@ -11,7 +11,7 @@ use meros_proto::operation::OperationState;
 use meros_proto::refusal::Refusal;
 use meros_proto::status::{Reason, TaskState, TaskStatus};
 
-use crate::ids::Ids;
+use crate::ids::{Ids, NO_SLAVE};
 use crate::pb;
 use crate::pb::scheduler::Event;
 use crate::pb::scheduler::event::{self, Type};
@@ -92,6 +92,11 @@ pub fn operation_event(
         OperationState::Failed => pb::OperationState::OperationFailed,
         OperationState::Error => pb::OperationState::OperationError,
         OperationState::Dropped => pb::OperationState::OperationDropped,
+        OperationState::Pending => pb::OperationState::OperationPending,
+        OperationState::Unknown => pb::OperationState::OperationUnknown,
+        OperationState::Unreachable => pb::OperationState::OperationUnreachable,
+        OperationState::GoneByOperator => pb::OperationState::OperationGoneByOperator,
+        OperationState::Recovering => pb::OperationState::OperationRecovering,
     };
     let status = pb::OperationStatus {
         operation_id: Some(pb::OperationId {
@@ -129,7 +134,8 @@ impl Teller {
 
     /// What a message of the core is as an event; none for those that v1 has no event for: the answer
     /// to a subscription, for which see [`Teller::subscribed`], a call that was refused, which v1
-    /// frameworks do not hear of, and framework state, which they do not ask about.
+    /// frameworks do not hear of, framework state, which they do not ask about, and where the masters are,
+    /// which they find by redirects.
     ///
     /// `address` tells where a slave is reached.
     #[must_use]
@@ -141,7 +147,8 @@ impl Teller {
         Some(match message {
             MasterToFramework::Subscribed { .. }
             | MasterToFramework::Refused { .. }
-            | MasterToFramework::State { .. } => return None,
+            | MasterToFramework::State { .. }
+            | MasterToFramework::Masters { .. } => return None,
             MasterToFramework::Offers(offers) => Event {
                 offers: Some(event::Offers {
                     offers: offers.iter().map(|offer| self.offer(offer)).collect(),
@@ -173,7 +180,7 @@ impl Teller {
             },
             MasterToFramework::Operation(status) => operation_event(
                 status.operation_id.as_str().to_owned(),
-                status.slave_id.map(|id| self.ids.slave(id)),
+                self.agent(status.slave_id),
                 status.state,
                 status.message.clone(),
             ),
@@ -200,6 +207,12 @@ impl Teller {
         }
     }
 
+    /// Nobody where the framework had named nobody of this cluster.
+    fn agent(self, slave: Option<SlaveId>) -> Option<pb::AgentId> {
+        let known = slave.filter(|id| *id != NO_SLAVE);
+        known.map(|id| self.ids.slave(id))
+    }
+
     /// A status. What a master has made is not to be acknowledged (semantics I2, Q2), so it has no
     /// `uuid`. `address` is where the task is reached, if it runs.
     #[must_use]
@@ -209,7 +222,7 @@ impl Teller {
             task_id: pb::TaskId {
                 value: status.task_id.as_str().to_owned(),
             },
-            agent_id: status.slave_id.map(|id| self.ids.slave(id)),
+            agent_id: self.agent(status.slave_id),
             executor_id: status.executor_id.as_ref().map(|id| pb::ExecutorId {
                 value: id.as_str().to_owned(),
             }),

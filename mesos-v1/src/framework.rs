@@ -105,6 +105,22 @@ pub fn subscription(
     })
 }
 
+/// Reads an UPDATE_FRAMEWORK (semantics B17): it says all that a SUBSCRIBE says.
+///
+/// # Errors
+/// What breaks a rule.
+pub fn update(
+    call: &pb::scheduler::call::UpdateFramework,
+    ids: Ids,
+) -> Result<Subscription, Refused> {
+    let subscribe = pb::scheduler::call::Subscribe {
+        framework_info: call.framework_info.clone(),
+        suppressed_roles: call.suppressed_roles.clone(),
+        offer_constraints: call.offer_constraints.clone(),
+    };
+    subscription(&subscribe, ids)
+}
+
 /// It is kept with the framework, and may stand in reservations.
 fn principal(name: &str) -> Result<String, Refused> {
     let max = Reservation::PRINCIPAL_BYTES_MAX;

@@ -5,7 +5,7 @@
 //! - [`encoding`]: JSON and protobuf, as lenient as clients need it (semantics A2, R7);
 //! - [`recordio`]: the framing of streams (semantics A3, R1);
 //! - [`ids`], [`resources`], [`framework`], [`task`], [`operation`], [`calls`]: from v1 to native;
-//! - [`events`], [`state`], [`views`]: from native to v1.
+//! - [`events`], [`state`], [`views`], [`watch`]: from native to v1.
 //!
 //! Invariants: bytes from outside never panic here, and what they make us allocate is bounded by
 //! their length. What Meros cannot do is a [`Refused`] that names the field, unless a framework loses
@@ -26,6 +26,7 @@ pub mod task;
 #[cfg(test)]
 mod tests;
 pub mod views;
+pub mod watch;
 
 pub use refused::Refused;
 

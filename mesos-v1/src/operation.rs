@@ -135,14 +135,17 @@ fn change(from: &pb::offer::Operation) -> Result<ResourceOperation, Refused> {
         "reserve.source",
         "unreserve first, then reserve: both in one ACCEPT, if you like",
     )?;
-    let operation_id = match &from.id {
-        Some(id) => Some(
-            OperationId::new(&id.value).map_err(|error| Refused::invalid("operation.id", error))?,
-        ),
-        None => None,
-    };
+    let operation_id = from.id.as_ref().map(operation_id).transpose()?;
     Ok(ResourceOperation {
         operation_id,
         change: Change::new(kind, from_v1(field, resources)?),
     })
+}
+
+/// Reads an id.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn operation_id(id: &pb::OperationId) -> Result<OperationId, Refused> {
+    OperationId::new(&id.value).map_err(|error| Refused::invalid("operation_id", error))
 }

@@ -193,6 +193,55 @@ fn calls_ask_what_they_say() {
 }
 
 #[test]
+fn an_update_of_a_framework_says_all_that_a_subscription_says() {
+    // semantics: B17
+    let call = call(
+        r#"{"type": "UPDATE_FRAMEWORK", "update_framework": {"suppressed_roles": ["b"], "framework_info": {
+            "user": "u", "name": "n", "id": {"value": "CLUSTER-0003"}, "roles": ["a", "b"],
+            "capabilities": [{"type": "MULTI_ROLE"}]}}}"#,
+    );
+    let update = call.update_framework.as_ref().expect("it is there");
+    let read = crate::framework::update(update, ids()).expect("valid");
+    assert_eq!(read.framework.framework_id, Some(FrameworkId(3)));
+    assert_eq!(read.framework.roles.len(), 2);
+    assert_eq!(read.suppressed_roles.len(), 1);
+    assert!(read.form.multi_role);
+    assert!(
+        request(&call, ids()).is_err(),
+        "it is answered when it is done"
+    );
+}
+
+#[test]
+fn operations_are_asked_about_and_executors_that_are_not_there_are_sent_nothing() {
+    // semantics: B10, B14, B15
+    let message = asked(
+        r#"{"type": "RECONCILE_OPERATIONS", "reconcile_operations": {"operations": [
+            {"operation_id": {"value": "o"}, "agent_id": {"value": "CLUSTER-S2"}}]}}"#,
+    );
+    let FrameworkToMaster::ReconcileOperations { operations } = message else {
+        panic!("{message:?}");
+    };
+    assert_eq!(operations[0].operation_id.as_str(), "o");
+    assert_eq!(operations[0].slave_id, Some(SlaveId(2)));
+    for (kind, rest) in [
+        (
+            "SHUTDOWN",
+            r#""shutdown": {"executor_id": {"value": "e"}, "agent_id": {"value": "a"}}"#,
+        ),
+        (
+            "MESSAGE",
+            r#""message": {"executor_id": {"value": "e"}, "agent_id": {"value": "a"}, "data": "aGk="}"#,
+        ),
+    ] {
+        let with = call(&format!(r#"{{"type": "{kind}", {rest}}}"#));
+        assert_eq!(request(&with, ids()), Ok(Request::Nothing), "{kind}");
+        let without = call(&format!(r#"{{"type": "{kind}"}}"#));
+        assert!(request(&without, ids()).is_err(), "{kind}");
+    }
+}
+
+#[test]
 fn a_task_that_cannot_be_read_fails_alone() {
     // semantics: D1
     let call = call(

@@ -15,7 +15,7 @@ use crate::resources::{Form, labels_to_v1, scalar_to_v1, to_v1};
 use crate::state::VERSION;
 
 /// Operators read the later forms of everything.
-const FORM: Form = Form {
+pub(crate) const FORM: Form = Form {
     multi_role: true,
     refined: true,
 };

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod labels;
 pub mod maintenance;
 pub mod message;
+pub mod minimum;
 pub mod mutant;
 pub mod offer;
 pub mod operation;

@@ -217,6 +217,16 @@ pub enum OperationState {
     Error,
     /// It did not reach the slave; nothing has changed.
     Dropped,
+    /// Only as an answer: it is on its way.
+    Pending,
+    /// Only as an answer: no such operation is on its way. It has ended, or there never was one.
+    Unknown,
+    /// Only as an answer: its slave cannot be reached.
+    Unreachable,
+    /// Only as an answer: its slave was declared gone.
+    GoneByOperator,
+    /// Only as an answer: its slave has not come back to this master yet.
+    Recovering,
 }
 
 impl fmt::Display for OperationState {
@@ -226,6 +236,11 @@ impl fmt::Display for OperationState {
             Self::Failed => "OPERATION_FAILED",
             Self::Error => "OPERATION_ERROR",
             Self::Dropped => "OPERATION_DROPPED",
+            Self::Pending => "OPERATION_PENDING",
+            Self::Unknown => "OPERATION_UNKNOWN",
+            Self::Unreachable => "OPERATION_UNREACHABLE",
+            Self::GoneByOperator => "OPERATION_GONE_BY_OPERATOR",
+            Self::Recovering => "OPERATION_RECOVERING",
         })
     }
 }

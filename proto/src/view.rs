@@ -11,6 +11,7 @@ use crate::attribute::Attributes;
 use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::labels::Labels;
 use crate::maintenance::Unavailability;
+use crate::minimum::Minimum;
 use crate::quota::Quota;
 use crate::resources::{ResourceName, Resources, Scalar};
 use crate::role::RoleName;
@@ -38,6 +39,9 @@ pub struct SettingView {
     pub option: String,
     /// Its value as text; a list has commas.
     pub value: String,
+    /// Whether operators have set it for the whole cluster, whatever this daemon was started with.
+    #[serde(default)]
+    pub of_cluster: bool,
 }
 
 /// A slave.
@@ -185,6 +189,8 @@ pub struct RoleView {
     pub weight: Scalar,
     /// Its quota; empty unless set.
     pub quota: Quota,
+    /// What is worth an offer in it, unless the next role above it or the master says.
+    pub minimum: Option<Minimum>,
 }
 
 /// A role as `GET /api/v1/roles` lists it.
@@ -200,6 +206,8 @@ pub struct RoleRow {
     pub guarantees: BTreeMap<ResourceName, Scalar>,
     /// More than this is not offered to it.
     pub limits: BTreeMap<ResourceName, Scalar>,
+    /// What is worth an offer in it and in the roles below it; none unless set.
+    pub minimum: Option<Minimum>,
     /// Frameworks in this very role that are not completed.
     pub frameworks: u64,
     /// Tasks that have not ended.

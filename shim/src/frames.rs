@@ -18,6 +18,9 @@ pub enum Told {
         pid: i32,
         /// The shim itself.
         shim: i32,
+        /// The first process of the task's own process namespace, which is ours; none without one.
+        #[serde(default)]
+        init: Option<i32>,
     },
     /// There will be no task. The shim ends.
     NotStarted(Failure),
@@ -86,10 +89,15 @@ mod tests {
             with_slave: false,
         };
         let all = [
-            Told::Running { pid: 7, shim: 6 },
+            Told::Running {
+                pid: 7,
+                shim: 6,
+                init: Some(5),
+            },
             Told::NotStarted(Failure {
                 step: "enter \n \"x\"".to_owned(),
                 errno: 2,
+                part: Some(crate::Part::Net),
             }),
             Told::Ended(exit),
         ];

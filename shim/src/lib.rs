@@ -22,21 +22,31 @@
 //! outputs. Bytes that are no [`Order`] end the connection, not the shim. Only `SIGKILL` and
 //! `SIGSTOP` reach it.
 //!
+//! What keeps a task apart is data of the request ([`Confinement`]), except for the system call filter:
+//! that is the standard output that the shim is started with ([`FILTER_BYTES_MAX`]), the same for all.
+//!
 //! Absent: control groups (their limits, counters and removal are the slave's), grace, reports.
 
+mod confine;
 mod files;
 mod fork;
 mod frames;
+mod init;
 mod logs;
+mod network;
 mod reap;
 mod request;
+mod rights;
 mod serve;
 mod task;
+mod view;
 
+pub use confine::{Confinement, Part};
 pub use files::{EXIT, Exit, ExitStatus, REQUEST, SOCKET, STATE, State, read_exit, read_state};
 pub use frames::{BadFrame, FRAME_BYTES_MAX, Frames, Order, Told, frame};
 pub use logs::{LOG_FLOOR_BYTES, LogUsage};
 pub use request::{Account, Failure, REQUEST_BYTES_MAX, Request};
+pub use rights::FILTER_BYTES_MAX;
 
 /// Does it all. For the program `meros-shim`, called before anything else: the process must have
 /// one thread. Never fails aloud: what goes wrong is told to the slave.

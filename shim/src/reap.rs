@@ -18,8 +18,11 @@ use crate::files::ExitStatus;
 /// How long a tree may survive SIGKILL (processes stuck in a driver) before the shim gives up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between two rounds: the first and the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MIN: Duration = Duration::from_micros(200);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// So often a namespace is looked at that dies by itself, some 10 ms.
+const NAMESPACE_ROUNDS: u32 = 6;
 
 /// What reaping has shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,25 +56,32 @@ pub(crate) fn reap(main: Pid) -> Reaped {
 
 /// Kills every process that descends from us, and reaps them. Blocks. Returns how the first process
 /// ended, if it had not been reaped before.
-pub(crate) fn kill_all(groups: &[PathBuf], main: Pid) -> Option<ExitStatus> {
+pub(crate) fn kill_all(groups: &[PathBuf], main: Pid, init: Option<Pid>) -> Option<ExitStatus> {
     let deadline = Instant::now() + KILL_TIMEOUT;
     let mut pause = PAUSE_MIN;
     let mut ended = None;
-    loop {
+    if let Some(init) = init {
+        // Ours to reap, and the kernel kills all others of the namespace with it.
+        let _ = kill(init, Signal::SIGKILL);
+    }
+    for round in 0_u32.. {
         // First of all: most often nobody is left, and a look at all processes costs milliseconds.
         let reaped = reap(main);
         ended = reaped.main.or(ended);
         if reaped.is_childless || Instant::now() >= deadline {
-            return ended;
+            break;
         }
-        kill_groups(groups);
-        for child in children(Path::new("/proc"), getpid()) {
-            // Ours to reap, so its number is still its own. Fails only if it is dead already.
-            let _ = kill(child, Signal::SIGKILL);
+        if init.is_none() || round >= NAMESPACE_ROUNDS {
+            kill_groups(groups);
+            for child in children(Path::new("/proc"), getpid()) {
+                // Ours to reap, so its number is still its own. Fails only if it is dead already.
+                let _ = kill(child, Signal::SIGKILL);
+            }
         }
         thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
     }
+    ended
 }
 
 /// Where the kernel kills a whole group at once, those just being forked included.

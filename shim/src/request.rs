@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confine::{Confinement, Part};
+
 /// The longest request: the command may have 1 MiB, and JSON escapes up to six-fold.
 pub const REQUEST_BYTES_MAX: u64 = 8 << 20;
 
@@ -31,8 +33,14 @@ pub struct Request {
     pub stdout_bytes_max: u64,
     /// The same of standard error.
     pub stderr_bytes_max: u64,
+    /// Most bytes that the sandbox may take; the slave's to watch over, also one that has forgotten it.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
     /// Whether everything is killed when the slave is lost.
     pub ends_with_slave: bool,
+    /// What keeps it apart beside its groups; nothing in requests of older slaves.
+    #[serde(default)]
+    pub confinement: Confinement,
 }
 
 /// A user as numbers: the shim asks nobody for names.
@@ -53,6 +61,9 @@ pub struct Failure {
     pub step: String,
     /// The kernel's error number, 0 if it was not the kernel; for [`DIED`](Self::DIED) the signal.
     pub errno: i32,
+    /// The part of the confinement that the host does not give.
+    #[serde(default)]
+    pub part: Option<Part>,
 }
 
 impl Failure {
@@ -70,5 +81,6 @@ pub(crate) fn step<T, E: Into<std::io::Error>>(
     result.map_err(|error| Failure {
         step: step.to_owned(),
         errno: error.into().raw_os_error().unwrap_or(0),
+        part: None,
     })
 }

@@ -13,12 +13,14 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{dup2_stdin, geteuid, getpid, setsid};
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout, geteuid, getpid, setsid};
 
+use crate::confine::{Part, enter_user_namespace};
 use crate::files::{self, Exit, ExitStatus, State};
 use crate::frames::{Frames, Order, Told, frame};
 use crate::reap::{kill_all, reap};
 use crate::request::{Failure, REQUEST_BYTES_MAX, Request, step};
+use crate::rights::read_filter;
 use crate::task::{self, Task};
 
 /// How long the slave that started us may take to connect; it does so at once or is dead.
@@ -33,7 +35,8 @@ const ORDER_BYTES: usize = 512;
 
 /// The only thing the program does.
 pub(crate) fn run() {
-    close_inherited();
+    close_inherited(None);
+    let filter = inherited_filter();
     let Ok(listener) = listener() else {
         // Not started by a slave, so a person is reading.
         eprintln!("meros-shim: only a slave can start it");
@@ -44,13 +47,15 @@ pub(crate) fn run() {
         slave: None,
         patience: Some(Instant::now() + CONNECT_TIMEOUT),
     };
-    match prepare().and_then(|signals| Ok((begin()?, signals))) {
-        Ok((running, signals)) => {
+    match begin(&filter) {
+        Ok(running) => {
+            drop(filter);
             let Begun {
                 request,
                 task,
                 state_file,
                 state,
+                signals,
             } = running;
             let chunk = vec![0; CHUNK_BYTES];
             let (exit, is_unwritten) = (None, false);
@@ -73,7 +78,7 @@ pub(crate) fn run() {
 
 /// Closes what whoever started the slave forgot to close; a task could read or block it. Comes first,
 /// when nothing is open yet that anything of ours owns.
-fn close_inherited() {
+pub(crate) fn close_inherited(except: Option<RawFd>) {
     let entries = fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -81,10 +86,22 @@ fn close_inherited() {
     let open: Vec<RawFd> = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
-    for descriptor in open.into_iter().filter(|it| *it > STDERR_FILENO) {
+    let is_inherited = |it: &RawFd| *it > STDERR_FILENO && Some(*it) != except;
+    for descriptor in open.into_iter().filter(is_inherited) {
         // The listing itself is among them and closed already.
         let _ = nix::unistd::close(descriptor);
     }
+}
+
+/// The system call filter comes as standard output: sealed memory that all shims share.
+fn inherited_filter() -> Vec<u8> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let filter = stdout.map(|stdout| read_filter(&stdout));
+    // Who has nothing there has none; a person sees what is said on standard error.
+    if let Ok(nothing) = File::open("/dev/null") {
+        let _ = dup2_stdout(nothing.as_fd());
+    }
+    filter.unwrap_or_default()
 }
 
 fn listener() -> io::Result<UnixListener> {
@@ -96,7 +113,7 @@ fn listener() -> io::Result<UnixListener> {
 }
 
 /// What is inherited by the task, or keeps others from us.
-fn prepare() -> Result<SignalFd, Failure> {
+fn prepare(request: &Request) -> Result<SignalFd, Failure> {
     // Else it would be called after a number of a descriptor.
     step("take a name", prctl::set_name(c"meros-shim"))?;
     // Of whoever started the slave: a Ctrl-C in that terminal is not meant for tasks.
@@ -114,6 +131,9 @@ fn prepare() -> Result<SignalFd, Failure> {
     step("give up privileges for good", prctl::set_no_new_privs())?;
     // A core file would fill the sandbox past every bound that we promise.
     step("forbid core files", setrlimit(Resource::RLIMIT_CORE, 0, 0))?;
+    if request.confinement.has(Part::User) {
+        enter_user_namespace()?;
+    }
     // Nobody of the same user may look into us; undone by `execve`.
     step("hide", prctl::set_dumpable(false))?;
     Ok(signals)
@@ -124,12 +144,14 @@ struct Begun {
     task: Task,
     state_file: File,
     state: State,
+    signals: SignalFd,
 }
 
-fn begin() -> Result<Begun, Failure> {
+fn begin(filter: &[u8]) -> Result<Begun, Failure> {
     let request = step("read the request", read_request())?;
+    let signals = prepare(&request)?;
     let state_file = step("write the state", files::create_state())?;
-    let task = task::start(&request)?;
+    let task = task::start(&request, filter)?;
     let state = State {
         pid: task.main.as_raw(),
         shim: getpid().as_raw(),
@@ -137,7 +159,7 @@ fn begin() -> Result<Begun, Failure> {
     };
     // Without it the task would be taken for one that never ran, should we be killed.
     if let Err(failure) = step("write the state", files::write_state(&state_file, &state)) {
-        kill_all(&request.groups, task.main);
+        kill_all(&request.groups, task.main, task.init_pid());
         return Err(failure);
     }
     Ok(Begun {
@@ -145,6 +167,7 @@ fn begin() -> Result<Begun, Failure> {
         task,
         state_file,
         state,
+        signals,
     })
 }
 
@@ -261,7 +284,8 @@ impl Shim {
     /// A slave that has come anew hears everything.
     fn greet(&mut self) {
         let State { pid, shim, .. } = self.state;
-        self.link.tell(&Told::Running { pid, shim });
+        let init = self.task.init_pid().map(Pid::as_raw);
+        self.link.tell(&Told::Running { pid, shim, init });
         if let Some(exit) = self.exit {
             self.link.tell(&Told::Ended(exit));
         }
@@ -355,7 +379,7 @@ impl Shim {
 
     /// Kills what is left, and writes the last of the output.
     fn finish(mut self) {
-        let ended = kill_all(&self.request.groups, self.task.main);
+        let ended = kill_all(&self.request.groups, self.task.main, self.task.init_pid());
         if let (None, Some(status)) = (self.exit, ended) {
             let with_slave = self.link.is_lost();
             self.on_end(status, with_slave);

@@ -1,5 +1,9 @@
 //! From a request to a running task: what happens between fork and `execve`, in a copy of the shim.
 //!
+//! ```text
+//! shim: [user namespace] [process namespace, its first process] fork ─► groups ─► session, output ─► namespaces,
+//!       mounts ─► bounding set ─► user ─► capabilities, Landlock, filter ─► execve
+//! ```
 //! The copy enters the control groups before anything of the task's choosing happens, so no code of
 //! the user ever runs outside of its limits. Why it failed comes back through a pipe that `execve`
 //! closes.
@@ -19,7 +23,9 @@ use nix::unistd::{
     setsid, setuid,
 };
 
+use crate::confine::{self, Part};
 use crate::fork::fork_alone;
+use crate::init::{self, Init};
 use crate::logs::LogFile;
 use crate::request::{Account, Failure, Request, step};
 
@@ -42,17 +48,30 @@ pub(crate) struct Output {
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) main: Pid,
+    /// Of its process namespace, if it has one.
+    pub(crate) init: Option<Init>,
     pub(crate) outputs: [Output; 2],
 }
 
+impl Task {
+    pub(crate) fn init_pid(&self) -> Option<Pid> {
+        self.init.as_ref().map(|init| init.pid)
+    }
+}
+
 /// Starts the task; blocks until it runs or has failed.
-pub(crate) fn start(request: &Request) -> Result<Task, Failure> {
+pub(crate) fn start(request: &Request, filter: &[u8]) -> Result<Task, Failure> {
+    // First, so that it holds no end of a pipe that is made here.
+    let init = match request.confinement.has(Part::Pid) {
+        true => Some(init::start()?),
+        false => None,
+    };
     let (stdout, stdout_end) = output(request, "stdout", request.stdout_bytes_max)?;
     let (stderr, stderr_end) = output(request, "stderr", request.stderr_bytes_max)?;
     let (mut answer, answer_end) = step("make a pipe", io::pipe())?;
     let main = match step("fork", fork_alone())? {
         ForkResult::Child => {
-            let Err(failure) = become_task(request, &stdout_end, &stderr_end, &answer_end);
+            let Err(failure) = become_task(request, filter, &stdout_end, &stderr_end, &answer_end);
             // If the shim is gone as well nobody wants to know.
             let _ = serde_json::to_writer(&answer_end, &failure);
             std::process::exit(EXIT_FAILED);
@@ -69,16 +88,19 @@ pub(crate) fn start(request: &Request) -> Result<Task, Failure> {
     match bytes.as_slice() {
         [READY] => Ok(Task {
             main,
+            init,
             outputs: [stdout, stderr],
         }),
         [] => Err(Failure {
             step: Failure::DIED.to_owned(),
             errno: signal_of(main),
+            part: None,
         }),
         [READY, failure @ ..] | failure => {
             Err(serde_json::from_slice(failure).unwrap_or(Failure {
                 step: "understand the task".to_owned(),
                 errno: 0,
+                part: None,
             }))
         }
     }
@@ -113,6 +135,7 @@ fn output(request: &Request, name: &str, bytes_max: u64) -> Result<(Output, Pipe
 /// Everything that we and Rust's library have open is closed by `execve`.
 fn become_task(
     request: &Request,
+    filter: &[u8],
     stdout: &PipeWriter,
     stderr: &PipeWriter,
     mut answer: &PipeWriter,
@@ -128,6 +151,7 @@ fn become_task(
     // A slave that the kernel is to spare is no reason to spare its tasks. Raising needs no privilege,
     // and a kernel without the file spares nobody.
     let _ = fs::write("/proc/self/oom_score_adj", "0");
+    confine::enter_namespaces(request)?;
     if let Some(account) = &request.account {
         switch_user(account)?;
     }
@@ -138,6 +162,8 @@ fn become_task(
         .ok_or(io::ErrorKind::InvalidInput);
     let (program, arguments) = step("find the command", words)?;
     step("hear signals", SigSet::empty().thread_set_mask())?;
+    // Last: what comes before may not be allowed any more.
+    confine::give_up_rights(request, filter)?;
     step("report", answer.write_all(&[READY]))?;
     // Resets SIGPIPE, which our own runtime ignores; looks in the task's own PATH.
     let error = Command::new(program)

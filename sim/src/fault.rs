@@ -104,7 +104,7 @@ pub(crate) enum Trouble {
         down: bool,
         lasts: Duration,
     },
-    /// An operator sets a quota or a weight.
+    /// An operator sets a quota, a weight or a minimum.
     Order(RoleOrder),
     /// An operator reserves a part of a slave for a role, gives it back, makes or destroys a volume.
     Change {
@@ -133,6 +133,11 @@ pub(crate) enum RoleOrder {
     Weight {
         role: &'static str,
         weight: u32,
+    },
+    /// What is worth an offer; none takes it away.
+    Minimum {
+        role: &'static str,
+        minimum: Option<&'static str>,
     },
 }
 
@@ -173,6 +178,7 @@ impl Trouble {
             Self::Partition { .. } => "a partition in one direction",
             Self::Order(RoleOrder::Quota { .. }) => "a quota is set",
             Self::Order(RoleOrder::Weight { .. }) => "a weight is set",
+            Self::Order(RoleOrder::Minimum { .. }) => "a minimum is set",
             Self::Change { .. } => "resources are reserved or given back",
             Self::SlowDisk { .. } => "a slow disk",
         }
@@ -333,6 +339,16 @@ fn order(rng: &mut Rng) -> RoleOrder {
     if rng.percent(20) {
         let weight = u32::try_from(rng.between(1, 10)).expect("small");
         return RoleOrder::Weight { role, weight };
+    }
+    if rng.percent(20) {
+        let minimums = [
+            None,
+            Some(""),
+            Some("cpus:1"),
+            Some("cpus:2;mem:512|disk:1"),
+        ];
+        let minimum = *rng.pick(&minimums);
+        return RoleOrder::Minimum { role, minimum };
     }
     let limits = [
         "",

@@ -5,14 +5,17 @@
 //! over another.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use meros_proto::attribute::{Attributes, AttributesError};
 use meros_proto::resources::{ParseResourcesError, Resources};
 use serde::Deserialize;
 
-use crate::container::{CgroupRoot, CgroupRootError, DEFAULT_CGROUP_NAME};
+use crate::container::{
+    CgroupRoot, CgroupRootError, DEFAULT_CGROUP_NAME, IsolationWishError, IsolationWishes,
+    TASK_OPEN_FILES_DEFAULT,
+};
 
 /// The TCP port of slaves, for HTTP. Slaves dial their masters, so they have no QUIC port.
 pub const PORT_DEFAULT: u16 = 5051;
@@ -25,6 +28,13 @@ pub const MASTERS_MAX: usize = 15;
 pub const TASK_PIDS_DEFAULT: u64 = 4_096;
 /// Beyond it the kernel's own limit is lower.
 pub const TASK_PIDS_MAX: u64 = 4_194_304;
+
+/// Less is not enough for a shell and its pipes.
+pub const TASK_OPEN_FILES_MIN: u64 = 16;
+/// The kernel's own bound unless an administrator has raised it.
+pub const TASK_OPEN_FILES_MAX: u64 = 1_048_576;
+/// More devices than any machine has of interest to tasks.
+pub const TASK_DEVICES_MAX: usize = 64;
 
 /// The most bytes kept of each of a task's two outputs.
 pub const LOG_BYTES_DEFAULT: u64 = 64 << 20;
@@ -93,6 +103,23 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_TASK_PIDS_MAX", value_name = "COUNT")]
     pub task_pids_max: Option<u64>,
 
+    /// Parts of isolation that must be there (`pid` or `pid=on`: the slave does not start without) or
+    /// are not wanted (`pid=off`), as `PART,PART=off,…`. Default: what the machine gives of user, pid,
+    /// mount, ipc, uts, tmp, dev, paths, capabilities, seccomp, cpu, memory, pids, kill, disk; and not
+    /// net, read-only, landlock-files. `all=off` is for all that are not named. See docs/isolation.md
+    #[arg(long, env = "MEROS_ISOLATION", value_name = "PARTS")]
+    pub isolation: Option<String>,
+
+    /// Devices that tasks have beside null, zero, full, random, urandom, tty and terminals, as
+    /// `/dev/fuse,/dev/kvm`; at most 64. Default none. Who has a disk here has all that is on it
+    #[arg(long, env = "MEROS_TASK_DEVICES", value_name = "PATHS")]
+    pub task_devices: Option<String>,
+
+    /// Most open files of one process of a task, 16 to 1048576. Default 65536; less if the slave's own
+    /// limit is
+    #[arg(long, env = "MEROS_TASK_OPEN_FILES_MAX", value_name = "COUNT")]
+    pub task_open_files_max: Option<u64>,
+
     /// Most bytes kept of a task's standard output, and as many of its standard error, 4096 to 1
     /// TiB. Default 64 MiB. Older output goes first
     #[arg(long, env = "MEROS_LOG_BYTES_MAX", value_name = "BYTES")]
@@ -134,6 +161,9 @@ impl RawConfig {
             cgroup_root: self.cgroup_root.or(lower.cgroup_root),
             cpu_quota: self.cpu_quota.or(lower.cpu_quota),
             task_pids_max: self.task_pids_max.or(lower.task_pids_max),
+            isolation: self.isolation.or(lower.isolation),
+            task_devices: self.task_devices.or(lower.task_devices),
+            task_open_files_max: self.task_open_files_max.or(lower.task_open_files_max),
             log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
             tasks_end_with_slave: self.tasks_end_with_slave.or(lower.tasks_end_with_slave),
             stop_grace: self.stop_grace.or(lower.stop_grace),
@@ -207,6 +237,17 @@ pub enum ConfigError {
     /// The control group's name cannot be one.
     #[error("cgroup_root cannot be used")]
     CgroupRoot(#[source] CgroupRootError),
+    /// What is said of isolation makes no sense.
+    #[error(transparent)]
+    Isolation(#[from] IsolationWishError),
+    /// A device is none, or there are too many.
+    #[error(
+        "task_devices has {piece:?}: give up to {TASK_DEVICES_MAX} paths below /dev, such as /dev/fuse,/dev/kvm"
+    )]
+    Device {
+        /// What was given.
+        piece: String,
+    },
 }
 
 fn variable(option: &str) -> String {
@@ -237,6 +278,12 @@ pub struct Config {
     pub cpu_quota: bool,
     /// Processes and threads of one task.
     pub task_pids_max: u64,
+    /// Which parts of isolation must be there, and which are not wanted.
+    pub isolation: IsolationWishes,
+    /// Devices of tasks.
+    pub task_devices: Vec<PathBuf>,
+    /// Open files of one process of a task.
+    pub task_open_files_max: u64,
     /// Bytes kept of each output of a task.
     pub log_bytes_max: u64,
     /// Whether no task outlives the slave.
@@ -286,6 +333,14 @@ impl Config {
                 1,
                 TASK_PIDS_MAX,
             )?,
+            isolation: raw.isolation.unwrap_or_default().parse()?,
+            task_devices: check_devices(&raw.task_devices.unwrap_or_default())?,
+            task_open_files_max: check_number(
+                "task_open_files_max",
+                raw.task_open_files_max.unwrap_or(TASK_OPEN_FILES_DEFAULT),
+                TASK_OPEN_FILES_MIN,
+                TASK_OPEN_FILES_MAX,
+            )?,
             log_bytes_max: check_number(
                 "log_bytes_max",
                 raw.log_bytes_max.unwrap_or(LOG_BYTES_DEFAULT),
@@ -297,6 +352,26 @@ impl Config {
         })
     }
 }
+
+fn check_devices(text: &str) -> Result<Vec<PathBuf>, ConfigError> {
+    let pieces = text.split(',').map(str::trim);
+    let pieces: Vec<&str> = pieces.filter(|piece| !piece.is_empty()).collect();
+    let is_device = |piece: &str| {
+        let path = Path::new(piece);
+        let is_plain = path
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        is_plain && path.starts_with("/dev") && path != Path::new("/dev")
+    };
+    let bad = pieces.iter().find(|piece| !is_device(piece));
+    match bad.or(pieces.get(TASK_DEVICES_MAX)) {
+        Some(piece) => Err(ConfigError::Device {
+            piece: piece.chars().take(64).collect(),
+        }),
+        None => Ok(pieces.into_iter().map(PathBuf::from).collect()),
+    }
+}
+
 fn check_resources(text: &str) -> Result<Resources, ConfigError> {
     let resources: Resources = text.parse().map_err(ConfigError::Resources)?;
     let claims = resources.claims();

@@ -12,6 +12,7 @@ use meros_daemon::metrics::Out;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 use crate::checkpoint::writer::Progress;
 use crate::sandbox::Collected;
@@ -22,6 +23,17 @@ use crate::shell::snapshot::Snapshot;
 
 const PREFIX: &str = "meros_slave";
 
+/// How it is with one part of isolation; also a row of `/api/v1/isolation`.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct IsolationRow {
+    /// As the option names it.
+    pub(crate) part: String,
+    /// `on`, `off` or `missing`.
+    pub(crate) state: String,
+    /// Why it is not on, if it is not the administrator's wish.
+    pub(crate) reason: Option<String>,
+}
+
 /// Where the counts are.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -29,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) link: Arc<LinkCounters>,
     pub(crate) checkpoint: Arc<Progress>,
     pub(crate) inbox: Inbox,
+    /// How tasks are kept apart; the same as long as the slave runs.
+    pub(crate) isolation: Vec<IsolationRow>,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
     sandboxes_disk_short: AtomicBool,
@@ -41,12 +55,14 @@ impl Metrics {
         link: Arc<LinkCounters>,
         checkpoint: Arc<Progress>,
         inbox: Inbox,
+        isolation: Vec<IsolationRow>,
     ) -> Self {
         Self {
             containers,
             link,
             checkpoint,
             inbox,
+            isolation,
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
             sandboxes_disk_short: AtomicBool::new(false),
@@ -216,6 +232,7 @@ impl Lookup {
             link,
             checkpoint,
             inbox,
+            isolation,
             sandboxes_removed,
             sandboxes_kept,
             sandboxes_disk_short,
@@ -237,6 +254,11 @@ impl Lookup {
                 "oom_kills",
                 "Tasks that failed for lack of memory",
                 read(&containers.oom_kills),
+            ),
+            (
+                "disk_kills",
+                "Tasks that failed because their sandbox took too much of the disk",
+                read(&containers.disk_kills),
             ),
             (
                 "shims_lost",
@@ -283,6 +305,14 @@ impl Lookup {
         counts
             .into_iter()
             .try_for_each(|(name, help, value)| out.counter(name, help, value))?;
+        let isolation = isolation
+            .iter()
+            .map(|row| ([("part", row.part.as_str())], u64::from(row.state == "on")));
+        out.gauges(
+            "isolation",
+            "1 if a part of isolation is in force for every task",
+            isolation,
+        )?;
         out.gauge(
             "sandboxes",
             "Sandboxes of ended tasks that are kept",

@@ -9,13 +9,14 @@
 //! CPU: `cpus` of its resources is its share under contention. A quota is set when the task has a
 //! limit of its own, or when the slave is configured to hold every task to its `cpus`. Memory: the
 //! hard limit is the task's own limit, else `mem` of its resources, and at least [`MEMORY_MIN_MIB`].
+//! Disk: what the sandbox takes is held to `disk` of its resources, if there is any.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use meros_proto::ids::SlaveId;
 use meros_proto::message::slave::RunTask;
-use meros_proto::resources::{ResourceName, Scalar};
+use meros_proto::resources::{ResourceName, Scalar, Value};
 use meros_proto::task::Execute;
 use meros_slave_core::{ContainerId, TaskKey};
 
@@ -36,6 +37,8 @@ pub(crate) struct TaskSettings {
     pub(crate) cpu_quota: bool,
     /// Processes and threads of one task.
     pub(crate) pids_max: u64,
+    /// Whether a task is held to its disk.
+    pub(crate) disk_quota: bool,
     /// Bytes kept of each output.
     pub(crate) log_bytes_max: u64,
 }
@@ -63,6 +66,8 @@ pub(crate) fn container_spec(
         limits: limits(run, settings),
         stdout_bytes_max: settings.log_bytes_max,
         stderr_bytes_max: settings.log_bytes_max,
+        // Known when they are put into the sandbox.
+        shown: Vec::new(),
         user: user
             .filter(|user| settings.own_user.as_ref() != Some(user))
             .cloned(),
@@ -128,12 +133,22 @@ fn limits(run: &RunTask, settings: &TaskSettings) -> Limits {
         .limits
         .mem
         .unwrap_or_else(|| resources.scalar(&ResourceName::MEM));
+    // What is a volume's is not the sandbox's.
+    let disk = resources
+        .iter()
+        .filter(|it| *it.name() == ResourceName::DISK && it.volume().is_none());
+    let disk = disk.filter_map(|it| match it.value() {
+        Value::Scalar(scalar) => Some(thousandths(*scalar)),
+        Value::Ranges(_) | Value::Set(_) => None,
+    });
+    let disk_bytes = disk.sum::<u64>().saturating_mul(1 << 20) / 1_000;
     // Thousandths of a MiB, rounded up to bytes.
     let memory_bytes = (thousandths(mem).saturating_mul(1 << 20)).div_ceil(1_000);
     Limits {
         cpu_shares_millis: thousandths(cpus),
         cpu_quota_millis: quota.map(thousandths).filter(|quota| *quota > 0),
         memory_bytes: Some(memory_bytes.max(MEMORY_MIN_MIB << 20)),
+        disk_bytes: Some(disk_bytes).filter(|bytes| *bytes > 0 && settings.disk_quota),
         pids_max: Some(settings.pids_max),
     }
 }
@@ -156,6 +171,7 @@ mod tests {
             own_user: Some("me".to_owned()),
             cpu_quota: false,
             pids_max: 100,
+            disk_quota: true,
             log_bytes_max: 1 << 20,
         }
     }
@@ -266,6 +282,22 @@ mod tests {
         it.task.limits.mem = Some(Scalar::whole(128));
         assert_eq!(memory(&it), 128 << 20);
         assert_eq!(memory(&run("cpus:1", Command::shell("x"))), 32 << 20);
+    }
+
+    #[test]
+    fn disk_is_the_sandboxs_limit_if_there_is_any_and_it_is_measured() {
+        let disk = |text: &str, settings: &TaskSettings| {
+            plan(&run(text, Command::shell("x")), settings)
+                .limits
+                .disk_bytes
+        };
+        assert_eq!(disk("cpus:1;disk:2.5", &settings()), Some(5 << 19));
+        assert_eq!(disk("cpus:1", &settings()), None);
+        let off = TaskSettings {
+            disk_quota: false,
+            ..settings()
+        };
+        assert_eq!(disk("cpus:1;disk:2.5", &off), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Starting a slave: everything that can fail before there is one, and putting the parts together.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -25,13 +26,13 @@ use crate::checkpoint::{DataDirLock, LockError, OpenStoreError, Recovered, Store
 use crate::config::Config;
 use crate::container::{
     CgroupRoot, CgroupRootError, Containerizer, DEFAULT_PATH, Found, FoundState, Inventory,
-    Isolation, IsolationReport, OpenError,
+    Isolation, IsolationReport, OpenError, Part, PartState, Wanted,
 };
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
 use crate::exit::ExitReason;
 use crate::http::{self, Api};
-use crate::metrics::Metrics;
+use crate::metrics::{IsolationRow, Metrics};
 use crate::output::{Outputs, file_bytes_max};
 use crate::plan::{TaskSettings, parse_owner};
 use crate::sandbox::{Ended, FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes, parse_container};
@@ -41,6 +42,8 @@ use crate::shell::net::{LeaderHint, Link, LinkCounters};
 use crate::shell::{Shell, ShellEnd};
 use crate::volumes::Volumes;
 
+/// In the directory of a certificate.
+const KEY_FILE: &str = "key.pem";
 /// Between two looks for old sandboxes when no task ends.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks when tasks end one after the other.
@@ -160,7 +163,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     });
     let ground = prepared.await.map_err(|_| StartError::Interrupted)??;
     let report = ground.containerizer.report().clone();
-    warn_of_missing(&report);
+    warn_of_missing(&report, ground.containerizer.parts());
     let claims = &ground.recovered.checkpoint.claims.resources;
     let description = describe(&config, &report, http_addr, claims)?;
     info!(
@@ -189,8 +192,10 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
     let root = CgroupRoot::new(&config.cgroup_root, &instance(&data_dir))
         .map_err(StartError::CgroupRoot)?;
     let isolation = Isolation::detect(&root);
-    let (containerizer, inventory) = Containerizer::open(isolation, data_dir.join("containers"))
-        .map_err(StartError::Containers)?;
+    let folders = data_dir.join("containers");
+    let (containerizer, inventory) =
+        Containerizer::open(isolation, folders, &wanted(config, &data_dir))
+            .map_err(StartError::Containers)?;
     let Inventory {
         containers: inherited,
         stray_groups,
@@ -226,6 +231,21 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
     })
 }
 
+/// What tasks are to be confined by. The key of the slave's certificate is hidden wherever it is.
+fn wanted(config: &Config, data_dir: &Path) -> Wanted {
+    let identity = std::fs::canonicalize(&config.identity);
+    let key = identity
+        .unwrap_or_else(|_| config.identity.clone())
+        .join(KEY_FILE);
+    Wanted {
+        wishes: config.isolation.clone(),
+        hidden: vec![data_dir.to_owned()],
+        masked: vec![key],
+        devices: config.task_devices.clone(),
+        open_files_max: Some(config.task_open_files_max),
+    }
+}
+
 /// One name for each data directory of this machine, the same at each start: FNV-1a of its path.
 fn instance(data_dir: &Path) -> String {
     let bytes = data_dir.as_os_str().as_encoded_bytes();
@@ -235,10 +255,53 @@ fn instance(data_dir: &Path) -> String {
     format!("slave-{hash:016x}")
 }
 
-fn warn_of_missing(report: &IsolationReport) {
+fn warn_of_missing(report: &IsolationReport, parts: &BTreeMap<Part, PartState>) {
     for (facility, reason) in &report.missing {
         warn!(%facility, reason, "isolation is missing: tasks run without it");
     }
+    for (part, state) in parts {
+        match state {
+            PartState::Missing(reason) => {
+                warn!(%part, reason, "isolation is missing: tasks run without it");
+            }
+            PartState::Off(Some(reason)) => info!(%part, reason, "isolation is off"),
+            PartState::On | PartState::Off(None) => {}
+        }
+    }
+    let on = parts.iter().filter(|(_, state)| **state == PartState::On);
+    let on: Vec<&str> = on.map(|(part, _)| part.name()).collect();
+    info!(cgroups = %report.attribute(), parts = on.join("+"), "isolation of tasks");
+}
+
+/// For people and tools, by name.
+fn isolation_rows(containerizer: &Containerizer, disk: bool) -> Vec<IsolationRow> {
+    let row = |part: &str, state: PartState| IsolationRow {
+        part: part.to_owned(),
+        state: state.to_string(),
+        reason: match state {
+            PartState::On => None,
+            PartState::Off(reason) => reason,
+            PartState::Missing(reason) => Some(reason),
+        },
+    };
+    let report = containerizer.report();
+    let groups = report.available.iter().map(|it| (it, PartState::On));
+    let missing = report.missing.iter();
+    let missing = missing.map(|(it, reason)| (it, PartState::Missing(reason.clone())));
+    let mut rows: Vec<IsolationRow> = groups
+        .chain(missing)
+        .map(|(facility, state)| row(&facility.to_string(), state))
+        .collect();
+    let parts = containerizer.parts().iter();
+    rows.extend(parts.map(|(part, state)| row(part.name(), state.clone())));
+    let disk = if disk {
+        PartState::On
+    } else {
+        PartState::Off(None)
+    };
+    rows.push(row("disk", disk));
+    rows.sort_by(|one, other| one.part.cmp(&other.part));
+    rows
 }
 
 fn describe(
@@ -311,6 +374,7 @@ fn assemble(
     })?;
     let (inbox, outlet) = inbox();
     let outputs = Arc::new(Outputs::new(sandboxes.clone(), config.log_bytes_max));
+    let isolation = isolation_rows(&containerizer, config.isolation.disk());
     let counters = Arc::<ContainerCounters>::default();
     let ended = Arc::<Notify>::default();
     let supervision = Supervision {
@@ -334,6 +398,7 @@ fn assemble(
         Arc::clone(&link_counters),
         progress,
         inbox.clone(),
+        isolation,
     ));
     let (stop, stopped) = watch::channel(false);
     let endpoint = Endpoint::write(&config.data_dir, http_addr)?;
@@ -451,6 +516,7 @@ fn task_settings(config: &Config) -> TaskSettings {
             .map(|user| user.name),
         cpu_quota: config.cpu_quota,
         pids_max: config.task_pids_max,
+        disk_quota: config.isolation.disk(),
         log_bytes_max: config.log_bytes_max,
     }
 }

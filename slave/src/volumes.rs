@@ -36,15 +36,17 @@ impl Volumes {
         }
     }
 
-    /// Puts volumes into a new sandbox, for a task of this user if it is not our own. Blocks.
+    /// Puts volumes into a new sandbox, for a task of this user if it is not our own. Says where their
+    /// data is. Blocks.
     pub(crate) fn mount(
         &self,
         volumes: &[MountedVolume],
         sandbox: &Path,
         user: Option<&str>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<PathBuf>> {
+        let mut all = Vec::with_capacity(volumes.len());
         if volumes.is_empty() {
-            return Ok(());
+            return Ok(all);
         }
         DirBuilder::new()
             .recursive(true)
@@ -85,8 +87,9 @@ impl Volumes {
                     own(&place)?;
                 }
             }
+            all.push(data);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Removes the data of a destroyed volume; done if there is none. Blocks.

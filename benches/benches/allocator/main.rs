@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use meros_benches::cluster::{Chance, Cluster, Digest, FOR_EVER, parsed};
+use meros_benches::cluster::{Again, Chance, Cluster, Digest, FOR_EVER, parsed};
 use meros_benches::cpu_time::CpuTime;
-use meros_master_core::allocator::Abilities;
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::labels::{Label, Labels};
 use meros_proto::quota::Quota;
-use meros_proto::resources::{Reservation, Resource, ResourceName, Resources, Scalar};
+use meros_proto::resources::{Reservation, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
 
 fn is_test() -> bool {
@@ -90,8 +89,9 @@ fn decline_offers(c: &mut Criterion) {
         let size = format!("{slaves}x{frameworks}");
         let mut group = c.benchmark_group("allocator/decline_offers");
         group.sample_size(10);
-        let mut digest = Digest::default();
+        let mut again = Again::new(format!("decline_offers/{size}"));
         let mut run = |rounds: u32| {
+            let mut digest = Digest::default();
             let mut cluster = Cluster::fragmented(slaves, frameworks, 2_014);
             // All rounds with offers, and the slowest without.
             let mut with_offers = Vec::new();
@@ -113,6 +113,7 @@ fn decline_offers(c: &mut Criterion) {
                 cluster.give_back(Some(FOR_EVER));
             }
             with_offers.sort_unstable();
+            again.add(&digest);
             (begin.elapsed(), with_offers, slowest_without)
         };
         // The large one is measured on its first rounds: all of it would be ten million declines.
@@ -127,7 +128,6 @@ fn decline_offers(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("all_rounds", &size), |b| {
             b.iter_custom(|count| (0..count).map(|_| run(rounds).0).sum());
         });
-        digest.print(&format!("decline_offers/{size}"));
     }
 }
 
@@ -135,69 +135,34 @@ fn decline_offers(c: &mut Criterion) {
 fn add_slaves(c: &mut Criterion) {
     let (slaves, frameworks) = sized(10_000, 1_000);
     let size = format!("{slaves}x{frameworks}");
-    let total = parsed("cpus:2;mem:1024;disk:4096;ports:[31000-32000]");
-    let in_use = parsed("cpus:1;mem:512;disk:2048;ports:[31000-31500]");
-    let mut revocable = Resource::new(ResourceName::CPUS, Scalar::whole(10)).expect("plain");
-    revocable = revocable.into_revocable().expect("unreserved");
-    let revocable = Resources::from(revocable);
+    let mut again = Again::new(format!("add_and_update_slave/update/{size}"));
+    let mut update = || {
+        let mut cluster = Cluster::full(slaves, frameworks);
+        let begin = CpuTime::now();
+        cluster.grow_slaves_one_by_one(slaves);
+        let time = begin.elapsed();
+        assert_eq!(cluster.grants.len(), 2 * slaves as usize);
+        again.add(&Digest::of(&cluster.grants));
+        time
+    };
+    let mut again = Again::new(format!("add_and_update_slave/add/{size}"));
+    let mut add = || {
+        let mut cluster = Cluster::empty(frameworks);
+        cluster.activate_all();
+        let begin = CpuTime::now();
+        cluster.add_slaves_one_by_one(slaves);
+        let time = begin.elapsed();
+        assert_eq!(cluster.grants.len(), slaves as usize);
+        again.add(&Digest::of(&cluster.grants));
+        time
+    };
     let mut group = c.benchmark_group("allocator/add_and_update_slave");
     group.sample_size(10);
     group.bench_function(BenchmarkId::new("update", &size), |b| {
-        b.iter_custom(|count| {
-            (0..count)
-                .map(|_| {
-                    let mut cluster = Cluster::empty(frameworks);
-                    cluster.activate_all();
-                    for framework in 0..frameworks {
-                        let abilities = Abilities {
-                            revocable: true,
-                            ..Abilities::default()
-                        };
-                        cluster
-                            .allocator
-                            .set_abilities(FrameworkId(framework), abilities);
-                    }
-                    for number in 0..slaves {
-                        cluster.allocator.add_slave(SlaveId(number), &total);
-                    }
-                    cluster.plan();
-                    assert_eq!(cluster.grants.len(), slaves as usize);
-                    let begin = CpuTime::now();
-                    for number in 0..slaves {
-                        cluster
-                            .allocator
-                            .grow_slave(SlaveId(number), &revocable)
-                            .expect("small");
-                        cluster.allocator.plan(&mut cluster.grants);
-                    }
-                    let time = begin.elapsed();
-                    assert_eq!(cluster.grants.len(), 2 * slaves as usize);
-                    time
-                })
-                .sum()
-        });
+        b.iter_custom(|count| (0..count).map(|_| update()).sum());
     });
     group.bench_function(BenchmarkId::new("add", &size), |b| {
-        b.iter_custom(|count| {
-            (0..count)
-                .map(|_| {
-                    let mut cluster = Cluster::empty(frameworks);
-                    cluster.activate_all();
-                    let begin = CpuTime::now();
-                    for number in 0..slaves {
-                        let slave = SlaveId(number);
-                        cluster.allocator.add_slave(slave, &total);
-                        let holder = FrameworkId(number % frameworks);
-                        let role = &cluster.role;
-                        assert!(cluster.allocator.charge(holder, role, slave, &in_use));
-                        cluster.allocator.plan(&mut cluster.grants);
-                    }
-                    let time = begin.elapsed();
-                    assert_eq!(cluster.grants.len(), slaves as usize);
-                    time
-                })
-                .sum()
-        });
+        b.iter_custom(|count| (0..count).map(|_| add()).sum());
     });
 }
 
@@ -206,7 +171,8 @@ fn backlog(c: &mut Criterion) {
     let (slaves, frameworks) = sized(10_000, 1_000);
     let size = format!("{slaves}x{frameworks}");
     let total = parsed("cpus:24;mem:4096;disk:4096;ports:[31000-32000]");
-    let run = || {
+    let mut again = Again::new(format!("backlog/{size}"));
+    let mut run = || {
         let mut cluster = Cluster::empty(frameworks);
         let begin = CpuTime::now();
         for framework in 0..frameworks {
@@ -231,6 +197,7 @@ fn backlog(c: &mut Criterion) {
         }
         let revived = begin.elapsed();
         assert_eq!(cluster.grants.len(), slaves as usize);
+        again.add(&Digest::of(&cluster.grants));
         [added_frameworks, added_slaves, revived]
     };
     let mut group = c.benchmark_group("allocator/backlog");
@@ -265,7 +232,9 @@ fn quota_of(cpus: u32, mem: u32, disk: u32) -> Quota {
 fn quota_roles(c: &mut Criterion) {
     let (slaves, roles) = sized(10_000, 1_000);
     let total = parsed("cpus:2;mem:1024;disk:4096;ports:[31000-32000]");
-    let run = || {
+    let size = format!("{slaves}x{roles}");
+    let mut again = Again::new(format!("quota_roles/{size}"));
+    let mut run = || {
         let mut cluster = Cluster::empty(roles);
         for number in 0..roles {
             let role = role_number(number);
@@ -284,11 +253,11 @@ fn quota_roles(c: &mut Criterion) {
         }
         let time = begin.elapsed();
         assert_eq!(cluster.grants.len(), (roles * 8).min(slaves) as usize);
+        again.add(&Digest::of(&cluster.grants));
         time
     };
     let mut group = c.benchmark_group("allocator/quota_roles");
     group.sample_size(10);
-    let size = format!("{slaves}x{roles}");
     group.bench_function(BenchmarkId::new("add_slaves", &size), |b| {
         b.iter_custom(|count| (0..count).map(|_| run()).sum());
     });
@@ -300,7 +269,7 @@ fn quota(c: &mut Criterion) {
     let (slaves, _) = sized(3_000, 0);
     let (small, large) = (slaves * 5 / 6, slaves / 6);
     let total = parsed("cpus:2;mem:2048;disk:2048");
-    let mut digest = Digest::default();
+    let mut again = Again::new(format!("quota/{slaves}"));
     let mut run = || {
         let mut cluster = Cluster::empty(small + large);
         for number in 0..small + large {
@@ -322,7 +291,7 @@ fn quota(c: &mut Criterion) {
         let full = begin.elapsed();
         // Two slaves for each large one, half a slave for each small one.
         assert!(cluster.grants.len() >= (small + 2 * large) as usize);
-        digest.add(&cluster.grants);
+        again.add(&Digest::of(&cluster.grants));
         // A weight that is set makes a round look everywhere.
         let role = role_number(0);
         cluster.allocator.set_weight(&role, Scalar::ONE);
@@ -335,7 +304,6 @@ fn quota(c: &mut Criterion) {
         assert_eq!(cluster.grants.len(), 0);
         [full, none]
     };
-    run();
     let mut group = c.benchmark_group("allocator/quota");
     group.sample_size(10);
     for (at, name) in ["full_round", "round_for_nobody"].into_iter().enumerate() {
@@ -343,7 +311,6 @@ fn quota(c: &mut Criterion) {
             b.iter_custom(|count| (0..count).map(|_| run()[at]).sum());
         });
     }
-    digest.print(&format!("quota/{slaves}"));
 }
 
 /// One slave with many labelled reservations, all in use: one more is made and taken back.
@@ -397,7 +364,9 @@ fn multi_framework(c: &mut Criterion) {
         (500, 5, "cpus:0.1;mem:4000", 1),
         (50, 20, "cpus:1;mem:1000", 5),
     ];
-    let run = || {
+    let mut again = Again::new("multi_framework".to_owned());
+    let mut run = || {
+        let mut digest = Digest::default();
         let mut left: Vec<u32> = Vec::new();
         let mut tasks: Vec<(Resources, u32)> = Vec::new();
         for (frameworks, count, text, per_offer) in kinds {
@@ -418,6 +387,7 @@ fn multi_framework(c: &mut Criterion) {
             cluster.plan();
             deciding += begin.elapsed();
             rounds += 1;
+            digest.add(&cluster.grants);
             assert!(rounds < 10_000, "tasks that are never placed");
             for mut grant in std::mem::take(&mut cluster.grants) {
                 let at = grant.framework.0 as usize;
@@ -440,6 +410,7 @@ fn multi_framework(c: &mut Criterion) {
                 );
             }
         }
+        again.add(&digest);
         (rounds, deciding)
     };
     println!("multi_framework: all placed after {} rounds", run().0);
@@ -466,6 +437,8 @@ fn idle(c: &mut Criterion) {
 
 /// Steady state: a task ends somewhere, and what it held is offered, and used again.
 fn churn(c: &mut Criterion) {
+    /// How many are timed depends on the machine; these are decided in any case, but in a test.
+    const DIGESTED: usize = 10_000;
     let (slaves, frameworks) = sized(10_000, 1_000);
     let size = format!("{slaves}x{frameworks}");
     let mut cluster = Cluster::fragmented(slaves, frameworks, 1_024);
@@ -475,6 +448,7 @@ fn churn(c: &mut Criterion) {
     held.sort_by_key(|grant| grant.slave);
     let mut chance = Chance(7);
     let mut times: Vec<Duration> = Vec::new();
+    let mut digest = Digest::default();
     let mut group = c.benchmark_group("allocator/churn");
     group.bench_function(BenchmarkId::new("completion", &size), |b| {
         b.iter_custom(|count| {
@@ -490,6 +464,9 @@ fn churn(c: &mut Criterion) {
                 cluster.plan();
                 let time = begin.elapsed();
                 assert_eq!(cluster.grants.len(), 1);
+                if times.len() < DIGESTED {
+                    digest.add(&cluster.grants);
+                }
                 held[at] = cluster.grants.pop().expect("one");
                 all += time;
                 if times.len() < 1_000_000 {
@@ -499,6 +476,9 @@ fn churn(c: &mut Criterion) {
             all
         });
     });
+    if times.len() >= DIGESTED {
+        digest.print(&format!("churn/{size}, {DIGESTED} completions"));
+    }
     times.sort_unstable();
     if let Some(p99) = times.get(times.len() * 99 / 100) {
         println!("churn/{size}: from freed to offered p99 {p99:?}");

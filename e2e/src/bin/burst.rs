@@ -2,7 +2,8 @@
 //!
 //! `burst MASTERS IDENTITY DIR TASKS [SECONDS]` launches tasks `t-0` … and exits 0 when each has ended. Its
 //! journal `DIR/journal` survives kill -9 of the process: a line `launch ID` before a task is
-//! launched, a line `end ID STATE UPDATE_ID` before its end is acknowledged. Started again with
+//! launched, a line `run ID` for each news that it runs, a line `end ID STATE UPDATE_ID` before its end is
+//! acknowledged. Started again with
 //! the same folder it takes up where it was killed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,10 @@ impl Journal {
         let lines: String = ids.iter().map(|id| format!("launch {id}\n")).collect();
         self.launched.extend(ids.iter().cloned());
         self.file.write_all(lines.as_bytes())
+    }
+
+    fn runs(&mut self, status: &TaskStatus) -> std::io::Result<()> {
+        writeln!(self.file, "run {}", status.task_id)
     }
 
     fn end(&mut self, status: &TaskStatus) -> std::io::Result<()> {
@@ -120,6 +125,9 @@ async fn run(
                 }
             }
             News::Update(status) => {
+                if status.state == TaskState::Running && status.update_id.is_some() {
+                    journal.runs(&status)?;
+                }
                 if status.state.is_terminal() || status.state == TaskState::Unknown {
                     journal.end(&status)?;
                 }

@@ -1,6 +1,6 @@
 //! The framework of the crash tests, as the tests see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -58,6 +58,13 @@ impl Burst {
         assert!(status.expect("just seen").success(), "the framework failed");
     }
 
+    /// How many tasks are known to run or to have run.
+    pub(crate) fn started(&self) -> usize {
+        let lines = lines(&self.dir);
+        let runs = lines.iter().filter_map(|line| line.strip_prefix("run "));
+        runs.collect::<BTreeSet<_>>().len()
+    }
+
     pub(crate) fn ended(&self) -> usize {
         journal(&self.dir)
             .values()
@@ -104,5 +111,29 @@ pub(crate) fn assert_each_ended_once(dir: &Path, tasks: usize, allowed: &[&str])
             "{id} ended as {}",
             ends[0]
         );
+    }
+}
+
+fn lines(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join("journal")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// That a task runs is told before its end, and not after it.
+#[allow(dead_code, reason = "each test program uses some")]
+pub(crate) fn assert_in_order(dir: &Path) {
+    let (mut running, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    for line in &lines(dir) {
+        match line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["run", id] => {
+                assert!(!ended.contains(*id), "{id} runs after its end");
+                running.insert((*id).to_owned());
+            }
+            ["end", id, "TASK_FINISHED", _] => {
+                assert!(running.contains(*id), "{id} has ended and never ran");
+                ended.insert((*id).to_owned());
+            }
+            _ => {}
+        }
     }
 }

@@ -26,7 +26,7 @@ use std::collections::BTreeSet;
 
 use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId};
+use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
 use meros_proto::mutant::Mutant;
@@ -184,6 +184,11 @@ impl Driver {
     #[must_use]
     pub fn live_tasks(&self) -> usize {
         self.tasks.live_count()
+    }
+
+    /// Those tasks, and the slave of each, as far as it is known.
+    pub fn live(&self) -> impl Iterator<Item = (&TaskId, Option<SlaveId>)> {
+        self.tasks.live()
     }
 
     /// What was met so far.
@@ -390,6 +395,8 @@ impl Driver {
                 }
                 effects.push(Effect::Deliver(News::Refused { call, refusal }));
             }
+            // For the shell, which has heard it.
+            (_, MasterToFramework::Masters { .. }) => {}
             _ => self.counters.out_of_place += 1,
         }
     }

@@ -1,21 +1,25 @@
 //! News that wait until their framework has time for them.
 //!
 //! They are told in order. What is void before it is told is not told at all: an offer that is taken
-//! back, or whose connection is gone, leaves the queue together with the word that it is. So a
-//! framework that is slower than offers come and go is not buried under them, and its updates come
-//! through.
+//! back, or whose connection is gone, leaves the queue together with the word that it is. Offers join
+//! those that wait already, and are told with them. So a framework that is slower than offers come and go is
+//! not buried under them, the queue is not filled by them, and its updates come through.
 //!
 //! Invariants: D9 nothing but void offers is dropped, and of an offer that was told its end is, too.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use meros_proto::ids::OfferId;
+use meros_proto::offer::Offer;
 
 use crate::News;
 
 /// News that may wait for a framework before its session stops to read from the master. Beyond it
 /// the wire fills, and a master cuts off who does not read.
 pub const NEWS_QUEUE: usize = 1_024;
+
+/// So many offers that wait are joined by no more, so that a framework can look at other things between.
+const OFFERS_AT_ONCE_MAX: usize = 10_000;
 
 /// The queue between a driver and its framework.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct NewsQueue {
     came: u64,
     /// Offers that were not told yet, and the number of the news that tells them.
     untold: BTreeMap<OfferId, u64>,
+    /// The number of the news that further offers join.
+    open: Option<u64>,
     capacity: usize,
     dropped: u64,
 }
@@ -44,6 +50,7 @@ impl NewsQueue {
             waiting: VecDeque::new(),
             came: 0,
             untold: BTreeMap::new(),
+            open: None,
             capacity,
             dropped: 0,
         }
@@ -53,6 +60,10 @@ impl NewsQueue {
     /// when the queue is full: by then no more events should be fed to the driver, but for
     /// acknowledgements, which make no news.
     pub fn push(&mut self, news: News) {
+        let news = match news {
+            News::Offers(offers) => return self.push_offers(offers),
+            other => other,
+        };
         match &news {
             News::Rescinded(offer_id) => {
                 if let Some(number) = self.untold.remove(offer_id) {
@@ -60,15 +71,13 @@ impl NewsQueue {
                     return self.take_out(*offer_id, number);
                 }
             }
-            News::Offers(offers) => {
-                let number = self.came;
-                let ids = offers.iter().map(|offer| (offer.offer_id, number));
-                self.untold.extend(ids);
-            }
+            // What is offered of a slave that was lost and is back comes after the word of its loss.
+            News::SlaveLost(_) => self.open = None,
             // Offers do not outlive their subscription (semantics E7), and these news say so.
             News::Subscribed { .. } | News::Disconnected { .. } | News::Ended(_) => {
                 self.dropped += u64::try_from(self.untold.len()).unwrap_or(u64::MAX);
                 self.untold.clear();
+                self.open = None;
                 self.waiting
                     .retain(|(_, it)| !matches!(it, News::Offers(_) | News::Rescinded(_)));
             }
@@ -78,21 +87,43 @@ impl NewsQueue {
         self.came += 1;
     }
 
+    fn push_offers(&mut self, more: Vec<Offer>) {
+        let number = self.open.unwrap_or(self.came);
+        let ids = more.iter().map(|offer| (offer.offer_id, number));
+        self.untold.extend(ids);
+        if let Some(place) = self.open.map(|number| self.place_of(number))
+            && let Some((_, News::Offers(offers))) = self.waiting.get_mut(place)
+        {
+            offers.extend(more);
+        } else {
+            self.waiting.push_back((number, News::Offers(more)));
+            self.came += 1;
+        }
+        let waiting = self.untold.len();
+        self.open = Some(number).filter(|_| waiting < OFFERS_AT_ONCE_MAX);
+    }
+
+    fn place_of(&self, number: u64) -> usize {
+        let place = self.waiting.binary_search_by_key(&number, |(it, _)| *it);
+        place.expect("what is not told yet waits")
+    }
+
     /// An offer is void before it was told.
     fn take_out(&mut self, offer_id: OfferId, number: u64) {
-        let place = self.waiting.binary_search_by_key(&number, |(it, _)| *it);
-        let place = place.expect("what is not told yet waits");
+        let place = self.place_of(number);
         if let Some((_, News::Offers(offers))) = self.waiting.get_mut(place) {
             offers.retain(|offer| offer.offer_id != offer_id);
             if offers.is_empty() {
                 self.waiting.remove(place);
+                self.open.take_if(|open| *open == number);
             }
         }
     }
 
     /// The oldest, to be told now.
     pub fn pop(&mut self) -> Option<News> {
-        let (_, news) = self.waiting.pop_front()?;
+        let (number, news) = self.waiting.pop_front()?;
+        self.open.take_if(|open| *open == number);
         if let News::Offers(offers) = &news {
             for offer in offers {
                 self.untold.remove(&offer.offer_id);
@@ -208,6 +239,38 @@ mod tests {
             queue.push(end.clone());
             queue.push(offers(&[3]));
             assert_eq!(all(&mut queue), [update(1), end, offers(&[3])]);
+        }
+    }
+
+    #[test]
+    fn offers_join_those_that_wait_but_not_across_the_loss_of_a_slave() {
+        let mut queue = NewsQueue::new(3);
+        queue.push(offers(&[1]));
+        queue.push(update(1));
+        queue.push(offers(&[2, 3]));
+        assert_eq!(queue.len(), 2);
+        queue.push(News::SlaveLost(SlaveId(0)));
+        queue.push(offers(&[4]));
+        queue.push(News::Rescinded(id(2)));
+        let lost = News::SlaveLost(SlaveId(0));
+        assert_eq!(queue.pop(), Some(offers(&[1, 3])));
+        assert_eq!(queue.pop(), Some(update(1)));
+        // Those that all are taken back are joined by none.
+        queue.push(News::Rescinded(id(4)));
+        queue.push(offers(&[5]));
+        assert_eq!(all(&mut queue), [lost, offers(&[5])]);
+        queue.push(offers(&[6]));
+        assert_eq!(all(&mut queue), [offers(&[6])]);
+    }
+
+    /// The simulator's seed 3986: who looks at a full queue does not read on, and what would empty it is not
+    /// read.
+    #[test]
+    fn offers_alone_never_fill_it() {
+        let mut queue = NewsQueue::new(2);
+        for number in 0..1_000 {
+            queue.push(offers(&[number]));
+            assert!(!queue.is_full());
         }
     }
 

@@ -120,6 +120,10 @@ impl TaskTable {
         self.live.len()
     }
 
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&TaskId, Option<SlaveId>)> {
+        self.live.iter().map(|(id, task)| (id, task.slave_id))
+    }
+
     pub(crate) fn is_live(&self, task_id: &TaskId) -> bool {
         self.live.contains_key(task_id)
     }

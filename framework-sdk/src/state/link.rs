@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::is_list_of_masters;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::refusal::Refusal;
 use meros_proto::state::{SpaceName, StateAnswer, StateCall};
 use meros_proto::transport::{
-    Backoff, Client, CloseCode, Connection, Dialer, Identity, MasterNews, Masters, Protocol,
-    Receiver, Sender,
+    Anchor, Backoff, Client, CloseCode, Connection, Dialer, Identity, MasterNews, Masters,
+    Protocol, Receiver, Sender,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -116,9 +117,8 @@ pub(super) fn start(
 type Dialing = Pin<Box<dyn Future<Output = Option<Connection>> + Send>>;
 
 /// How a master that leads is found.
-#[expect(clippy::large_enum_variant, reason = "there is one for each State")]
 enum Way {
-    /// Connections to all of several.
+    /// Connections to all of several: named at first, or told by a leader.
     Several(Masters),
     /// The only one that is named, or one that it has named.
     One {
@@ -140,6 +140,23 @@ impl Way {
             hosts,
             dialing: None,
             hint: None,
+        }
+    }
+
+    /// The masters are these, says the one that this is the connection to.
+    fn learn(&mut self, told: &[String], anchor: &Anchor) {
+        if !is_list_of_masters(told) {
+            return;
+        }
+        if let Self::One { client, hosts, .. } = self
+            && told.len() > 1
+        {
+            let held = anchor.clone();
+            let masters = Masters::holding(client, Protocol::Framework, hosts, held);
+            *self = Self::Several(masters);
+        }
+        if let Self::Several(masters) = self {
+            masters.learn(told);
         }
     }
 
@@ -197,6 +214,7 @@ fn note(trouble: &Mutex<String>, why: String) {
 struct Open {
     sender: Sender<FrameworkToMaster>,
     receiver: Receiver<MasterToFramework>,
+    anchor: Anchor,
 }
 
 struct Link {
@@ -242,8 +260,13 @@ impl Link {
 
     fn on_connected(&mut self, connection: Connection) {
         tracing::debug!(master = %connection.remote_address(), "framework state: connected");
+        let anchor = connection.anchor();
         let (sender, receiver) = connection.split(2 * PENDING_MAX);
-        self.open = Some(Open { sender, receiver });
+        self.open = Some(Open {
+            sender,
+            receiver,
+            anchor,
+        });
         // Whoever has given up must not have its change made later, after others of its own.
         self.pending.retain(|_, asked| !asked.answer.is_closed());
         let requests: Vec<u64> = self.pending.keys().copied().collect();
@@ -299,6 +322,11 @@ impl Link {
                     *hint = leader;
                 }
                 self.close();
+            }
+            MasterToFramework::Masters { addresses } => {
+                if let Some(open) = &self.open {
+                    self.way.learn(&addresses, &open.anchor);
+                }
             }
             // Nothing else belongs here: nobody is subscribed.
             _ => {}

@@ -5,6 +5,7 @@
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::maintenance::Unavailability;
+use meros_proto::minimum::Minimum;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
@@ -12,6 +13,9 @@ use meros_proto::slave::{SlaveDescription, SlaveMode};
 use meros_proto::state::{Numbered, SessionId, SpaceId, StateChange};
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::format::Format;
+use crate::settings::ClusterSetting;
 
 /// One replicated change. Variants are appended, never reordered: logs outlive versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,5 +137,20 @@ pub enum Command {
         space: SpaceId,
         /// Which.
         session: SessionId,
+    },
+    /// Every master knows this format, so what is replicated may have it from now on. There is no way back.
+    RaiseFormat {
+        /// Higher than before.
+        format: Format,
+    },
+    /// Operators have changed settings of the cluster, all of them together.
+    SetSettings {
+        /// Each once, in milliseconds or as a number; none: what masters were started with.
+        settings: Vec<(ClusterSetting, Option<u64>)>,
+    },
+    /// Other amounts are worth an offer in these roles from now on (semantics E2).
+    SetMinimums {
+        /// Each role once; none takes it away.
+        minimums: Vec<(RoleName, Option<Minimum>)>,
     },
 }

@@ -1,8 +1,11 @@
 //! What can happen to a master: the one door in.
 
+use meros_proto::constraint::OfferWishes;
+use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{Epoch, FrameworkId, SlaveId, TaskId};
 use meros_proto::maintenance::Unavailability;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::minimum::Minimum;
 use meros_proto::operation::Change;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
@@ -15,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Command;
+use crate::settings::ClusterSetting;
 
 /// A connection, numbered by the shell and never reused within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +61,11 @@ pub enum OperatorCall {
         /// Each role once, from 0.001 to 1,000,000; 1 is what a role has otherwise.
         weights: Vec<(RoleName, Scalar)>,
     },
+    /// Set what is worth an offer in roles, all or none (semantics E2).
+    SetMinimums {
+        /// Each role once; none takes away what was set for it.
+        minimums: Vec<(RoleName, Option<Minimum>)>,
+    },
     /// Decide about a slave (semantics K10, Q7).
     SetSlaveMode {
         /// Which.
@@ -75,6 +84,11 @@ pub enum OperatorCall {
         windows: Vec<(SlaveId, Option<Unavailability>)>,
         /// Whether that of all other slaves is called off.
         replace: bool,
+    },
+    /// Change settings of the cluster, all or none.
+    SetSettings {
+        /// Each once, within [`ClusterSetting::range`]; none: what masters were started with.
+        settings: Vec<(ClusterSetting, Option<u64>)>,
     },
     /// Reserve, unreserve, create or destroy volumes on a slave, of what no task uses there (semantics
     /// O1). Answered when it is ordered; the slave may still fail (semantics O2).
@@ -99,6 +113,18 @@ pub enum OperatorCall {
     },
     /// List all spaces of framework state.
     Spaces,
+    /// A subscribed framework changes what it said of itself (semantics B17). Answered when it is
+    /// committed. Whoever asks has made sure that it is the framework, or acts for it.
+    UpdateFramework {
+        /// Which.
+        framework_id: FrameworkId,
+        /// All of it; user and checkpoint as before.
+        framework: Box<FrameworkDescription>,
+        /// Of its roles, those that it wants no offers for.
+        suppressed_roles: Vec<RoleName>,
+        /// What it wishes of its offers, for each of its roles at most once.
+        wishes: Vec<OfferWishes>,
+    },
 }
 
 /// Something that has happened.

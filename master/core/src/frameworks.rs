@@ -11,6 +11,7 @@ use meros_proto::time::Timestamp;
 use meros_proto::view::FrameworkState;
 
 use crate::event::{ConnectionId, ProposalId, RequestId};
+use crate::framework_update::PendingUpdate;
 use crate::holding::Holding;
 use crate::numbered::Numbered;
 
@@ -32,6 +33,8 @@ pub(crate) struct Framework {
     pub(crate) claimant: Option<ConnectionId>,
     /// A command about it is being committed; everything else about its membership waits.
     pub(crate) proposal: Option<ProposalId>,
+    /// What that command is about, if the framework changes itself.
+    pub(crate) update: Option<PendingUpdate>,
     /// It is to be removed.
     pub(crate) is_ending: bool,
     /// Operators who wait for its end.
@@ -58,6 +61,7 @@ impl Framework {
             connection: None,
             claimant: None,
             proposal: None,
+            update: None,
             is_ending: false,
             teardown_requests: Vec::new(),
             suppressed: BTreeSet::new(),

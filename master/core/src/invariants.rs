@@ -258,12 +258,8 @@ impl MasterCore {
                 format!("{id} is drained with {tasks} tasks")
             })?;
         }
-        let recovered = self
-            .slaves
-            .iter()
-            .filter(|(_, it)| it.state() == SlaveState::Recovered);
-        check("M7", recovered.count() == self.slaves.recovered(), || {
-            "count of recovered".to_owned()
+        check("M7", self.slaves.is_consistent(), || {
+            "counts of slaves".to_owned()
         })
     }
 

@@ -165,11 +165,18 @@ impl MasterCore {
             if let Some(connection) = waiting {
                 self.close(connection, Refusal::Recovering, turn);
             }
-            if let (Some(request), Command::SetSlaveMode { slave_id, .. }) = (order, command) {
-                let slave_id = *slave_id;
-                turn.reply(request, Err(Refusal::NoSuchSlave { slave_id }));
+            match (order, command) {
+                (Some(request), Command::SetSlaveMode { slave_id, .. }) => {
+                    let slave_id = *slave_id;
+                    turn.reply(request, Err(Refusal::NoSuchSlave { slave_id }));
+                }
+                (Some(request), Command::UpdateFramework { framework_id, .. }) => {
+                    let framework_id = *framework_id;
+                    turn.reply(request, Err(Refusal::FrameworkRemoved { framework_id }));
+                }
+                _ => {}
             }
-            return;
+            return self.advance_waiting(command, turn);
         }
         match (command, removed) {
             (Command::RemoveFramework { framework_id, at }, Some(record)) => {
@@ -178,6 +185,22 @@ impl MasterCore {
             _ => self.on_applied(command, waiting, turn),
         }
         self.answer_order(order, turn);
+    }
+
+    /// A command changed nothing, since somebody else's had been there before: what has waited for it goes on.
+    fn advance_waiting(&mut self, command: &Command, turn: &mut Turn<'_>) {
+        match command {
+            Command::UpdateSlave { slave_id, .. }
+            | Command::MarkSlaveUnreachable { slave_id, .. }
+            | Command::MarkSlaveReachable { slave_id }
+            | Command::RemoveSlave { slave_id, .. }
+            | Command::MarkSlaveGone { slave_id, .. } => self.advance_slave(*slave_id, turn),
+            Command::UpdateFramework { framework_id, .. }
+            | Command::RemoveFramework { framework_id, .. } => {
+                self.advance_framework(*framework_id, turn);
+            }
+            _ => {}
+        }
     }
 
     fn on_applied(
@@ -191,7 +214,9 @@ impl MasterCore {
             Command::FormCluster { .. }
             | Command::RemoveFramework { .. }
             | Command::ChangeState { .. }
-            | Command::EndStateSession { .. } => {}
+            | Command::EndStateSession { .. }
+            // Looked at when something is to be proposed.
+            | Command::RaiseFormat { .. } => {}
             Command::AdmitSlave { slave_id, .. } => {
                 self.on_slave_admitted(*slave_id, waiting, turn)
             }
@@ -213,14 +238,15 @@ impl MasterCore {
                 self.on_framework_admitted(*framework_id, waiting, turn);
             }
             Command::UpdateFramework { framework_id, .. } => {
-                self.sync_roles(*framework_id);
-                self.advance_framework(*framework_id, turn);
+                self.on_framework_updated(*framework_id, turn);
             }
             Command::SetQuotas { quotas } => self.on_quotas_set(quotas, turn),
             Command::SetWeights { weights } => self.on_weights_set(weights, turn),
+            Command::SetMinimums { minimums } => self.on_minimums_set(minimums, turn),
             Command::SetSlaveMode { slave_id, .. } => self.on_slave_mode_set(*slave_id, turn),
             Command::MarkSlaveGone { slave_id, at } => self.on_slave_gone(*slave_id, *at, turn),
             Command::SetMaintenance { windows } => self.on_maintenance_set(windows, turn),
+            Command::SetSettings { .. } => self.on_settings_set(),
         }
     }
 
@@ -246,10 +272,13 @@ impl MasterCore {
             | Command::AdmitFramework { .. }
             | Command::SetQuotas { .. }
             | Command::SetWeights { .. }
+            | Command::SetMinimums { .. }
             | Command::SetSlaveMode { .. }
             | Command::SetMaintenance { .. }
             | Command::ChangeState { .. }
-            | Command::EndStateSession { .. } => {}
+            | Command::EndStateSession { .. }
+            | Command::RaiseFormat { .. }
+            | Command::SetSettings { .. } => {}
         }
     }
 

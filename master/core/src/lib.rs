@@ -9,7 +9,7 @@
 //! | `connections`, `slaves`, `frameworks`: who is there | `membership`, `takeover`, `health`, `drain`, `subscription` |
 //! | `offers`, `allocator`: what is promised to whom | `offering`, `declining`, `launch`, `quota`, `wishes`, `explain` |
 //! | `tasks`, `remembered`, `updates`: what runs, and the news of it | `status`, `kill`, `reconcile` |
-//! | `timers`: what is due | `operator`, `publish`, `invariants` |
+//! | `timers`: what is due | `operator`, `settings`, `publish`, `invariants` |
 //!
 //! Absent: Raft, addresses, certificates, reads. A read is answered from the stream of
 //! [`ClusterEvent`](meros_proto::view::ClusterEvent)s, never from here.
@@ -25,6 +25,8 @@ mod drain;
 pub mod effect;
 pub mod event;
 mod explain;
+mod format;
+mod framework_update;
 mod frameworks;
 mod health;
 mod holding;
@@ -44,6 +46,7 @@ mod quota;
 mod reconcile;
 mod registry;
 mod remembered;
+mod settings;
 mod slaves;
 pub mod state;
 mod status;
@@ -78,11 +81,13 @@ pub use counters::Counters;
 pub use effect::{Answer, Effect, Effects};
 pub use event::{ConnectionId, Event, OperatorCall, ProposalId, RequestId};
 pub use explain::{WHY_JUDGEMENTS_MAX, WHY_JUDGEMENTS_PER_SECOND};
+pub use format::Format;
 pub use frameworks::FRAMEWORKS_MAX;
 pub use holding::Holding;
 pub use invariants::Violation;
 pub use quota::{CONFIGURED_ROLES_MAX, WEIGHT_MAX};
 pub use registry::{FrameworkRecord, GONE_FOR, GONE_MAX, NotApplied, Registry, SlaveRecord};
+pub use settings::ClusterSetting;
 pub use slaves::SLAVES_MAX;
 pub use tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, UNREACHABLE_PER_FRAMEWORK_MAX};
 pub use updates::{RETRY_MAX, RETRY_MIN, UPDATES_PER_FRAMEWORK_MAX};
@@ -108,7 +113,10 @@ use updates::Updates;
 /// From then on it leads; a core that no longer leads is thrown away.
 #[derive(Debug)]
 pub struct MasterCore {
+    /// What is in force.
     config: Config,
+    /// What this master was started with.
+    started_with: Config,
     registry: Registry,
     counters: Counters,
     /// The latest time heard of; time never goes back here.
@@ -154,7 +162,8 @@ impl MasterCore {
     pub fn new(config: Config, registry: Registry, now: Timestamp) -> Self {
         Self {
             allocator: Allocator::new(config.policy.clone()),
-            config: config.clamped(),
+            config: config.with(registry.settings()),
+            started_with: config,
             registry,
             counters: Counters::default(),
             now,
@@ -362,6 +371,11 @@ impl MasterCore {
                 self.on_change_applied(*slave, number, turn);
             }
             (SlaveToMaster::Pong, Stage::SlaveRegistered(slave)) => self.on_pong(*slave),
+            (SlaveToMaster::TermHeard { epoch }, Stage::SlaveRegistered(slave)) => {
+                if Some(epoch) == self.epoch {
+                    self.slaves.set_ours(*slave);
+                }
+            }
             (SlaveToMaster::Update(update), Stage::SlaveRegistered(slave)) => {
                 self.on_status_update(*slave, connection, update, turn);
             }
@@ -469,6 +483,9 @@ impl MasterCore {
             FrameworkToMaster::Wish { wishes } => {
                 self.on_wish(framework_id, connection, wishes, turn);
             }
+            FrameworkToMaster::ReconcileOperations { operations } => {
+                self.on_reconcile_operations(framework_id, connection, &operations, turn);
+            }
             // Answered above, whoever it is.
             FrameworkToMaster::State { .. } => {}
         }
@@ -491,5 +508,6 @@ fn name_of(call: &FrameworkToMaster) -> &'static str {
         FrameworkToMaster::Reconcile { .. } => "Reconcile",
         FrameworkToMaster::Wish { .. } => "Wish",
         FrameworkToMaster::State { .. } => "State",
+        FrameworkToMaster::ReconcileOperations { .. } => "ReconcileOperations",
     }
 }

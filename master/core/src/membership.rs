@@ -92,8 +92,7 @@ impl MasterCore {
     ) {
         info!(%slave_id, "slave admitted");
         self.counters.slaves_admitted += 1;
-        self.slaves
-            .insert(slave_id, Slave::new(SlaveState::Recovered, turn.now));
+        self.slaves.insert(slave_id, Slave::admitted(turn.now));
         let admitting =
             waiting.and_then(|connection| match self.connections.stage_mut(connection) {
                 Some(Stage::SlaveAdmitting { claims }) => Some((connection, claims.take())),
@@ -297,7 +296,7 @@ impl MasterCore {
         row.claimant = None;
         row.misses = 0;
         row.claims = kept(claims);
-        let before = row.state();
+        let was_known = row.is_known();
         let was_unreachable = std::mem::take(&mut row.was_unreachable);
         self.slaves
             .set_state(slave_id, SlaveState::Registered, turn.now);
@@ -324,8 +323,6 @@ impl MasterCore {
         );
         self.publish_slave(slave_id, turn);
         self.settle_operations(slave_id, &decided, turn);
-        // While it was merely away, this leader knew every task it had.
-        let was_known = matches!(before, SlaveState::Registered | SlaveState::Disconnected);
         let back = Back {
             slave_id,
             connection,

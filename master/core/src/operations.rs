@@ -8,10 +8,12 @@
 //! Invariants: M15 what a slave has claimed is what the allocator counts of it, and the operations that
 //! it has not answered are bounded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, OperationId, SlaveId};
 use meros_proto::message::framework::MasterToFramework;
+use meros_proto::message::master::ReconcileOperation;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::operation::{
     Change, ChangeKind, DecidedOperation, OPERATIONS_PENDING_MAX, OperationNumber, OperationState,
@@ -19,13 +21,14 @@ use meros_proto::operation::{
 };
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::{ClaimsError, ConvertError, Reservation, Resource, Resources};
-use meros_proto::slave::SlaveDescription;
+use meros_proto::slave::{SlaveDescription, SlaveState};
 use meros_proto::view::OfferEnd;
 use tracing::{debug, info, warn};
 
 use crate::MasterCore;
 use crate::connections::Stage;
 use crate::event::ConnectionId;
+use crate::offering::check_items;
 use crate::offers::Outstanding;
 use crate::turn::Turn;
 
@@ -354,7 +357,7 @@ impl MasterCore {
         *match state {
             OperationState::Finished => &mut self.counters.operations_finished,
             OperationState::Failed | OperationState::Error => &mut self.counters.operations_failed,
-            OperationState::Dropped => &mut self.counters.operations_dropped,
+            _ => &mut self.counters.operations_dropped,
         } += 1;
         if state != OperationState::Finished {
             warn!(%slave_id, number = operation.number, %state, why, "an operation was not done");
@@ -393,6 +396,84 @@ impl MasterCore {
             (None, Some(connection)) => self.refuse_call(connection, "Accept", refusal, turn),
             (None, None) => {}
         }
+    }
+}
+
+impl MasterCore {
+    /// Operations are told of when they end, once; who has missed that learns here that nothing is on
+    /// its way any more (semantics B14). What is reserved, the next offers tell.
+    pub(crate) fn on_reconcile_operations(
+        &mut self,
+        framework: FrameworkId,
+        connection: ConnectionId,
+        questions: &[ReconcileOperation],
+        turn: &mut Turn<'_>,
+    ) {
+        if let Err(refusal) = check_items("operations", questions.len()) {
+            return self.refuse_call(connection, "ReconcileOperations", refusal, turn);
+        }
+        let pending = self.pending_operations(framework);
+        let mut answers: Vec<OperationStatus> = Vec::new();
+        if questions.is_empty() {
+            let all = pending.iter();
+            answers.extend(
+                all.map(|(id, slave)| standing(id.clone(), Some(*slave), OperationState::Pending)),
+            );
+        }
+        for question in questions {
+            let found = pending.get(&question.operation_id);
+            answers.push(match found {
+                Some(slave) => standing(
+                    question.operation_id.clone(),
+                    Some(*slave),
+                    OperationState::Pending,
+                ),
+                None => {
+                    let state = self.state_of_unknown(question.slave_id);
+                    standing(question.operation_id.clone(), question.slave_id, state)
+                }
+            });
+        }
+        for status in answers {
+            self.tell_framework(framework, MasterToFramework::Operation(status), turn);
+        }
+    }
+
+    /// What a framework has ordered under an id, and no slave has answered.
+    fn pending_operations(&self, framework: FrameworkId) -> BTreeMap<OperationId, SlaveId> {
+        let slaves = self.slaves.iter();
+        let all = slaves.flat_map(|(slave, row)| row.operations.iter().map(move |it| (slave, it)));
+        all.filter_map(|(slave, operation)| match &operation.origin {
+            Some((of, id)) if *of == framework => Some((id.clone(), slave)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn state_of_unknown(&self, slave_id: Option<SlaveId>) -> OperationState {
+        let Some(slave_id) = slave_id else {
+            return OperationState::Unknown;
+        };
+        match self.slaves.get(slave_id).map(|slave| slave.state()) {
+            Some(SlaveState::Recovered) => OperationState::Recovering,
+            Some(SlaveState::Unreachable) => OperationState::Unreachable,
+            Some(SlaveState::Registered | SlaveState::Disconnected) => OperationState::Unknown,
+            None if self.registry.is_gone_slave(slave_id) => OperationState::GoneByOperator,
+            None => OperationState::Unknown,
+        }
+    }
+}
+
+fn standing(
+    operation_id: OperationId,
+    slave_id: Option<SlaveId>,
+    state: OperationState,
+) -> OperationStatus {
+    OperationStatus {
+        operation_id,
+        slave_id,
+        state,
+        message: String::new(),
     }
 }
 

@@ -61,6 +61,9 @@ impl MasterCore {
             OperatorCall::SetWeights { weights } => {
                 self.on_set_weights(request, weights, turn).err().map(Err)
             }
+            OperatorCall::SetMinimums { minimums } => {
+                self.on_set_minimums(request, minimums, turn).err().map(Err)
+            }
             OperatorCall::SetSlaveMode { slave_id, mode } => self
                 .on_set_slave_mode(request, slave_id, mode, turn)
                 .err()
@@ -72,6 +75,9 @@ impl MasterCore {
                 .on_set_maintenance(request, windows, replace, turn)
                 .err()
                 .map(Err),
+            OperatorCall::SetSettings { settings } => {
+                self.on_set_settings(request, settings, turn).err().map(Err)
+            }
             OperatorCall::ChangeResources { slave_id, change } => {
                 let ordered = self.on_change_resources(slave_id, *change, turn);
                 Some(ordered.map(|()| Answer::Done))
@@ -84,6 +90,22 @@ impl MasterCore {
                 self.on_state_call(Asker::Operator(request), space, call, turn);
                 None
             }
+            OperatorCall::UpdateFramework {
+                framework_id,
+                framework,
+                suppressed_roles,
+                wishes,
+            } => self
+                .on_update_framework(
+                    request,
+                    framework_id,
+                    *framework,
+                    suppressed_roles,
+                    wishes,
+                    turn,
+                )
+                .err()
+                .map(Err),
             OperatorCall::Spaces => Some(Ok(Answer::Spaces(self.registry.state().views()))),
         };
         if let Some(reply) = now {

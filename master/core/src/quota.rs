@@ -1,9 +1,12 @@
-//! Quotas and weights of roles: checked, replicated, and then enforced (semantics E8, E9, E10).
+//! Quotas, weights and minimums of roles: checked, replicated, and then enforced (semantics E2, E8, E9,
+//! E10).
 //!
 //! Enforcing takes offers back, never tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use meros_proto::ids::FrameworkId;
+use meros_proto::minimum::Minimum;
 use meros_proto::mutant::Mutant;
 use meros_proto::quota::{QUOTA_NAMES_MAX, Quota};
 use meros_proto::refusal::Refusal;
@@ -19,7 +22,7 @@ use crate::event::RequestId;
 use crate::timers::Timer;
 use crate::turn::Turn;
 
-/// The most roles with a quota, and with a weight; one more is refused.
+/// The most roles with a quota, with a weight, and with a minimum; one more is refused.
 pub const CONFIGURED_ROLES_MAX: usize = 10_000;
 /// The heaviest weight.
 pub const WEIGHT_MAX: Scalar = Scalar::whole(1_000_000);
@@ -164,12 +167,55 @@ impl MasterCore {
         self.order(request, Command::SetWeights { weights }, turn)
     }
 
+    /// Sets what is worth an offer in several roles, all or none (semantics E2).
+    pub(crate) fn on_set_minimums(
+        &mut self,
+        request: RequestId,
+        minimums: Vec<(RoleName, Option<Minimum>)>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        check_roles_once("minimums", minimums.iter().map(|(role, _)| role))?;
+        let known = self.registry.minimums();
+        let new = minimums
+            .iter()
+            .filter(|(role, _)| !known.contains_key(role));
+        if let Some((role, _)) = new.clone().find(|(_, minimum)| minimum.is_none()) {
+            return Err(Refusal::RoleUnknown { role: role.clone() });
+        }
+        check_count("a minimum", known.len() + new.count())?;
+        self.order(request, Command::SetMinimums { minimums }, turn)
+    }
+
     pub(crate) fn order(
         &mut self,
         request: RequestId,
         command: Command,
         turn: &mut Turn<'_>,
     ) -> Result<(), Refusal> {
+        self.check_order()?;
+        let proposal = self.propose(command, turn);
+        self.orders.insert(proposal, request);
+        Ok(())
+    }
+
+    /// An order that is a command about a framework that is known.
+    pub(crate) fn order_for_framework(
+        &mut self,
+        request: RequestId,
+        framework_id: FrameworkId,
+        command: Command,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        self.check_order()?;
+        self.propose_for_framework(framework_id, command, turn);
+        let row = self.frameworks.get(framework_id);
+        if let Some(proposal) = row.and_then(|row| row.proposal) {
+            self.orders.insert(proposal, request);
+        }
+        Ok(())
+    }
+
+    fn check_order(&self) -> Result<(), Refusal> {
         if self.orders.len() >= ORDERS_MAX {
             return Err(Refusal::OverLimit {
                 what: "the number of orders in progress".to_owned(),
@@ -177,8 +223,6 @@ impl MasterCore {
                 advice: "try again in a moment".to_owned(),
             });
         }
-        let proposal = self.propose(command, turn);
-        self.orders.insert(proposal, request);
         Ok(())
     }
 
@@ -290,12 +334,26 @@ impl MasterCore {
         }
     }
 
+    /// What is offered already stays: it was worth an offer then.
+    pub(crate) fn on_minimums_set(
+        &mut self,
+        minimums: &[(RoleName, Option<Minimum>)],
+        turn: &mut Turn<'_>,
+    ) {
+        for (role, minimum) in minimums {
+            info!(%role, minimum = minimum.as_ref().map(ToString::to_string), "minimum set");
+            self.allocator.set_minimum(role, minimum.clone());
+            self.publish_role(role, turn);
+        }
+    }
+
     fn publish_role(&mut self, role: &RoleName, turn: &mut Turn<'_>) {
         let (quotas, weights) = (self.registry.quotas(), self.registry.weights());
         let view = RoleView {
             role: role.clone(),
             weight: weights.get(role).copied().unwrap_or(Scalar::ONE),
             quota: quotas.get(role).cloned().unwrap_or_default(),
+            minimum: self.registry.minimums().get(role).cloned(),
         };
         self.publisher.publish(ClusterChange::Role(view), turn);
     }
@@ -332,6 +390,10 @@ impl MasterCore {
         let quotas = self.registry.quotas().iter();
         for (role, quota) in quotas.filter(|_| !Mutant::ForgetQuotas.is_on()) {
             self.allocator.set_quota(role, quota);
+            configured.insert(role.clone());
+        }
+        for (role, minimum) in self.registry.minimums() {
+            self.allocator.set_minimum(role, Some(minimum.clone()));
             configured.insert(role.clone());
         }
         for role in &configured {

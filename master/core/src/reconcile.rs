@@ -104,11 +104,11 @@ impl MasterCore {
         let (state, unreachable_since) = match slave {
             // It may be on a slave that has not come back yet: no answer, ask again (H2).
             _ if Mutant::AnswerWhileRecovering.is_on() => (TaskState::Gone, None),
-            None if self.slaves.recovered() > 0 => return None,
+            None if self.slaves.unsure() > 0 => return None,
             Some(Some(slave)) => match slave.state() {
-                SlaveState::Recovered => return None,
-                SlaveState::Registered | SlaveState::Disconnected => (TaskState::Gone, None),
                 SlaveState::Unreachable => (TaskState::Unreachable, Some(slave.since)),
+                _ if slave.is_known() => (TaskState::Gone, None),
+                _ => return None,
             },
             Some(None)
                 if question

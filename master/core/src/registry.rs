@@ -9,6 +9,7 @@ use std::time::Duration;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::maintenance::Unavailability;
+use meros_proto::minimum::Minimum;
 use meros_proto::quota::Quota;
 use meros_proto::resources::Scalar;
 use meros_proto::role::RoleName;
@@ -18,6 +19,8 @@ use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Command;
+use crate::format::Format;
+use crate::settings::ClusterSetting;
 use crate::state::{Applied, State};
 
 /// How long a slave is known as gone; then it is unknown (semantics K9).
@@ -41,8 +44,8 @@ pub enum NotApplied {
     /// There is no such framework.
     #[error("the framework is not known")]
     NoSuchFramework,
-    /// The slave is in the state that the command asks for.
-    #[error("the slave is so already")]
+    /// It is as the command asks for.
+    #[error("it is so already")]
     SoAlready,
 }
 
@@ -98,6 +101,12 @@ pub struct Registry {
     maintenance: BTreeMap<SlaveId, Unavailability>,
     #[serde(default)]
     state: State,
+    #[serde(default)]
+    minimums: BTreeMap<RoleName, Minimum>,
+    #[serde(default)]
+    format: Format,
+    #[serde(default)]
+    settings: BTreeMap<ClusterSetting, u64>,
 }
 
 impl Registry {
@@ -238,6 +247,28 @@ impl Registry {
             Command::EndStateSession { space, session } => {
                 self.end_state_session(space, *session);
             }
+            Command::RaiseFormat { format } => {
+                if *format <= self.format {
+                    return Err(NotApplied::SoAlready);
+                }
+                self.format = *format;
+            }
+            Command::SetSettings { settings } => {
+                for (setting, value) in settings {
+                    match value {
+                        Some(value) => drop(self.settings.insert(*setting, *value)),
+                        None => drop(self.settings.remove(setting)),
+                    }
+                }
+            }
+            Command::SetMinimums { minimums } => {
+                for (role, minimum) in minimums {
+                    match minimum {
+                        Some(minimum) => self.minimums.insert(role.clone(), minimum.clone()),
+                        None => self.minimums.remove(role),
+                    };
+                }
+            }
         }
         Ok(())
     }
@@ -259,6 +290,18 @@ impl Registry {
         session: SessionId,
     ) -> Vec<LeaseName> {
         self.state.end_session(space, session)
+    }
+
+    /// What this registry may hold.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// What operators have set for the cluster: milliseconds or numbers.
+    #[must_use]
+    pub fn settings(&self) -> &BTreeMap<ClusterSetting, u64> {
+        &self.settings
     }
 
     /// Framework state.
@@ -336,6 +379,12 @@ impl Registry {
     #[must_use]
     pub fn weights(&self) -> &BTreeMap<RoleName, Scalar> {
         &self.weights
+    }
+
+    /// The roles for which it is set what is worth an offer, by name.
+    #[must_use]
+    pub fn minimums(&self) -> &BTreeMap<RoleName, Minimum> {
+        &self.minimums
     }
 
     /// Whether the framework was here once and has been removed (semantics N4). Ids are given out

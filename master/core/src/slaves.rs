@@ -48,6 +48,8 @@ pub(crate) struct Slave {
     pub(crate) operations: VecDeque<PendingOperation>,
     /// It was given up and has not been welcomed since (semantics K5).
     pub(crate) was_unreachable: bool,
+    /// It obeys no leader before this one any more.
+    is_ours: bool,
 }
 
 impl Slave {
@@ -67,11 +69,35 @@ impl Slave {
             claims: None,
             operations: VecDeque::new(),
             was_unreachable: false,
+            is_ours: false,
+        }
+    }
+
+    /// One that this leader has admitted: none before knows it.
+    pub(crate) fn admitted(since: Timestamp) -> Self {
+        Self {
+            is_ours: true,
+            ..Self::new(SlaveState::Recovered, since)
         }
     }
 
     pub(crate) fn state(&self) -> SlaveState {
         self.state
+    }
+
+    /// Whether this leader knows all its tasks, while it is reachable. What it reported is not all as long
+    /// as a deposed leader may give it more.
+    pub(crate) fn is_known(&self) -> bool {
+        let was_welcomed = matches!(
+            self.state,
+            SlaveState::Registered | SlaveState::Disconnected
+        );
+        was_welcomed && self.is_ours
+    }
+
+    /// Whether it may be back with tasks that this leader does not know.
+    fn is_unsure(&self) -> bool {
+        !self.is_known() && self.state != SlaveState::Unreachable
     }
 }
 
@@ -80,6 +106,7 @@ impl Slave {
 pub(crate) struct Slaves {
     rows: Numbered<Slave>,
     recovered: usize,
+    unsure: usize,
 }
 
 impl Slaves {
@@ -94,21 +121,36 @@ impl Slaves {
     pub(crate) fn insert(&mut self, id: SlaveId, slave: Slave) {
         self.remove(id);
         self.recovered += usize::from(slave.state == SlaveState::Recovered);
+        self.unsure += usize::from(slave.is_unsure());
         self.rows.insert(id.0, slave);
     }
 
     pub(crate) fn remove(&mut self, id: SlaveId) -> Option<Slave> {
         let slave = *self.rows.remove(id.0)?;
         self.recovered -= usize::from(slave.state == SlaveState::Recovered);
+        self.unsure -= usize::from(slave.is_unsure());
         Some(slave)
     }
 
     pub(crate) fn set_state(&mut self, id: SlaveId, state: SlaveState, now: Timestamp) {
-        if let Some(slave) = self.rows.get_mut(id.0) {
-            self.recovered -= usize::from(slave.state == SlaveState::Recovered);
-            self.recovered += usize::from(state == SlaveState::Recovered);
+        self.change(id, |slave| {
             slave.state = state;
             slave.since = now;
+        });
+    }
+
+    /// It will obey no leader before this one.
+    pub(crate) fn set_ours(&mut self, id: SlaveId) {
+        self.change(id, |slave| slave.is_ours = true);
+    }
+
+    fn change(&mut self, id: SlaveId, change: impl FnOnce(&mut Slave)) {
+        if let Some(slave) = self.rows.get_mut(id.0) {
+            self.recovered -= usize::from(slave.state == SlaveState::Recovered);
+            self.unsure -= usize::from(slave.is_unsure());
+            change(slave);
+            self.recovered += usize::from(slave.state == SlaveState::Recovered);
+            self.unsure += usize::from(slave.is_unsure());
         }
     }
 
@@ -130,5 +172,18 @@ impl Slaves {
     /// How many are known and have not come back yet (semantics H2).
     pub(crate) fn recovered(&self) -> usize {
         self.recovered
+    }
+
+    /// How many may have tasks that this leader does not know and is yet to hear of (semantics H2).
+    pub(crate) fn unsure(&self) -> usize {
+        self.unsure
+    }
+
+    /// Whether what is counted is what is there.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let recovered = |slave: &&Slave| slave.state == SlaveState::Recovered;
+        let rows = || self.iter().map(|(_, slave)| slave);
+        self.recovered == rows().filter(recovered).count()
+            && self.unsure == rows().filter(|slave| slave.is_unsure()).count()
     }
 }

@@ -21,7 +21,7 @@ use crate::turn::Turn;
 pub(crate) struct Back {
     pub(crate) slave_id: SlaveId,
     pub(crate) connection: ConnectionId,
-    /// This leader knew all its tasks until a moment ago.
+    /// It was merely away: this leader knew all its tasks.
     pub(crate) was_known: bool,
     /// Its tasks were said to be unreachable.
     pub(crate) was_unreachable: bool,

@@ -41,11 +41,14 @@ impl Config {
             ),
             ("hoarding_after", time(self.hoarding_after)),
             ("hoarding_offers", self.hoarding_offers.to_string()),
+            ("lease", time(self.lease)),
             ("connections_max", self.connections_max.to_string()),
+            ("heartbeat_interval", time(self.heartbeat_interval)),
         ];
         let setting = |(option, value): (&str, String)| SettingView {
             option: option.to_owned(),
             value,
+            of_cluster: false,
         };
         settings.into_iter().map(setting).collect()
     }

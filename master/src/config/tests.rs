@@ -122,6 +122,34 @@ fn each_range_is_checked_and_named() {
             },
         ),
         (
+            "lease",
+            RawConfig {
+                lease: none,
+                ..required()
+            },
+        ),
+        (
+            "lease",
+            RawConfig {
+                lease: day,
+                ..required()
+            },
+        ),
+        (
+            "heartbeat_interval",
+            RawConfig {
+                heartbeat_interval: none,
+                ..required()
+            },
+        ),
+        (
+            "heartbeat_interval",
+            RawConfig {
+                heartbeat_interval: day,
+                ..required()
+            },
+        ),
+        (
             "connections_max",
             RawConfig {
                 connections_max: Some(0),
@@ -201,6 +229,31 @@ fn a_file_may_hold_the_same_options_and_no_others() {
     assert!(unknown.to_string().contains("offer_timeuot"), "{unknown}");
     let bare = read(r#"{"offer_timeout": "90"}"#).expect_err("no unit");
     assert!(bare.to_string().contains("500ms"), "{bare}");
+}
+
+#[test]
+fn what_is_set_for_the_cluster_has_the_bounds_of_the_option() {
+    use meros_master_core::ClusterSetting;
+    for setting in ClusterSetting::ALL {
+        let with = |value: u64| {
+            let text = match setting.is_time() {
+                true => format!("--{}={value}ms", setting.name().replace('_', "-")),
+                false => format!("--{}={value}", setting.name().replace('_', "-")),
+            };
+            let flags = parse(&[&text]).expect("an option of this name");
+            Config::check(flags.or(required()))
+        };
+        let range = setting.range();
+        assert!(with(*range.start()).is_ok() && with(*range.end()).is_ok());
+        assert!(with(range.end() + 1).is_err(), "{setting:?}");
+        let below = range.start().checked_sub(1);
+        assert!(
+            below.is_none_or(|value| with(value).is_err()),
+            "{setting:?}"
+        );
+        let shown = Config::check(required()).expect("complete").settings();
+        assert!(shown.iter().any(|row| row.option == setting.name()));
+    }
 }
 
 #[test]

@@ -161,7 +161,9 @@ fn pieces(
                 *place = Place::Event(sequence);
                 Followed::Complete(sequence)
             }
-            (FromLeader::Event(event), Place::Event(last)) if event.sequence == last + 1 => {
+            (FromLeader::Event(event), Place::Event(last))
+                if last.checked_add(1) == Some(event.sequence) =>
+            {
                 *place = Place::Event(event.sequence);
                 Followed::Event(event)
             }

@@ -7,7 +7,7 @@ pub(super) fn not_found() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "no such path: there are /health, /metrics and /api/v1/{master,masters,slaves,frameworks,offers,tasks,roles,quotas,weights,why,backup,state}",
+        "no such path: there are /health, /metrics and /api/v1/{master,masters,slaves,frameworks,offers,tasks,roles,quotas,weights,minimums,why,backup,state}",
     )
 }
 

@@ -7,11 +7,15 @@
 
 mod currency;
 mod error;
+mod events;
+mod feed;
 mod maintenance;
 mod masters;
+mod openapi;
 mod orders;
 mod reads;
 mod roles;
+mod settings;
 mod slaves;
 mod state;
 #[cfg(test)]
@@ -25,20 +29,23 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use meros_daemon::http::{ApiError, Limits};
 use meros_proto::refusal::Refusal;
 use meros_proto::view::SettingView;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::config::HEARTBEAT_INTERVAL_DEFAULT;
 use crate::metrics::{Exposition, Metrics};
 use crate::projection::Projection;
 use crate::registry::{Member, Service, Status};
 use crate::shell::inbox::Inbox;
+use crate::shell::link::Pool;
 
 /// The largest body: the quotas of some thousand roles in one order.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -68,6 +75,10 @@ pub(crate) struct Api {
     pub(crate) sessions: v1::Sessions,
     /// Where v1 clients are told that this master is.
     pub(crate) address: SocketAddr,
+    /// Between two heartbeats of a v1 stream.
+    pub(crate) heartbeat: Duration,
+    /// For what waits to be read on streams.
+    pub(crate) pool: Pool,
 }
 
 impl Api {
@@ -89,6 +100,8 @@ impl Api {
             settings: Vec::new(),
             sessions: v1::Sessions::default(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            heartbeat: HEARTBEAT_INTERVAL_DEFAULT,
+            pool: Pool::default(),
         }
     }
 }
@@ -108,13 +121,12 @@ pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Rec
 }
 
 fn router(api: Arc<Api>) -> Router {
+    let currency = middleware::from_fn_with_state(Arc::clone(&api), currency::answer_or_send);
+    let to_leader = middleware::from_fn_with_state(Arc::clone(&api), to_leader);
     Router::new()
-        .route("/health", get(reads::health))
-        .route("/metrics", get(reads::metrics))
-        .route("/api/v1/settings", get(reads::settings))
-        .route("/api/v1/masters", get(masters::list))
-        .merge(of_the_cluster(&api))
-        .merge(of_the_leader(&api))
+        .merge(of_each_master().router)
+        .merge(of_the_cluster().router.route_layer(currency))
+        .merge(of_the_leader().router.route_layer(to_leader))
         .merge(v1::routes(&api))
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
@@ -122,72 +134,99 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+/// Routes of ours, with a list of them: `openapi.json` has to have each.
+#[derive(Default)]
+struct Routes {
+    router: Router<Arc<Api>>,
+    all: Vec<(&'static str, &'static str)>,
+}
+
+impl Routes {
+    fn get<H: Handler<T, Arc<Api>>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("get", path, get(handler))
+    }
+
+    fn post<H: Handler<T, Arc<Api>>, T: 'static>(self, path: &'static str, handler: H) -> Self {
+        self.add("post", path, post(handler))
+    }
+
+    fn add(
+        mut self,
+        method: &'static str,
+        path: &'static str,
+        route: MethodRouter<Arc<Api>>,
+    ) -> Self {
+        self.all.push((method, path));
+        self.router = self.router.route(path, route);
+        self
+    }
+}
+
+/// What every master answers about itself.
+fn of_each_master() -> Routes {
+    Routes::default()
+        .get("/health", reads::health)
+        .get("/metrics", reads::metrics)
+        .get("/openapi.json", openapi::document)
+        .get("/api/v1/settings", settings::list)
+        .get("/api/v1/masters", masters::list)
+}
+
 /// What every master answers, as far as it knows.
-fn of_the_cluster(api: &Arc<Api>) -> Router<Arc<Api>> {
-    Router::new()
-        .route("/api/v1/master", get(reads::master))
-        .route("/api/v1/slaves", get(reads::slaves))
-        .route("/api/v1/frameworks", get(reads::frameworks))
-        .route("/api/v1/offers", get(reads::offers))
-        .route("/api/v1/tasks", get(reads::tasks))
-        .route("/api/v1/roles", get(reads::roles))
-        .route("/api/v1/quotas", get(reads::quotas))
-        .route("/api/v1/weights", get(reads::weights))
-        .route_layer(middleware::from_fn_with_state(
-            Arc::clone(api),
-            currency::answer_or_send,
-        ))
+fn of_the_cluster() -> Routes {
+    Routes::default()
+        .get("/api/v1/master", reads::master)
+        .get("/api/v1/slaves", reads::slaves)
+        .get("/api/v1/frameworks", reads::frameworks)
+        .get("/api/v1/offers", reads::offers)
+        .get("/api/v1/tasks", reads::tasks)
+        .get("/api/v1/roles", reads::roles)
+        .get("/api/v1/quotas", reads::quotas)
+        .get("/api/v1/weights", reads::weights)
+        .get("/api/v1/minimums", reads::minimums)
 }
 
 /// What only the leader can answer; others say where it is.
-fn of_the_leader(api: &Arc<Api>) -> Router<Arc<Api>> {
-    Router::new()
-        .route("/api/v1/why", get(why::why))
-        .route("/api/v1/quotas", post(roles::set_quotas))
-        .route("/api/v1/weights", post(roles::set_weights))
-        .route("/api/v1/tasks/{framework}/{task}/kill", post(orders::kill))
-        .route(
-            "/api/v1/frameworks/{framework}/teardown",
-            post(orders::teardown),
-        )
-        .route("/api/v1/slaves/{slave}/drain", post(slaves::drain))
-        .route(
-            "/api/v1/slaves/{slave}/deactivate",
-            post(slaves::deactivate),
-        )
-        .route("/api/v1/slaves/{slave}/activate", post(slaves::activate))
-        .route("/api/v1/slaves/{slave}/gone", post(slaves::gone))
-        .route(
-            "/api/v1/slaves/{slave}/resources/{change}",
-            post(slaves::change),
-        )
-        .route("/api/v1/maintenance", post(maintenance::set))
-        .route("/api/v1/state", get(state::spaces))
-        .route("/api/v1/state/{principal}/{space}", post(state::call))
-        .route("/api/v1/masters/{name}/remove", post(masters::remove))
-        .route("/api/v1/masters/{name}/replace", post(masters::replace))
-        .route("/api/v1/masters/{name}/lead", post(masters::lead))
-        .route("/api/v1/backup", get(masters::backup))
-        .route_layer(middleware::from_fn_with_state(
-            Arc::clone(api),
-            send_to_leader,
-        ))
+fn of_the_leader() -> Routes {
+    Routes::default()
+        .get("/api/v1/events", events::events)
+        .get("/api/v1/why", why::why)
+        .post("/api/v1/quotas", roles::set_quotas)
+        .post("/api/v1/weights", roles::set_weights)
+        .post("/api/v1/minimums", roles::set_minimums)
+        .post("/api/v1/tasks/{framework}/{task}/kill", orders::kill)
+        .post("/api/v1/frameworks/{framework}/teardown", orders::teardown)
+        .post("/api/v1/slaves/{slave}/drain", slaves::drain)
+        .post("/api/v1/slaves/{slave}/deactivate", slaves::deactivate)
+        .post("/api/v1/slaves/{slave}/activate", slaves::activate)
+        .post("/api/v1/slaves/{slave}/gone", slaves::gone)
+        .post("/api/v1/slaves/{slave}/resources/{change}", slaves::change)
+        .post("/api/v1/settings", settings::set)
+        .post("/api/v1/maintenance", maintenance::set)
+        .get("/api/v1/state", state::spaces)
+        .post("/api/v1/state/{principal}/{space}", state::call)
+        .post("/api/v1/masters/{name}/remove", masters::remove)
+        .post("/api/v1/masters/{name}/replace", masters::replace)
+        .post("/api/v1/masters/{name}/lead", masters::lead)
+        .get("/api/v1/backup", masters::backup)
 }
 
-/// 307 to the leader, if it is another master (semantics A6). Decided before anything else is looked
-/// at.
-async fn send_to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if !api.projection.is_leading()
-        && let Some(leader) = api.status.other_leader()
-    {
-        return redirect(request.uri(), leader);
+/// 307 to the leader, 503 if there is none: decided before anything else is looked at (semantics A6,
+/// R5).
+async fn to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if api.projection.is_leading() {
+        return next.run(request).await;
     }
-    next.run(request).await
+    match api.status.other_leader() {
+        Some(leader) => redirect(request.uri(), leader),
+        None => ApiError::from(Refusal::Recovering).into_response(),
+    }
 }
 
+/// 307 to the same path of the leader, by the scheme that the client came with.
 fn redirect(uri: &Uri, leader: Member) -> Response {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let location = format!("http://{}{path}", leader.address);
+    let location = format!("//{}{path}", leader.address);
     let leader = Some(leader.address);
     let mut answer = ApiError::from(Refusal::NotLeading { leader }).into_response();
     *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;

@@ -13,7 +13,7 @@ use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::status::TaskState;
-use meros_proto::view::{MasterView, SettingView};
+use meros_proto::view::MasterView;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ const ROWS_MAX: usize = 10_000;
 
 const TOTAL: &str = "x-meros-total";
 const NEXT: &str = "x-meros-next";
+/// Behind the last event that is in the answer: what comes after it, `/api/v1/events` tells.
+const PLACE: &str = "x-meros-place";
 
 /// What `/health` answers.
 #[derive(Debug, Serialize)]
@@ -73,11 +75,6 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Api
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
-}
-
-/// Each master answers with its own, leading or not.
-pub(super) async fn settings(State(api): State<Arc<Api>>) -> Json<Vec<SettingView>> {
-    Json(api.settings.clone())
 }
 
 pub(super) async fn master(State(api): State<Arc<Api>>) -> Result<Json<MasterView>, ApiError> {
@@ -173,6 +170,10 @@ pub(super) async fn weights(State(api): State<Arc<Api>>, uri: Uri) -> Result<Res
     list_roles(api, &uri, RoleFilter::WithWeight).await
 }
 
+pub(super) async fn minimums(State(api): State<Arc<Api>>, uri: Uri) -> Result<Response, ApiError> {
+    list_roles(api, &uri, RoleFilter::WithMinimum).await
+}
+
 async fn list_roles(api: Arc<Api>, uri: &Uri, filter: RoleFilter) -> Result<Response, ApiError> {
     let Plain::<RoleName> { after, limit } = query(uri)?;
     let limit = checked_limit(limit)?;
@@ -186,16 +187,16 @@ async fn list<T: Serialize + Send + 'static>(
     pick: impl FnOnce(&ReadModel) -> Page<T> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let picked = tokio::task::spawn_blocking(move || {
-        let page = {
+        let (place, page) = {
             let model = api.projection.read();
-            model.master().is_some().then(|| pick(&model))
+            model.place().map(|place| (place, pick(&model)))
         }
         .ok_or(Refusal::Recovering)?;
         let body = serde_json::to_vec(&page.rows)
             .map_err(|error| ApiError::internal(error.to_string()))?;
-        Ok::<_, ApiError>((page.total, page.next, body))
+        Ok::<_, ApiError>((place, page.total, page.next, body))
     });
-    let (total, next, body) = picked
+    let (place, total, next, body) = picked
         .await
         .map_err(|error| ApiError::internal(error.to_string()))??;
     let mut headers = HeaderMap::new();
@@ -204,6 +205,8 @@ async fn list<T: Serialize + Send + 'static>(
         HeaderValue::from_static("application/json"),
     );
     headers.insert(TOTAL, HeaderValue::from(total));
+    let place = HeaderValue::try_from(place.to_string()).expect("digits and a dash");
+    headers.insert(PLACE, place);
     if let Some(cursor) = next {
         headers.insert(NEXT, escaped(&cursor));
     }

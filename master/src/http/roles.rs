@@ -1,4 +1,4 @@
-//! POST: quotas and weights of roles, several in one order, all or none (semantics E8, E10).
+//! POST: quotas, weights and minimums of roles, several in one order, all or none (semantics E2, E8, E10).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use meros_daemon::http::ApiError;
 use meros_master_core::event::OperatorCall;
+use meros_proto::minimum::Minimum;
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
@@ -47,6 +48,21 @@ struct Weights {
 struct RoleWeight {
     role: RoleName,
     weight: Scalar,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Minimums {
+    minimums: Vec<RoleMinimum>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoleMinimum {
+    role: RoleName,
+    /// As `cpus:0.01|mem:32`; null takes away what was set.
+    #[serde(deserialize_with = "Option::deserialize")]
+    minimum: Option<Minimum>,
 }
 
 /// What an operator should know of an order that was carried out.
@@ -97,5 +113,19 @@ pub(super) async fn set_weights(
     let weights = weights.into_iter().map(|it| (it.role, it.weight));
     let weights = weights.collect();
     ordered(&api, OperatorCall::SetWeights { weights }).await?;
+    Ok(Done::of(&api, roles))
+}
+
+/// `POST /api/v1/minimums`: the minimums are durable and in use when this answers.
+pub(super) async fn set_minimums(
+    State(api): State<Arc<Api>>,
+    body: Bytes,
+) -> Result<Json<Done>, ApiError> {
+    let Minimums { minimums } = json(&body)?;
+    let roles = minimums.iter().map(|it| it.role.clone()).collect();
+    info!(roles = minimums.len(), "operator sets minimums");
+    let minimums = minimums.into_iter().map(|it| (it.role, it.minimum));
+    let minimums = minimums.collect();
+    ordered(&api, OperatorCall::SetMinimums { minimums }).await?;
     Ok(Done::of(&api, roles))
 }

@@ -27,6 +27,8 @@ use crate::exit::Exit;
 use crate::projection::{Publisher, TaskFilter};
 use crate::shell::inbox::{Input, inbox};
 
+mod watching;
+
 struct Site {
     address: SocketAddr,
     publisher: Option<Publisher>,
@@ -268,7 +270,11 @@ fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
             Some((role, _)) => Err(Refusal::RoleUnknown { role: role.clone() }),
             None => Ok(Answer::Done),
         },
-        OperatorCall::SetWeights { .. } | OperatorCall::SetMaintenance { .. } => Ok(Answer::Done),
+        OperatorCall::SetWeights { .. }
+        | OperatorCall::SetMinimums { .. }
+        | OperatorCall::SetSettings { .. }
+        | OperatorCall::UpdateFramework { .. }
+        | OperatorCall::SetMaintenance { .. } => Ok(Answer::Done),
         OperatorCall::ChangeResources { slave_id, .. } if slave_id.0 == 2 => {
             let why = "cpus: wanted 2, has 1".to_owned();
             let slave_id = *slave_id;
@@ -506,7 +512,7 @@ fn why_asks_the_core_about_one_thing_at_a_time() {
 }
 
 #[test]
-fn quotas_and_weights_are_set_together_and_read_back() {
+fn quotas_weights_and_minimums_are_set_together_and_read_back() {
     let mut site = Site::leading();
     let body = r#"{"force":true,"quotas":[
         {"role":"web","guarantees":{"cpus":1.5},"limits":{"cpus":4}},
@@ -519,6 +525,8 @@ fn quotas_and_weights_are_set_together_and_read_back() {
     );
     let body = r#"{"weights":[{"role":"web","weight":2.5}]}"#;
     assert_eq!(site.ask_with("/api/v1/weights", body).0, 200);
+    let body = r#"{"minimums":[{"role":"web","minimum":"cpus:2;mem:64|gpus:1"},{"role":"*","minimum":null}]}"#;
+    assert_eq!(site.ask_with("/api/v1/minimums", body).0, 200);
     site.publish(ClusterChange::Role(RoleView {
         role: "web".parse().unwrap(),
         weight: "2.5".parse().unwrap(),
@@ -526,6 +534,7 @@ fn quotas_and_weights_are_set_together_and_read_back() {
             guarantees: [("cpus".parse().unwrap(), "1.5".parse().unwrap())].into(),
             limits: Default::default(),
         },
+        minimum: Some("cpus:2;mem:64|gpus:1".parse().unwrap()),
     }));
     site.await_applied();
     let names = |path: &str| -> Vec<String> {
@@ -536,11 +545,16 @@ fn quotas_and_weights_are_set_together_and_read_back() {
     assert_eq!(names("/api/v1/roles?after=*&limit=1"), ["web"]);
     assert_eq!(names("/api/v1/quotas"), ["web"]);
     assert_eq!(names("/api/v1/weights"), ["web"]);
+    assert_eq!(names("/api/v1/minimums"), ["web"]);
+    let rows = site.get("/api/v1/minimums").1;
+    assert_eq!(rows[0]["minimum"], "cpus:2;mem:64|gpus:1");
     let (_, metrics, _) = site.ask("GET", "/metrics");
     for line in [
         "meros_master_roles 2",
         "meros_master_role_weight{role=\"web\"} 2.5",
         "meros_master_role_guarantee{role=\"web\",resource=\"cpus\"} 1.5",
+        "meros_master_role_minimum{role=\"web\",alternative=\"0\",resource=\"mem\"} 64",
+        "meros_master_role_minimum{role=\"web\",alternative=\"1\",resource=\"gpus\"} 1",
         "meros_master_role_used{role=\"*\",resource=\"mem\"} 32",
         "meros_master_role_frameworks{role=\"*\"} 1",
     ] {
@@ -595,6 +609,11 @@ fn what_is_no_quota_or_weight_never_reaches_the_core() {
         ("weights", r#"{"weights":[{"role":"a","weight":NaN}]}"#),
         ("weights", r#"{"weights":[{"role":"a","weight":"NaN"}]}"#),
         ("weights", r#"{"weights":[{"role":"a"}]}"#),
+        ("minimums", r#"{"minimums":[{"role":"a"}]}"#),
+        (
+            "minimums",
+            r#"{"minimums":[{"role":"a","minimum":"cpus(b):1"}]}"#,
+        ),
         (
             "weights",
             r#"{"weights":[{"role":"a","weight":1}],"force":true}"#,
@@ -861,25 +880,4 @@ fn metrics_are_open_metrics_text_with_states_and_counts() {
         .lines()
         .find_map(|line| line.strip_prefix("meros_master_resident_bytes "));
     assert!(resident.unwrap().parse::<u64>().unwrap() > 1 << 20);
-}
-
-#[test]
-fn a_master_that_follows_answers_with_its_lag() {
-    let site = Site::leading();
-    let publisher = site.publisher.as_ref().unwrap();
-    let (_, _, headers) = site.ask("GET", "/api/v1/tasks");
-    assert!(headers.get("x-meros-lag-ms").is_none(), "it leads");
-    publisher.rest().unwrap();
-    // Waits until that is done.
-    publisher.lead().unwrap();
-    let (status, _, headers) = site.ask("GET", "/api/v1/tasks");
-    let lag: u64 = headers["x-meros-lag-ms"].to_str().unwrap().parse().unwrap();
-    assert!(status == 200 && lag < 10_000, "{status} {lag}");
-    let of_leader = |agent: &ureq::Agent, url: &str| {
-        let asked = agent.get(url).header("x-meros-read", "leader");
-        asked.call()
-    };
-    let (status, text, _) = site.send("/api/v1/tasks", of_leader);
-    assert_eq!(status, 503, "{text}");
-    assert!(text.contains("recovering"), "{text}");
 }

@@ -26,6 +26,25 @@ pub(super) fn encode(out: &mut Out<'_, '_>, roles: &Page<RoleRow>) -> fmt::Resul
         "Weight of a role among its siblings",
         rows.iter().map(|row| (label(row), row.weight.as_f64())),
     )?;
+    let minimums = rows.iter().flat_map(|row| {
+        let any_of = row.minimum.iter().flat_map(|minimum| &minimum.any_of);
+        let alternatives = any_of.enumerate();
+        alternatives.flat_map(move |(number, least)| {
+            least.iter().map(move |it| {
+                let labels = [
+                    ("role", row.role.to_string()),
+                    ("alternative", number.to_string()),
+                    ("resource", it.name().to_string()),
+                ];
+                (labels, least.scalar(it.name()).as_f64())
+            })
+        })
+    });
+    out.gauges(
+        "role_minimum",
+        "What is worth an offer in a role: all amounts of one of the alternatives",
+        minimums,
+    )?;
     out.gauges(
         "role_frameworks",
         "Frameworks in a role",

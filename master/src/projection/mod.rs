@@ -10,6 +10,7 @@
 //! be wrong for ever, so when it is full the publisher waits, which is counted. The wait is short by
 //! construction: the lock is fair, so it lasts as long as the longest picking of rows.
 
+mod history;
 mod model;
 mod page;
 mod roles;
@@ -29,6 +30,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::exit::Exit;
 
+pub(crate) use history::{Batch, Form, Place, Told, Watcher};
 pub use model::{
     COMPLETED_FRAMEWORKS_MAX, COMPLETED_TASKS_MAX, ReadModel, Row, StateFilter, TaskFilter,
     TaskTotals,
@@ -38,6 +40,7 @@ pub use roles::RoleFilter;
 pub(crate) use subscribers::{News, SubscribeError, Subscription};
 pub(crate) use thread::Followed;
 
+use history::History;
 use subscribers::Subscribers;
 use thread::{Keeper, Step};
 
@@ -64,6 +67,7 @@ struct Shared {
     /// `started`; 0: there is nothing in it yet; or [`LEADING`].
     current_as_of: AtomicU64,
     subscribers: Mutex<Subscribers>,
+    history: Arc<History>,
 }
 
 /// How current the read model is.
@@ -92,6 +96,7 @@ impl Projection {
                 started: Instant::now(),
                 current_as_of: AtomicU64::new(0),
                 subscribers: Mutex::default(),
+                history: Arc::default(),
             }),
             steps,
         };
@@ -158,6 +163,23 @@ impl Projection {
         }
         let (rows, sequence) = model.rows();
         self.shared.subscribers.lock().add(rows, sequence)
+    }
+
+    /// What `pick` takes from the model, and every event after that, or after an earlier place.
+    ///
+    /// # Errors
+    /// [`SubscribeError::NotLeading`].
+    pub(crate) fn watch<T>(
+        &self,
+        after: Option<Place>,
+        pick: impl FnOnce(&ReadModel) -> T,
+    ) -> Result<(T, Watcher), SubscribeError> {
+        // While this is held nothing is applied, so nothing is missed or told twice.
+        let model = self.shared.model.read();
+        let now = model.place().filter(|_| self.is_leading());
+        let now = now.ok_or(SubscribeError::NotLeading)?;
+        let watcher = history::watch(&self.shared.history, now, after);
+        Ok((pick(&model), watcher))
     }
 
     /// Marks the place in the stream of a subscriber behind all that was published before this call.

@@ -20,6 +20,7 @@ use meros_proto::view::{
 };
 use tracing::error;
 
+use super::history::Place;
 use super::page::{Builder, Page, TaskCursor};
 use super::roles::{Holder, RoleFilter, Roles};
 
@@ -144,6 +145,33 @@ impl ReadModel {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// The place of the last event applied, once there is a leader.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let master = self.master.as_ref()?;
+        Some(Place {
+            epoch: master.epoch,
+            sequence: self.sequence,
+        })
+    }
+
+    /// Whether the slave that a change is about is with the master now, or its framework has not ended;
+    /// true where that does not matter.
+    pub(super) fn has_subject_of(&self, change: &ClusterChange) -> bool {
+        let slave = |id| {
+            let slave = self.slaves.get(&id);
+            slave.is_some_and(|slave| is_with_master(slave.view.state))
+        };
+        match change {
+            ClusterChange::Slave(view) => slave(view.slave_id),
+            ClusterChange::SlaveRemoved(id) => slave(*id),
+            ClusterChange::Framework(view) => {
+                let framework = self.frameworks.get(&view.framework_id);
+                framework.is_some_and(|it| it.view.state != FrameworkState::Completed)
+            }
+            _ => true,
+        }
     }
 
     /// Tasks by state.
@@ -633,9 +661,17 @@ impl Held {
 /// What of a slave is shared out: all it has once it is back, nothing before or when it is given up.
 fn takes_part(slave: &SlaveView) -> &Resources {
     static NOTHING: LazyLock<Resources> = LazyLock::new(Resources::new);
-    match slave.state {
-        SlaveState::Registered | SlaveState::Disconnected => &slave.resources,
-        SlaveState::Recovered | SlaveState::Unreachable => &NOTHING,
+    match is_with_master(slave.state) {
+        true => &slave.resources,
+        false => &NOTHING,
+    }
+}
+
+/// Whether a slave is back with this leader, and not given up.
+fn is_with_master(state: SlaveState) -> bool {
+    match state {
+        SlaveState::Registered | SlaveState::Disconnected => true,
+        SlaveState::Recovered | SlaveState::Unreachable => false,
     }
 }
 

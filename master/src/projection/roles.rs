@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use meros_proto::minimum::Minimum;
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Resources, Scalar, Value};
 use meros_proto::role::RoleName;
@@ -25,6 +26,8 @@ pub enum RoleFilter {
     WithQuota,
     /// Those with another weight than 1.
     WithWeight,
+    /// Those for which it is set what is worth an offer.
+    WithMinimum,
 }
 
 impl RoleFilter {
@@ -33,6 +36,7 @@ impl RoleFilter {
             Self::Any => true,
             Self::WithQuota => !row.guarantees.is_empty() || !row.limits.is_empty(),
             Self::WithWeight => row.weight != Scalar::ONE,
+            Self::WithMinimum => row.minimum.is_some(),
         }
     }
 }
@@ -54,6 +58,7 @@ struct Sums {
 struct Role {
     weight: Option<Scalar>,
     quota: Quota,
+    minimum: Option<Minimum>,
     frameworks: u64,
     sums: Sums,
 }
@@ -62,6 +67,7 @@ impl Role {
     fn is_forgotten(&self) -> bool {
         self.weight.is_none()
             && self.quota.is_empty()
+            && self.minimum.is_none()
             && self.frameworks == 0
             && self.sums == Sums::default()
     }
@@ -84,17 +90,20 @@ impl Roles {
         self.change(&view.role, |role| {
             role.weight = Some(view.weight).filter(|weight| *weight != Scalar::ONE);
             role.quota = view.quota;
+            role.minimum = view.minimum;
         });
     }
 
     /// What is configured, of the roles of which something is.
     pub(super) fn configured(&self) -> impl Iterator<Item = RoleView> {
-        let configured = |role: &&Role| role.weight.is_some() || !role.quota.is_empty();
+        let configured =
+            |role: &Role| role.weight.is_some() || !role.quota.is_empty() || role.minimum.is_some();
         let roles = self.0.iter().filter(move |(_, role)| configured(role));
         roles.map(|(name, role)| RoleView {
             role: name.clone(),
             weight: role.weight.unwrap_or(Scalar::ONE),
             quota: role.quota.clone(),
+            minimum: role.minimum.clone(),
         })
     }
 
@@ -219,6 +228,7 @@ fn row_of(name: &RoleName, role: &Role) -> RoleRow {
         weight: role.weight.unwrap_or(Scalar::ONE),
         guarantees: role.quota.guarantees.clone(),
         limits: role.quota.limits.clone(),
+        minimum: role.minimum.clone(),
         frameworks: role.frameworks,
         tasks: 0,
         offers: 0,
@@ -311,6 +321,7 @@ mod tests {
             role: role("a"),
             weight: Scalar::whole(2),
             quota: Quota::default(),
+            minimum: None,
         });
         roles.hold(
             &role("a/b"),
@@ -365,6 +376,7 @@ mod tests {
                 guarantees: Amounts::new(),
                 limits: amounts(limits),
             },
+            minimum: (name == "b").then(|| limits.parse().expect("amounts")),
         };
         roles.configure(config("a", 2, ""));
         roles.configure(config("b", 1, "cpus:4"));
@@ -374,13 +386,17 @@ mod tests {
             RoleFilter::Any,
             RoleFilter::WithQuota,
             RoleFilter::WithWeight,
+            RoleFilter::WithMinimum,
         ];
-        assert_eq!(filters.map(of), [4, 1, 1]);
+        assert_eq!(filters.map(of), [4, 1, 1, 1]);
         let page = roles.page(RoleFilter::Any, Some(&role("a")), 2);
         assert_eq!((page.rows.len(), page.total), (2, 4));
         assert_eq!(page.next.as_deref(), Some("c"));
         assert!(roles.has_framework(&role("c")) && !roles.has_framework(&role("b")));
-        roles.configure(config("b", 1, ""));
+        roles.configure(RoleView {
+            minimum: None,
+            ..config("b", 1, "")
+        });
         roles.count_framework(&[role("c"), role("d")], false);
         assert_eq!(roles.page(RoleFilter::Any, None, 10).rows.len(), 1);
     }

@@ -536,6 +536,13 @@ fn a_copy_of_the_model_says_the_same_now_and_after_further_events() {
                 role: "web".parse().expect("a role"),
                 weight: "3".parse().expect("a number"),
                 quota: Default::default(),
+                minimum: None,
+            }),
+            ClusterChange::Role(meros_proto::view::RoleView {
+                role: "volumes".parse().expect("a role"),
+                weight: meros_proto::resources::Scalar::ONE,
+                quota: Default::default(),
+                minimum: "cpus:2|disk:1".parse().ok(),
             }),
             framework(FrameworkId(4), FrameworkState::Completed),
             framework(FrameworkId(3), FrameworkState::Completed),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam::channel::{Receiver, Sender};
-use meros_proto::view::{ClusterEvent, TaskView};
+use meros_proto::view::{ClusterChange, ClusterEvent, TaskView};
 
 use super::{LEADING, ReadModel, Row, Shared};
 
@@ -84,7 +84,10 @@ impl Keeper {
                 Step::Mark { subscriber, number } => {
                     self.shared.subscribers.lock().mark(subscriber, number);
                 }
-                Step::End => return self.shared.subscribers.lock().clear(),
+                Step::End => {
+                    self.shared.history.end();
+                    return self.shared.subscribers.lock().clear();
+                }
             }
         }
     }
@@ -93,19 +96,38 @@ impl Keeper {
         self.source = Source::Own;
         let mut model = self.shared.model.write();
         let mut subscribers = self.shared.subscribers.lock();
-        if subscribers.len() == 0 {
+        let history = &self.shared.history;
+        if subscribers.len() == 0 && !history.is_kept() {
             batch.into_iter().for_each(|event| model.apply(event));
         } else {
             let batch: Arc<[ClusterEvent]> = batch.into();
-            batch.iter().for_each(|event| model.apply(event.clone()));
+            let mut before = Vec::with_capacity(batch.len());
+            for event in batch.iter() {
+                before.push(model.has_subject_of(&event.change));
+                model.apply(event.clone());
+            }
             subscribers.tell(&batch);
+            if let (true, Some(place)) = (history.is_kept(), model.place()) {
+                // What came before another term is void.
+                let is_first =
+                    |event: &ClusterEvent| matches!(event.change, ClusterChange::Elected(_));
+                let batch = match batch.iter().rposition(is_first) {
+                    Some(from @ 1..) => batch[from..].into(),
+                    _ => batch,
+                };
+                let before = before.split_off(before.len() - batch.len());
+                history.tell(place.epoch, &batch, before);
+            }
         }
         self.current_as_of(LEADING);
     }
 
     fn on_rest(&mut self) {
         self.source = Source::Nobody;
+        // Nobody begins to follow or to watch meanwhile, and waits for ever.
+        let _model = self.shared.model.write();
         self.shared.subscribers.lock().clear();
+        self.shared.history.end();
         let as_of = &self.shared.current_as_of;
         if as_of.load(Ordering::Acquire) == LEADING {
             let now = self.shared.started.elapsed().as_micros();

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use meros_master_core::Registry;
+use meros_master_core::{Format, Registry};
 use openraft::Membership;
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,17 @@ pub enum RestoreError {
         /// Its format.
         found: u32,
     },
+    /// It is of a cluster whose masters were of a newer release.
+    #[error(
+        "the registry in it has format {found} and was written by release {release}, this release reads up to {} (newer_format): use that release",
+        Format::NEWEST
+    )]
+    NewerRegistry {
+        /// Its format.
+        found: Format,
+        /// Who wrote it.
+        release: String,
+    },
     /// A backup of nothing.
     #[error("there is no cluster in it yet")]
     NoCluster,
@@ -98,10 +109,21 @@ impl Backup {
         #[derive(Deserialize)]
         struct Head {
             format: u32,
+            #[serde(default)]
+            release: String,
+            #[serde(default)]
+            registry: snapshot::Head,
         }
         let head: Head = serde_json::from_slice(json).map_err(RestoreError::NotABackup)?;
         if head.format > FORMAT {
             return Err(RestoreError::NewerFormat { found: head.format });
+        }
+        if head.registry.format > Format::NEWEST {
+            // What this release does not know in it would be lost without a word.
+            return Err(RestoreError::NewerRegistry {
+                found: head.registry.format,
+                release: head.release,
+            });
         }
         serde_json::from_slice(json).map_err(RestoreError::NotABackup)
     }
@@ -145,8 +167,9 @@ impl Backup {
             snapshot_id: format!("restored-{}", self.index),
         };
         let json = snapshot::encode(&self.registry).map_err(RestoreError::NotABackup)?;
+        let format = self.registry.format();
         let first = move |db: &Db, batch: &mut WriteBatch| -> Result<(), WriteError> {
-            snapshot::put(db, batch, &meta, &json)?;
+            snapshot::put(db, batch, &meta, format, &json)?;
             Log::put_purged(db, batch, last)?;
             Log::put_vote(db, batch, Vote::new_committed(1, new_id))
         };

@@ -1,4 +1,4 @@
-//! When this member stands for election: when it has heard no leader for [`LEASE`], and so have as many
+//! When this member stands for election: when it has heard no leader for its lease, and so have as many
 //! others as would have to vote for it.
 //!
 //! openraft would stand whenever it hears no leader, and each time in a higher term, which deposes a
@@ -6,7 +6,7 @@
 //! while others hear it, would do that again and again. So its own timer is off, and here others are
 //! asked first. That changes nothing on any of them, so it may be asked soon and often.
 //!
-//! Invariant: R2 whoever has answered a leader does not vote for itself for [`LEASE`] either.
+//! Invariant: R2 whoever has answered a leader does not vote for itself for its lease either.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
-use super::leadership::{ELECTION_MIN, LEASE};
+use super::pace::Pace;
 use super::serve::Service;
 use super::types::{EntryId, MasterId};
 use super::wire::{Answer, Call};
@@ -29,14 +29,17 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long after the lease nobody stands or lets another one stand: openraft counts from when it has
 /// dealt with a message, which is a little after it was heard.
 const MARGIN: Duration = Duration::from_millis(20);
-/// Each waits up to so long, at random, before it asks, so that mostly one asks alone.
+/// Each waits up to so long, at random, before it asks, so that mostly one asks alone. Of the default lease.
 const JITTER: Duration = Duration::from_millis(100);
-/// How long others may take to say what they think of it.
+/// How long others may take to say what they think of it. Of the default lease.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(150);
 
 /// What this member has heard of leaders and candidates.
 #[derive(Debug)]
 pub(crate) struct Heard {
+    pace: Pace,
+    /// Until then what the process before this one has promised may hold.
+    bound_until: Instant,
     times: Mutex<Times>,
     /// Held while a leader is being answered; an election is begun between two answers.
     answering: RwLock<()>,
@@ -53,15 +56,24 @@ struct Times {
 }
 
 impl Heard {
-    pub(super) fn new() -> Self {
+    /// `before`: the pace of the process before this one.
+    pub(super) fn new(pace: Pace, before: Pace) -> Self {
+        let now = Instant::now();
         Self {
+            pace,
+            bound_until: now + before.max(pace).lease(),
             times: Mutex::new(Times {
-                leader: Instant::now(),
+                leader: now,
                 candidate: None,
             }),
             answering: RwLock::default(),
             asked: AtomicU64::new(0),
         }
+    }
+
+    /// How patient this member is.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// A leader says something. To be held until it has its answer.
@@ -79,13 +91,22 @@ impl Heard {
     /// Whether there may be a leader, so long after its lease, or soon will be.
     fn is_led(&self, patience: Duration) -> bool {
         let times = self.times.lock();
-        let is_being_elected = |at: Instant| at.elapsed() < ELECTION_MIN;
-        times.leader.elapsed() < LEASE + patience || times.candidate.is_some_and(is_being_elected)
+        let is_being_elected = |at: Instant| at.elapsed() < self.pace.election();
+        self.is_bound_from_before()
+            || times.leader.elapsed() < self.pace.lease() + patience
+            || times.candidate.is_some_and(is_being_elected)
     }
 
-    /// What is left of this time since a leader was heard.
-    fn left(&self, of: Duration) -> Duration {
-        of.saturating_sub(self.times.lock().leader.elapsed())
+    /// What is left until nobody is led any more, and this patience.
+    fn left(&self, patience: Duration) -> Duration {
+        let ends = self.times.lock().leader + self.pace.lease();
+        let ends = ends.max(self.bound_until) + patience;
+        ends.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether a process before this one may have promised something that still holds.
+    pub(super) fn is_bound_from_before(&self) -> bool {
+        Instant::now() < self.bound_until
     }
 
     /// How often others were asked.
@@ -98,22 +119,24 @@ impl Heard {
 impl Service {
     /// Stands for election whenever that may help. Until Raft stops.
     pub(super) async fn stand_for_election(self) {
-        let mut patience = MARGIN + up_to(JITTER);
+        let pace = self.heard.pace;
+        let jitter = pace.scaled(JITTER);
+        let mut patience = MARGIN + up_to(jitter);
         loop {
-            sleep(self.heard.left(LEASE + patience).max(LOOK)).await;
+            sleep(self.heard.left(patience).max(LOOK)).await;
             if self.raft.metrics().has_changed().is_err() {
                 return;
             }
             if !self.may_stand() {
-                sleep(JITTER).await;
+                sleep(jitter).await;
                 continue;
             }
             if self.heard.is_led(patience) {
                 continue;
             }
-            patience = MARGIN + up_to(JITTER);
+            patience = MARGIN + up_to(jitter);
             if !self.would_win().await {
-                sleep(up_to(JITTER)).await;
+                sleep(up_to(jitter)).await;
                 continue;
             }
             // What a leader has been answered meanwhile counts, and one that is being answered, too.
@@ -126,7 +149,7 @@ impl Service {
             // An error means that it has stopped.
             let _ = self.raft.trigger().elect().await;
             drop(alone);
-            sleep(ELECTION_MIN + up_to(JITTER)).await;
+            sleep(pace.election() + up_to(jitter)).await;
         }
     }
 
@@ -143,6 +166,7 @@ impl Service {
         let last = self.last_entry();
         let (members, _) = self.status.members();
         let voters = self.status.voters();
+        let patience = self.heard.pace.scaled(ANSWER_TIMEOUT);
         let mut asked = JoinSet::new();
         for id in voters.iter().flatten().collect::<BTreeSet<_>>() {
             let Some(member) = members.get(id).filter(|_| *id != self.master_id) else {
@@ -152,7 +176,7 @@ impl Service {
             let candidate = self.master_id;
             asked.spawn(async move {
                 let call = Call::MayStand { candidate, last };
-                let answer = timeout(ANSWER_TIMEOUT, peer.ask(call)).await;
+                let answer = timeout(patience, peer.ask(call)).await;
                 matches!(answer, Ok(Ok(Answer::MayStand(true)))).then_some(id)
             });
         }
@@ -193,4 +217,26 @@ fn up_to(most: Duration) -> Duration {
     let random = std::hash::RandomState::new().build_hasher().finish();
     let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(random % nanos.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_more_patient_process_has_promised_holds_for_the_next() {
+        let (short, long) = (Pace::default(), Pace::new(Duration::from_secs(20)));
+        for (pace, before, bound) in [
+            (short, short, short),
+            (short, long, long),
+            (long, short, long),
+        ] {
+            let began = Instant::now();
+            let heard = Heard::new(pace, before);
+            assert!(heard.bound_until >= began + bound.lease());
+            assert!(heard.bound_until <= Instant::now() + bound.lease());
+            assert!(heard.is_bound_from_before() && heard.is_led(Duration::ZERO));
+            assert!(heard.left(MARGIN) > bound.lease() / 2);
+        }
+    }
 }

@@ -13,8 +13,10 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use meros_daemon::lock::DataDirLock;
+use meros_master_core::Format;
 use meros_proto::codec::{decode_record, encode_record};
 use parking_lot::Mutex;
 use rocksdb::{
@@ -26,11 +28,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::error::{OpenStoreError, WriteError};
+use super::pace::Pace;
 use super::types::{Entry, MasterId, Record};
 use super::watermark::Watermark;
-
-/// The layout on disk that this release writes, and the only one that it reads.
-const FORMAT: u32 = 2;
 
 pub(super) const LOG: &str = "log";
 pub(super) const STATE: &str = "state";
@@ -38,6 +38,7 @@ pub(super) const STATE: &str = "state";
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_AUTHORITIES: &[u8] = b"authorities";
 const KEY_MASTER_ID: &[u8] = b"master_id";
+const KEY_PACE: &[u8] = b"pace";
 /// Counts synced writes; see [`Watermark`].
 const KEY_WRITES: &[u8] = b"writes";
 
@@ -53,6 +54,8 @@ const OPEN_FILES_MAX: i32 = 64;
 pub(crate) struct Db {
     db: DB,
     written: Mutex<Written>,
+    /// The newest that may be in it; 0: not known yet.
+    format: AtomicU32,
     path: PathBuf,
     /// After the database, so that it outlives what it guards.
     _lock: DataDirLock,
@@ -100,7 +103,7 @@ impl Db {
     ) -> Result<Opened, OpenStoreError> {
         let (db, closed, acknowledged) = Self::open_files(data_dir, true)?;
         let master_id = match db.number::<4>(KEY_FORMAT)?.map(u32::from_be_bytes) {
-            Some(format) => db.check(format, authorities, acknowledged)?,
+            Some(format) => db.check(Format(format), authorities, acknowledged)?,
             None => db.begin(authorities, acknowledged, new_id, first)?,
         };
         Ok(Opened {
@@ -118,7 +121,7 @@ impl Db {
     pub(crate) fn open_existing(data_dir: &Path) -> Result<Self, OpenStoreError> {
         let (db, _, acknowledged) = Self::open_files(data_dir, false)?;
         match db.number::<4>(KEY_FORMAT)?.map(u32::from_be_bytes) {
-            Some(format) => db.check_whole(format, acknowledged)?,
+            Some(format) => db.check_whole(Format(format), acknowledged)?,
             None => return Err(db.corrupt("there is no registry in it")),
         };
         Ok(db)
@@ -154,6 +157,7 @@ impl Db {
                 count: 0,
                 watermark,
             }),
+            format: AtomicU32::new(0),
             path,
             _lock: lock,
             _closed: closing,
@@ -173,7 +177,8 @@ impl Db {
             return Err(self.lost(0, acknowledged));
         }
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.state(), KEY_FORMAT, FORMAT.to_be_bytes());
+        // A newer one is noted when the cluster goes on to it.
+        self.put_format(&mut batch, Format::OLDEST);
         batch.put_cf(self.state(), KEY_MASTER_ID, new_id.0.to_be_bytes());
         let begun = self
             .put(&mut batch, KEY_AUTHORITIES, &authorities.to_vec())
@@ -185,7 +190,7 @@ impl Db {
 
     fn check(
         &self,
-        format: u32,
+        format: Format,
         authorities: &[&[u8]],
         acknowledged: u64,
     ) -> Result<MasterId, OpenStoreError> {
@@ -211,22 +216,23 @@ impl Db {
 
     /// Whether this release can read it, and all that was promised is there; tells how many writes that
     /// were.
-    fn check_whole(&self, format: u32, acknowledged: u64) -> Result<u64, OpenStoreError> {
+    fn check_whole(&self, format: Format, acknowledged: u64) -> Result<u64, OpenStoreError> {
         let path = || self.path.clone();
-        if format > FORMAT {
+        if format > Format::NEWEST {
             return Err(OpenStoreError::NewerFormat {
                 path: path(),
-                found: format,
-                ours: FORMAT,
+                found: format.0,
+                ours: Format::NEWEST.0,
             });
         }
-        if format < FORMAT {
+        if format < Format::OLDEST {
             return Err(OpenStoreError::OlderFormat {
                 path: path(),
-                found: format,
-                ours: FORMAT,
+                found: format.0,
+                ours: Format::OLDEST.0,
             });
         }
+        self.format.store(format.0, Ordering::Release);
         let count = self.number::<8>(KEY_WRITES)?.map_or(0, u64::from_be_bytes);
         match count < acknowledged {
             true => Err(self.lost(count, acknowledged)),
@@ -272,6 +278,38 @@ impl Db {
     ) -> Result<(), WriteError> {
         batch.put_cf(self.state(), key, encode_record(value)?);
         Ok(())
+    }
+
+    /// The pace at which whoever had this database open before may have promised something. Writes down this
+    /// one if it is slower.
+    ///
+    /// # Errors
+    /// The database cannot be read or written.
+    pub(crate) fn paced(&self, pace: Pace) -> Result<Pace, OpenStoreError> {
+        let before = self.get::<Pace>(KEY_PACE)?.unwrap_or_default().checked();
+        if pace > before {
+            self.put_pace(pace)
+                .map_err(|error| self.failed_to_begin(error))?;
+        }
+        Ok(before)
+    }
+
+    /// Writes down the pace at which this master makes promises from now on.
+    ///
+    /// # Errors
+    /// As of [`Db::write_synced`].
+    pub(crate) fn put_pace(&self, pace: Pace) -> Result<(), WriteError> {
+        let mut batch = WriteBatch::default();
+        self.put(&mut batch, KEY_PACE, &pace)?;
+        self.write_synced(batch)
+    }
+
+    /// Adds to a batch that what is in the database may have this format: a release that does not know it
+    /// does not open it any more. Nothing if that was known; it is never taken back.
+    pub(crate) fn put_format(&self, batch: &mut WriteBatch, format: Format) {
+        if self.format.fetch_max(format.0, Ordering::AcqRel) < format.0 {
+            batch.put_cf(self.state(), KEY_FORMAT, format.0.to_be_bytes());
+        }
     }
 
     /// Adds an entry of the log to a batch.

@@ -39,7 +39,7 @@ pub enum OpenStoreError {
         source: rocksdb::Error,
     },
     /// A newer release wrote it.
-    #[error("the registry in {} has format {found}, this release reads up to {ours}: start the newer release again, there is no way back", path.display())]
+    #[error("the registry in {} has format {found}, this release reads up to {ours} (newer_format): start this master with the release of the others again, there is no way back", path.display())]
     NewerFormat {
         /// The registry.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum OpenStoreError {
         ours: u32,
     },
     /// A release before masters were replicated wrote it.
-    #[error("the registry in {} has format {found} of a release before masters were replicated, this release reads {ours}: give this master an empty data directory; slaves and frameworks then join a new cluster, with empty data directories of their own", path.display())]
+    #[error("the registry in {} has format {found} of a release before masters were replicated, this release reads from {ours} (older_format): give this master an empty data directory; slaves and frameworks then join a new cluster, with empty data directories of their own", path.display())]
     OlderFormat {
         /// The registry.
         path: PathBuf,

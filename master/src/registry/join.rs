@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::peer::dial;
 use super::types::{MasterId, Member};
+use super::upgrade::Knows;
 use super::wire::{Answer, Call, Request};
 use crate::exit::chain;
 
@@ -44,6 +45,16 @@ pub enum JoinError {
         /// This master's.
         ours: ClusterId,
     },
+    /// The data directory is another member's.
+    #[error(
+        "the data directory of this master is of {ours}, and its certificate is for {certificate} (wrong_name): give it the certificate of {ours}, or an empty data directory"
+    )]
+    OtherName {
+        /// Whose data directory it is.
+        ours: String,
+        /// Who the certificate says it is.
+        certificate: String,
+    },
     /// None of the named masters and this one trust each other.
     #[error(
         "{address} and this master do not trust each other (untrusted): {why}; make its certificate with the cluster's own authority, `meros ca issue --role master`"
@@ -70,6 +81,7 @@ pub enum JoinError {
 /// [`JoinError`]; everything else is tried again.
 pub(super) async fn join(
     client: &Client,
+    knows: &Knows,
     masters: &[String],
     master_id: MasterId,
     member: &Member,
@@ -87,7 +99,7 @@ pub(super) async fn join(
                     master_id,
                     member: member.clone(),
                 };
-                let why = match ask(client, &address, call).await {
+                let why = match ask(client, knows, &address, call).await {
                     Ok(Answer::Joined { cluster_id }) => {
                         info!(%cluster_id, leader = address, "member of the cluster");
                         return Ok(cluster_id);
@@ -131,17 +143,30 @@ pub(super) async fn join(
 }
 
 /// One question and its answer; no error if there is none in time.
-async fn ask(client: &Client, address: &str, call: Call) -> Result<Answer, Option<ConnectError>> {
+async fn ask(
+    client: &Client,
+    knows: &Knows,
+    address: &str,
+    call: Call,
+) -> Result<Answer, Option<ConnectError>> {
     let (sender, mut receiver) = dial(client, address).await.map_err(Some)?;
-    let request = Request {
-        number: 0,
-        to: None,
-        call,
-    };
-    sender.send(request).await.map_err(|_| None)?;
-    let response = timeout(ANSWER_TIMEOUT, receiver.recv()).await;
-    let response = response.map_err(|_| None)?.map_err(|_| None)?;
-    Ok(response.answer)
+    for (number, call) in [Call::Formats(knows.clone()), call].into_iter().enumerate() {
+        let request = Request {
+            number: number as u64,
+            to: None,
+            call,
+        };
+        sender.send(request).await.map_err(|_| None)?;
+    }
+    let answered = timeout(ANSWER_TIMEOUT, async {
+        loop {
+            let response = receiver.recv().await.map_err(|_| None)?;
+            if response.number == 1 {
+                return Ok(response.answer);
+            }
+        }
+    });
+    answered.await.map_err(|_| None)?
 }
 
 /// Makes sure that none of these masters is of another cluster, as far as they answer soon.
@@ -150,14 +175,16 @@ async fn ask(client: &Client, address: &str, call: Call) -> Result<Answer, Optio
 /// [`JoinError::OtherCluster`].
 pub(super) async fn expect_cluster(
     client: &Client,
+    knows: &Knows,
     masters: &[String],
     ours: ClusterId,
 ) -> Result<(), JoinError> {
     let mut asked = JoinSet::new();
     for address in masters {
-        let (client, address) = (client.clone(), address.clone());
+        let (client, knows, address) = (client.clone(), knows.clone(), address.clone());
         asked.spawn(async move {
-            let answer = timeout(CLUSTER_TIMEOUT, ask(&client, &address, Call::Cluster)).await;
+            let asked = ask(&client, &knows, &address, Call::Cluster);
+            let answer = timeout(CLUSTER_TIMEOUT, asked).await;
             match answer {
                 Ok(Ok(Answer::Cluster { cluster_id })) => {
                     cluster_id.map(|theirs| (address, theirs))

@@ -5,8 +5,8 @@
 //! The index of that entry is the epoch of its reign, and so higher than that of any reign before.
 //!
 //! It stops when another one is elected, or when its *lease* ends: followers that have answered a
-//! message of the leader elect nobody else for [`LEASE`] from when they received it, so a leader that
-//! counts [`LEASE_OF_LEADER`] from when it sent the message has stopped before. A process that
+//! message of the leader elect nobody else for their [`Pace::lease`] from when they received it, so a leader
+//! that counts their [`Pace::lease_of_leader`] from when it sent the message has stopped before. A process that
 //! was stopped between looking at the lease and sending is caught by the epoch, which slaves and
 //! frameworks compare.
 //!
@@ -23,21 +23,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::pace::{LEASE_MAX, Pace};
 use super::types::{Batch, Body, MasterId, Reign, Types, Vote};
 use crate::exit::{Exit, ExitReason, chain};
-
-/// Between two messages of a leader that has nothing to say.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
-/// How long followers elect nobody else after a message of the leader. Shorter, and a busy disk or
-/// processor deposes leaders; longer, and a dead one is replaced later.
-pub(crate) const LEASE: Duration = Duration::from_millis(750);
-/// How long a leader counts on it: less by what clocks may differ, and what our looking takes.
-const LEASE_OF_LEADER: Duration = Duration::from_millis(660);
-/// How long an election may take before there is another one.
-pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(200);
-
-const _: () = assert!(LEASE_OF_LEADER.as_millis() * 9 <= LEASE.as_millis() * 8);
-const _: () = assert!(HEARTBEAT.as_millis() * 2 <= ELECTION_MIN.as_millis());
 
 /// How often the lease is looked at while nothing happens.
 const LOOK: Duration = Duration::from_millis(50);
@@ -67,13 +55,13 @@ pub(crate) struct Leadership {
     acks: Mutex<Acks>,
 }
 
-/// When the messages were sent that others have answered, in the present term.
+/// Until when others have promised to elect nobody else, in the present term.
 #[derive(Debug, Default)]
 struct Acks {
     vote: Option<Vote>,
     /// Each of these sets must have a majority.
     voters: Vec<BTreeSet<MasterId>>,
-    sent_at: BTreeMap<MasterId, Instant>,
+    until: BTreeMap<MasterId, Instant>,
 }
 
 impl Leadership {
@@ -149,19 +137,21 @@ impl Leadership {
         }
     }
 
-    /// Another member has answered a message that was sent at this time, in the term of this vote.
-    pub(crate) fn acknowledged(&self, by: MasterId, vote: Vote, sent_at: Instant) {
+    /// Another member, of this pace, has answered a message that was sent at this time, in the term of this
+    /// vote.
+    pub(crate) fn acknowledged(&self, by: MasterId, vote: Vote, sent_at: Instant, pace: Pace) {
         let mut acks = self.acks.lock();
         // The first answers in a term may come before openraft has told us of it.
         if acks.vote.is_none_or(|known| vote > known) {
-            acks.sent_at.clear();
+            acks.until.clear();
             acks.vote = Some(vote);
         }
         if acks.vote != Some(vote) {
             return;
         }
-        let latest = acks.sent_at.entry(by).or_insert(sent_at);
-        *latest = (*latest).max(sent_at);
+        let until = sent_at + pace.lease_of_leader();
+        let latest = acks.until.entry(by).or_insert(until);
+        *latest = (*latest).max(until);
         self.renew(&acks);
     }
 
@@ -169,7 +159,7 @@ impl Leadership {
     fn lead(&self, vote: Vote, voters: &[BTreeSet<MasterId>]) {
         let mut acks = self.acks.lock();
         if acks.vote != Some(vote) {
-            acks.sent_at.clear();
+            acks.until.clear();
             acks.vote = Some(vote);
         }
         if acks.voters != voters {
@@ -189,19 +179,20 @@ impl Leadership {
         let heard = acks.voters.iter().map(|voters| self.heard(voters, acks));
         let until = match heard.min().flatten() {
             Some(_) if acks.voters.iter().all(is_alone) => Duration::MAX,
-            Some(at) => (at + LEASE_OF_LEADER).saturating_duration_since(self.started),
+            Some(until) => until.saturating_duration_since(self.started),
             None => Duration::ZERO,
         };
         let micros = u64::try_from(until.as_micros()).unwrap_or(u64::MAX);
         self.lease_until.store(micros, Ordering::Release);
     }
 
-    /// The latest time since which a majority of these has been heard.
+    /// The latest time until which a majority of these elects nobody else.
     fn heard(&self, voters: &BTreeSet<MasterId>, acks: &Acks) -> Option<Instant> {
-        let now = Instant::now();
+        // It does not elect another one while it leads.
+        let ours = Instant::now() + LEASE_MAX;
         let time_of = |voter: &MasterId| match *voter == self.master_id {
-            true => Some(now),
-            false => acks.sent_at.get(voter).copied(),
+            true => Some(ours),
+            false => acks.until.get(voter).copied(),
         };
         let mut times: Vec<Option<Instant>> = voters.iter().map(time_of).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
@@ -365,27 +356,44 @@ mod tests {
     fn a_lease_is_counted_from_what_a_majority_has_answered() {
         let (leadership, vote) = leading(&[voters(&[1, 2, 3, 4, 5])]);
         assert!(!leadership.has_lease(), "nobody has answered yet");
-        let now = Instant::now();
-        leadership.acknowledged(MasterId(2), vote, now);
+        let (now, pace) = (Instant::now(), Pace::default());
+        let lease = pace.lease_of_leader();
+        let acknowledged = |by, at| leadership.acknowledged(MasterId(by), vote, at, pace);
+        acknowledged(2, now);
         assert!(!leadership.has_lease(), "two of five");
-        leadership.acknowledged(MasterId(3), vote, now - LEASE_OF_LEADER);
+        acknowledged(3, now - lease);
         assert!(!leadership.has_lease(), "the third answered too long ago");
-        leadership.acknowledged(MasterId(4), vote, now);
+        acknowledged(4, now);
         assert!(leadership.has_lease());
-        leadership.acknowledged(MasterId(4), vote, now - LEASE_OF_LEADER);
+        acknowledged(4, now - lease);
         assert!(leadership.has_lease(), "a late answer takes nothing away");
-        std::thread::sleep(LEASE_OF_LEADER);
+        std::thread::sleep(lease);
         assert!(!leadership.has_lease(), "it ends by itself");
+    }
+
+    #[test]
+    fn of_each_member_is_counted_what_that_one_has_promised() {
+        let (leadership, vote) = leading(&[voters(&[1, 2, 3, 4, 5])]);
+        let (short, long) = (Pace::default(), Pace::new(Duration::from_secs(20)));
+        let at = Instant::now() - short.lease();
+        let acknowledged = |by, pace| leadership.acknowledged(MasterId(by), vote, at, pace);
+        acknowledged(2, long);
+        acknowledged(3, short);
+        acknowledged(4, short);
+        assert!(!leadership.has_lease(), "of three others one is left");
+        acknowledged(5, long);
+        assert!(leadership.has_lease());
     }
 
     #[test]
     fn answers_of_another_term_and_strangers_do_not_count() {
         let (leadership, vote) = leading(&[voters(&[1, 2, 3])]);
         let now = Instant::now();
-        leadership.acknowledged(MasterId(2), Vote::new_committed(2, ME), now);
-        leadership.acknowledged(MasterId(9), vote, now);
+        let pace = Pace::default();
+        leadership.acknowledged(MasterId(2), Vote::new_committed(2, ME), now, pace);
+        leadership.acknowledged(MasterId(9), vote, now, pace);
         assert!(!leadership.has_lease());
-        leadership.acknowledged(MasterId(2), vote, now);
+        leadership.acknowledged(MasterId(2), vote, now, pace);
         assert!(leadership.has_lease());
         leadership.lead(Vote::new_committed(5, ME), &[voters(&[1, 2, 3])]);
         assert!(
@@ -398,7 +406,7 @@ mod tests {
     fn while_members_change_both_majorities_must_answer() {
         let (leadership, vote) = leading(&[voters(&[1]), voters(&[1, 2, 3])]);
         assert!(!leadership.has_lease());
-        leadership.acknowledged(MasterId(3), vote, Instant::now());
+        leadership.acknowledged(MasterId(3), vote, Instant::now(), Pace::default());
         assert!(leadership.has_lease());
     }
 

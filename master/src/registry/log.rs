@@ -14,7 +14,8 @@ use tokio::task;
 
 use super::db::Db;
 use super::error::WriteError;
-use super::types::{Entry, EntryId, StorageError, StorageIoError, Types, Vote};
+use super::types::{Entry, EntryId, StorageError, StorageIoError, Types, Vote, raises};
+use super::upgrade::Formats;
 
 const KEY_VOTE: &[u8] = b"vote";
 const KEY_COMMITTED: &[u8] = b"committed";
@@ -25,11 +26,14 @@ const READ_BYTES_MAX: usize = 1 << 20;
 
 /// The log in the database. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Log(Arc<Db>);
+pub(crate) struct Log {
+    db: Arc<Db>,
+    formats: Arc<Formats>,
+}
 
 impl Log {
-    pub(crate) fn new(db: Arc<Db>) -> Self {
-        Self(db)
+    pub(crate) fn new(db: Arc<Db>, formats: Arc<Formats>) -> Self {
+        Self { db, formats }
     }
 
     /// Adds to a batch that there are no entries up to this one.
@@ -53,7 +57,7 @@ impl Log {
     fn read(&self, from: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for item in self.0.entries(from) {
+        for item in self.db.entries(from) {
             let (entry, size) = item.map_err(|error| StorageIoError::read_logs(&error))?;
             bytes += size;
             let is_enough = !entries.is_empty() && bytes > bytes_max;
@@ -65,7 +69,7 @@ impl Log {
                 && last + 1 != index
             {
                 let error = self
-                    .0
+                    .db
                     .corrupt(format!("no entry between {last} and {index}"));
                 return Err(StorageIoError::read_logs(&error).into());
             }
@@ -75,7 +79,7 @@ impl Log {
     }
 
     async fn write(&self, batch: WriteBatch) -> Result<(), WriteError> {
-        let db = Arc::clone(&self.0);
+        let db = Arc::clone(&self.db);
         task::spawn_blocking(move || db.write_synced(batch))
             .await
             .expect("writing does not panic")
@@ -114,8 +118,8 @@ impl RaftLogStorage<Types> for Log {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
         let read = |error| StorageIoError::read_logs(&error);
-        let purged: Option<EntryId> = self.0.get(KEY_PURGED).map_err(read)?;
-        let last = self.0.last_entry().map_err(read)?;
+        let purged: Option<EntryId> = self.db.get(KEY_PURGED).map_err(read)?;
+        let last = self.db.last_entry().map_err(read)?;
         Ok(LogState {
             last_purged_log_id: purged,
             last_log_id: last.map(|entry| entry.log_id).or(purged),
@@ -128,14 +132,14 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
-        Self::put_vote(&self.0, &mut batch, *vote)
+        Self::put_vote(&self.db, &mut batch, *vote)
             .map_err(|error| StorageIoError::write_vote(&error))?;
         let written = self.write(batch).await;
         Ok(written.map_err(|error| StorageIoError::write_vote(&error))?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        let vote = self.0.get(KEY_VOTE);
+        let vote = self.db.get(KEY_VOTE);
         Ok(vote.map_err(|error| StorageIoError::read_vote(&error))?)
     }
 
@@ -143,14 +147,14 @@ impl RaftLogStorage<Types> for Log {
     async fn save_committed(&mut self, committed: Option<EntryId>) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         let written = self
-            .0
+            .db
             .put(&mut batch, KEY_COMMITTED, &committed)
-            .and_then(|()| self.0.write_unsynced(batch));
+            .and_then(|()| self.db.write_unsynced(batch));
         Ok(written.map_err(|error| StorageIoError::write_logs(&error))?)
     }
 
     async fn read_committed(&mut self) -> Result<Option<EntryId>, StorageError> {
-        let committed = self.0.get::<Option<EntryId>>(KEY_COMMITTED);
+        let committed = self.db.get::<Option<EntryId>>(KEY_COMMITTED);
         let committed = committed.map_err(|error| StorageIoError::read_logs(&error))?;
         Ok(committed.flatten())
     }
@@ -166,7 +170,13 @@ impl RaftLogStorage<Types> for Log {
     {
         let mut batch = WriteBatch::default();
         for entry in entries {
-            self.0
+            if let Some(format) = raises(&entry) {
+                self.formats
+                    .expect(format)
+                    .map_err(|error| StorageIoError::write_logs(&error))?;
+                self.db.put_format(&mut batch, format);
+            }
+            self.db
                 .put_entry(&mut batch, entry)
                 .map_err(|error| StorageIoError::write_logs(&error))?;
         }
@@ -182,7 +192,7 @@ impl RaftLogStorage<Types> for Log {
     async fn truncate(&mut self, from: EntryId) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(
-            self.0.log(),
+            self.db.log(),
             from.index.to_be_bytes(),
             u64::MAX.to_be_bytes(),
         );
@@ -194,14 +204,14 @@ impl RaftLogStorage<Types> for Log {
     async fn purge(&mut self, upto: EntryId) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(
-            self.0.log(),
+            self.db.log(),
             0_u64.to_be_bytes(),
             upto.index.saturating_add(1).to_be_bytes(),
         );
         let written = self
-            .0
+            .db
             .put(&mut batch, KEY_PURGED, &upto)
-            .and_then(|()| self.0.write_unsynced(batch));
+            .and_then(|()| self.db.write_unsynced(batch));
         Ok(written.map_err(|error| StorageIoError::write_logs(&error))?)
     }
 }

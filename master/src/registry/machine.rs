@@ -14,8 +14,8 @@ use std::io::{Cursor, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use meros_master_core::Registry;
 use meros_master_core::command::Command;
+use meros_master_core::{Format, Registry};
 use meros_proto::ids::Epoch;
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
@@ -27,9 +27,10 @@ use super::db::Db;
 use super::error::OpenStoreError;
 use super::snapshot;
 use super::types::{
-    Batch, Body, Entry, EntryId, MasterId, SnapshotMeta, StateCheck, StorageError, StorageIoError,
-    StoredMembers, Types,
+    Batch, Body, Entry, EntryId, MasterId, Reign, SnapshotMeta, StateCheck, StorageError,
+    StorageIoError, StoredMembers, Types,
 };
+use super::upgrade::Formats;
 use crate::exit::{Exit, ExitReason};
 
 /// Entries between two hashes. Hashing 50,000 slaves takes some 100 ms, which this makes rare.
@@ -54,12 +55,12 @@ pub(crate) enum Report {
         /// What is replicated, as of that entry.
         registry: Box<Registry>,
     },
-    /// A command that was proposed in this reign is applied.
+    /// A command is applied in this reign.
     Committed {
         /// The number of the reign.
         reign: u64,
-        /// The proposer's number for it.
-        proposal: u64,
+        /// The core's number for it; none if the core has not proposed it in this reign.
+        proposal: Option<u64>,
         /// The command.
         command: Box<Command>,
     },
@@ -126,6 +127,9 @@ pub(crate) struct Machine {
     state: SharedState,
     /// The reign of this master; 0: it does not lead.
     reign: Arc<AtomicU64>,
+    /// The reign of this master that the latest entry of its kind begins; 0: it begins another's.
+    begun: u64,
+    formats: Arc<Formats>,
     report: Box<dyn FnMut(Report) + Send + Sync>,
     exit: Exit,
 }
@@ -139,15 +143,19 @@ impl Machine {
         db: Arc<Db>,
         master_id: MasterId,
         reign: Arc<AtomicU64>,
+        formats: Arc<Formats>,
         report: Box<dyn FnMut(Report) + Send + Sync>,
         exit: Exit,
     ) -> Result<Self, OpenStoreError> {
         let state = State::load(&db)?;
+        formats.follow(&state.registry);
         Ok(Self {
             db,
             master_id,
             state: Arc::new(Mutex::new(state)),
             reign,
+            begun: 0,
+            formats,
             report,
             exit,
         })
@@ -159,32 +167,40 @@ impl Machine {
     }
 
     fn apply_batch(&mut self, index: u64, batch: Batch) -> Result<(), StateCheck> {
-        let reign = batch.reign.number;
-        let ours = reign != 0
-            && batch.reign.master == self.master_id
-            && reign == self.reign.load(Ordering::Acquire);
-        let mut state = self.state.lock();
+        let reign = self.reign.load(Ordering::Acquire);
+        let ours = Reign {
+            master: self.master_id,
+            number: reign,
+        };
+        let is_ours = reign != 0 && batch.reign == ours;
         match batch.body {
-            Body::Lead if ours => {
-                let registry = Box::new(state.registry.clone());
-                drop(state);
-                (self.report)(Report::Lead {
-                    reign,
-                    epoch: Epoch(index),
-                    registry,
-                });
-            }
-            Body::Lead => {}
-            Body::Commands(commands) => {
-                for (_, command) in &commands {
-                    // One that no longer fits is a result that every master finds, not an error.
-                    let _ = state.registry.apply(command);
+            Body::Lead => {
+                self.begun = if is_ours { reign } else { 0 };
+                if is_ours {
+                    let registry = Box::new(self.state.lock().registry.clone());
+                    (self.report)(Report::Lead {
+                        reign,
+                        epoch: Epoch(index),
+                        registry,
+                    });
                 }
-                drop(state);
-                for (proposal, command) in commands.into_iter().filter(|_| ours) {
+            }
+            Body::Commands(commands) => {
+                {
+                    let mut state = self.state.lock();
+                    for (_, command) in &commands {
+                        // One that no longer fits is a result that every master finds, not an error.
+                        let _ = state.registry.apply(command);
+                    }
+                    self.formats.follow(&state.registry);
+                }
+                // Also what was on its way when another reign of this master ended: the core of this one
+                // must not miss anything.
+                let is_led = reign != 0 && self.begun == reign;
+                for (proposal, command) in commands.into_iter().filter(|_| is_led) {
                     (self.report)(Report::Committed {
                         reign,
-                        proposal,
+                        proposal: is_ours.then_some(proposal),
                         command: Box::new(command),
                     });
                 }
@@ -280,14 +296,18 @@ impl RaftStateMachine<Types> for Machine {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError> {
         let json = snapshot.into_inner();
-        let registry = snapshot::decode(&json)
-            .map_err(|error| StorageIoError::read_snapshot(Some(meta.signature()), &error))?;
+        let unread = |error| StorageIoError::read_snapshot(Some(meta.signature()), error);
+        let format = snapshot::format(&json).map_err(|error| unread(AnyError::new(&error)))?;
+        let expected = self.formats.expect(format);
+        expected.map_err(|error| unread(AnyError::new(&error)))?;
+        let registry = snapshot::decode(&json).map_err(|error| unread(AnyError::new(&error)))?;
         info!(
             entry = index_of(meta.last_log_id),
             slaves = registry.slaves().count(),
             "snapshot received from the leader"
         );
-        store(Arc::clone(&self.db), meta.clone(), json).await?;
+        store(Arc::clone(&self.db), meta.clone(), format, json).await?;
+        self.formats.follow(&registry);
         let mut state = self.state.lock();
         state.registry = registry;
         state.applied = meta.last_log_id;
@@ -334,12 +354,12 @@ pub(crate) struct Builder {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         let registry = std::mem::take(&mut self.registry);
-        let meta = self.meta.clone();
+        let (meta, format) = (self.meta.clone(), registry.format());
         let json = task::spawn_blocking(move || snapshot::encode(&registry))
             .await
             .expect("encoding does not panic")
             .map_err(|error| StorageIoError::write_snapshot(Some(meta.signature()), &error))?;
-        store(Arc::clone(&self.db), meta.clone(), json.clone()).await?;
+        store(Arc::clone(&self.db), meta.clone(), format, json.clone()).await?;
         info!(
             entry = index_of(meta.last_log_id),
             bytes = json.len(),
@@ -352,9 +372,14 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-async fn store(db: Arc<Db>, meta: SnapshotMeta, json: Vec<u8>) -> Result<(), StorageError> {
+async fn store(
+    db: Arc<Db>,
+    meta: SnapshotMeta,
+    format: Format,
+    json: Vec<u8>,
+) -> Result<(), StorageError> {
     let signature = meta.signature();
-    task::spawn_blocking(move || snapshot::store(&db, &meta, &json))
+    task::spawn_blocking(move || snapshot::store(&db, &meta, format, &json))
         .await
         .expect("writing does not panic")
         .map_err(|error| StorageIoError::write_snapshot(Some(signature), &error).into())

@@ -14,6 +14,7 @@ use tracing::info;
 use super::serve::Service;
 use super::transfer::TransferError;
 use super::types::{MasterId, Member};
+use super::upgrade::Knows;
 use super::wire::Answer;
 
 /// The most members of a cluster: each write waits for more than half of them.
@@ -72,7 +73,12 @@ impl Replaced {
 
 impl Service {
     /// Makes a master a member, or writes down where a member is now.
-    pub(super) async fn join(&self, master_id: MasterId, member: Member) -> Answer {
+    pub(super) async fn join(
+        &self,
+        master_id: MasterId,
+        member: Member,
+        knows: Option<&Knows>,
+    ) -> Answer {
         let _one_at_a_time = self.changes.lock().await;
         match self.status.leader() {
             Some((leader, _)) if leader == self.master_id => {}
@@ -85,6 +91,9 @@ impl Service {
         let Some(cluster_id) = self.state.lock().registry.cluster_id() else {
             return Answer::Failed("the cluster is being formed".to_owned());
         };
+        if let Some(why) = self.formats.refuses(knows) {
+            return Answer::Refused(why);
+        }
         // Its own address may have changed while it was alone.
         if let Err(answer) = self.put(self.master_id, self.member.clone()).await {
             return answer;
@@ -115,6 +124,10 @@ impl Service {
             return Err(Answer::Refused(format!(
                 "a cluster has at most {MEMBERS_MAX} masters (too_many_masters)"
             )));
+        }
+        if members.get(&master_id) != Some(&member) {
+            // Seen for oneself: under a wrong address it would be lost, and so would be whoever is there.
+            self.network.visit(master_id, &member).await?;
         }
         self.put(master_id, member.clone()).await?;
         if voters.contains(&master_id) {

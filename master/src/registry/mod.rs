@@ -8,9 +8,10 @@
 //! - `log`, `machine`, `snapshot`: the log, the registry, its snapshot;
 //! - `backup`: the registry in a file, and back;
 //! - `propose`: group commit;
-//! - `leadership`: reigns and leases; `candidacy`: when to stand for election;
+//! - `leadership`: reigns and leases; `pace`: how long leases are; `candidacy`: when to stand for election;
 //! - `peer`, `network`, `wire`: questions to other masters; `serve`: their questions; `join`: becoming
-//!   a member; `members`: changes of the members; `transfer`: another leader by request.
+//!   a member; `members`: changes of the members; `transfer`: another leader by request;
+//! - `upgrade`: which formats the members know.
 //!
 //! Promise: a command that was reported as committed is on the disks of more than half of the
 //! members, and every later leader has it.
@@ -25,6 +26,7 @@ mod log;
 pub(crate) mod machine;
 mod members;
 mod network;
+mod pace;
 mod peer;
 pub(crate) mod propose;
 mod serve;
@@ -34,13 +36,14 @@ mod status;
 mod tests;
 mod transfer;
 mod types;
+mod upgrade;
 mod watermark;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use meros_master_core::command::Command;
 use meros_proto::ids::ClusterId;
@@ -48,7 +51,7 @@ use meros_proto::transport::{Client, Connection};
 use openraft::{Entry, EntryPayload, Membership, Raft, SnapshotPolicy};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -58,22 +61,26 @@ pub use join::JoinError;
 pub(crate) use status::{MemberView, Status};
 pub use types::{MasterId, Member};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, ExitReason, chain};
 use crate::metrics::Metrics;
 pub(crate) use backup::Backup;
 use candidacy::Heard;
 pub(crate) use db::Opened;
 use db::{Db, First};
-use leadership::{ELECTION_MIN, HEARTBEAT, LEASE, Leadership, Watcher};
+use leadership::{Leadership, Watcher};
 use log::Log;
 use machine::{Machine, Report, SharedState};
 pub(crate) use members::RemoveError;
 use network::Network;
+use pace::HEARTBEAT;
+pub(crate) use pace::{LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, Pace};
 pub(crate) use peer::connect;
 use propose::{PROPOSALS_MAX, Proposal, Proposer};
 pub(crate) use serve::Service;
 pub(crate) use transfer::TransferError;
 use types::{Batch, Body, Reign, Types, Vote, entry_id};
+use upgrade::Formats;
+pub(crate) use upgrade::Knows;
 
 /// Entries after which a snapshot is made: replaying that many takes well under a second.
 const SNAPSHOT_EVERY: u64 = 10_000;
@@ -155,6 +162,8 @@ pub(crate) struct ReplicaParts {
     pub(crate) member: Member,
     /// To reach others.
     pub(crate) client: Client,
+    /// What this release knows.
+    pub(crate) knows: Knows,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
     /// To end the process.
@@ -163,6 +172,8 @@ pub(crate) struct ReplicaParts {
     pub(crate) report: Box<dyn FnMut(Report) + Send + Sync>,
     /// Told when it may act no more. Must not wait.
     pub(crate) on_end: Box<dyn Fn() + Send + Sync>,
+    /// Told where the members are, when that changes. Must not wait.
+    pub(crate) on_members: Box<dyn Fn(Vec<String>) + Send + Sync>,
 }
 
 /// A running member.
@@ -195,26 +206,37 @@ impl Replica {
             master_id,
             closed,
         } = opened;
+        let pace = parts.knows.pace;
+        let before = db.paced(pace)?;
         let leadership = Arc::new(Leadership::new(master_id));
+        let formats = Arc::new(Formats::new(parts.knows, parts.exit.clone()));
         let machine = Machine::open(
             Arc::clone(&db),
             master_id,
             leadership.reign(),
+            Arc::clone(&formats),
             parts.report,
             parts.exit.clone(),
         )?;
         let state = machine.state();
-        let network = Network::new(parts.client, Arc::clone(&leadership));
-        let log = Log::new(Arc::clone(&db));
+        let network = Network::new(parts.client, Arc::clone(&leadership), Arc::clone(&formats));
+        let log = Log::new(Arc::clone(&db), Arc::clone(&formats));
         let path = db.path().to_owned();
         let unreadable = |error: openraft::error::Fatal<MasterId>| OpenStoreError::Corrupt {
             path: path.clone(),
             detail: error.to_string(),
         };
+        let to_lower = (before > pace).then(|| Arc::downgrade(&db));
         drop(db);
-        let raft = Raft::new(master_id, Arc::new(config()), network.clone(), log, machine)
-            .await
-            .map_err(&unreadable)?;
+        let raft = Raft::new(
+            master_id,
+            Arc::new(config(pace)),
+            network.clone(),
+            log,
+            machine,
+        )
+        .await
+        .map_err(&unreadable)?;
         // What is read of it below must be its own state, not that before its start.
         let running = raft.with_raft_state(|_| ()).await;
         running.map_err(unreadable)?;
@@ -241,20 +263,22 @@ impl Replica {
             master_id,
             state: Arc::clone(&state),
             leadership: Arc::clone(&leadership),
-            status: Status::new(raft.metrics()),
+            status: Status::new(raft.metrics(), Arc::clone(&formats)),
             member: parts.member.clone(),
             network: network.clone(),
-            started: Instant::now(),
-            heard: Arc::new(Heard::new()),
+            heard: Arc::new(Heard::new(pace, before)),
             changes: Arc::default(),
             replaced: Arc::default(),
+            formats,
         };
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(guarded(exit.clone(), watcher.run())),
             tokio::spawn(guarded(exit.clone(), proposer.run(receiver))),
-            tokio::spawn(guarded(exit, service.clone().stand_for_election())),
-            tokio::spawn(keep_connected(raft.clone(), network)),
+            tokio::spawn(guarded(exit.clone(), service.clone().stand_for_election())),
+            tokio::spawn(guarded(exit.clone(), service.clone().keep_format())),
+            tokio::spawn(keep_connected(raft.clone(), network, parts.on_members)),
         ];
+        tasks.extend(to_lower.map(|db| tokio::spawn(lower_pace(db, before, pace, exit))));
         let replica = Self {
             master_id,
             member: parts.member,
@@ -277,7 +301,7 @@ impl Replica {
 
     /// What it knows of the others.
     pub(crate) fn status(&self) -> Status {
-        Status::new(self.raft.metrics())
+        self.service.status.clone()
     }
 
     /// What changes the members; only the leader can.
@@ -306,14 +330,22 @@ impl Replica {
     /// # Errors
     /// [`JoinError`].
     pub(crate) async fn join(&self, client: &Client, masters: &[String]) -> Result<(), JoinError> {
+        let knows = &self.service.formats.said();
         let (members, _) = self.status().members();
         let Some(known) = members.get(&self.master_id) else {
-            join::join(client, masters, self.master_id, &self.member).await?;
+            join::join(client, knows, masters, self.master_id, &self.member).await?;
             return Ok(());
         };
+        // Others know a member by its name, also from entries of long ago.
+        if known.name != self.member.name {
+            return Err(JoinError::OtherName {
+                ours: known.name.clone(),
+                certificate: self.member.name.clone(),
+            });
+        }
         let ours = self.state.lock().registry.cluster_id();
         if let Some(ours) = ours {
-            join::expect_cluster(client, masters, ours).await?;
+            join::expect_cluster(client, knows, masters, ours).await?;
         }
         if *known == self.member || members.len() == 1 {
             return Ok(());
@@ -323,9 +355,10 @@ impl Replica {
             .map(|(_, member)| member.address.clone())
             .chain(masters.iter().cloned())
             .collect();
-        let (client, master_id, member) = (client.clone(), self.master_id, self.member.clone());
+        let (client, knows) = (client.clone(), knows.clone());
+        let (master_id, member) = (self.master_id, self.member.clone());
         let task = tokio::spawn(async move {
-            if let Err(error) = join::join(&client, &others, master_id, &member).await {
+            if let Err(error) = join::join(&client, &knows, &others, master_id, &member).await {
                 warn!(%error, "the others were not told where this master is now");
             }
         });
@@ -382,10 +415,31 @@ async fn guarded(exit: Exit, work: impl Future<Output = ()>) {
     work.await;
 }
 
+/// What the process before this one has promised holds no longer than its lease.
+async fn lower_pace(db: Weak<Db>, before: Pace, pace: Pace, exit: Exit) {
+    sleep(before.lease()).await;
+    let Some(db) = db.upgrade() else { return };
+    let lowered = spawn_blocking(move || db.put_pace(pace)).await;
+    if let Err(error) = lowered.expect("writing does not panic") {
+        let cause = chain(&error);
+        exit.end(ExitReason::StoreFailed { cause });
+    }
+}
+
 /// Until Raft stops.
-async fn keep_connected(raft: Raft<Types>, network: Network) {
+async fn keep_connected(
+    raft: Raft<Types>,
+    network: Network,
+    on_members: Box<dyn Fn(Vec<String>) + Send + Sync>,
+) {
     let mut metrics = raft.server_metrics();
     loop {
+        let addresses: Vec<String> = {
+            let now = metrics.borrow();
+            let members = now.membership_config.nodes();
+            members.map(|(_, member)| member.address.clone()).collect()
+        };
+        on_members(addresses);
         let members: BTreeMap<MasterId, Member> = {
             let now = metrics.borrow_and_update();
             let others = now
@@ -401,16 +455,16 @@ async fn keep_connected(raft: Raft<Types>, network: Network) {
     }
 }
 
-fn config() -> openraft::Config {
+fn config(pace: Pace) -> openraft::Config {
     let millis = |duration: Duration| {
         u64::try_from(duration.as_millis()).expect("constants of less than a minute")
     };
     openraft::Config {
         cluster_name: "meros".to_owned(),
         heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION_MIN),
+        election_timeout_min: millis(pace.election()),
         // Also what openraft takes for the lease of a leader.
-        election_timeout_max: millis(LEASE),
+        election_timeout_max: millis(pace.lease()),
         // See `candidacy`.
         enable_elect: false,
         install_snapshot_timeout: millis(SNAPSHOT_PIECE_TIMEOUT),

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meros_proto::transport::Client;
+use meros_proto::transport::{Client, Protocol};
 use openraft::error::{
     InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
 };
@@ -15,18 +15,25 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::leadership::Leadership;
-use super::peer::Peer;
+use super::peer::{Peer, connect};
 use super::types::{MasterId, Member, Types};
-use super::wire::{Answer, Call};
+use super::upgrade::Formats;
+use super::wire::{Answer, Call, Request, Response};
+use crate::exit::chain;
 
 type RpcError<E = openraft::error::Infallible> = RPCError<MasterId, Member, RaftError<MasterId, E>>;
 
 /// How long one that cannot be reached is left alone.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// How long a question for a vote waits for a connection; openraft gives it `ELECTION_MIN` in all.
+/// How long one that wants to be a member may take to answer, once there is a connection.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a question for a vote waits for a connection; openraft gives it `Pace::election` in all.
+/// Of the default lease.
 const VOTE_PATIENCE: Duration = Duration::from_millis(120);
 
 /// All members that openraft talks to.
@@ -34,14 +41,16 @@ const VOTE_PATIENCE: Duration = Duration::from_millis(120);
 pub(crate) struct Network {
     client: Client,
     leadership: Arc<Leadership>,
+    formats: Arc<Formats>,
     peers: Arc<Mutex<BTreeMap<MasterId, Arc<Peer>>>>,
 }
 
 impl Network {
-    pub(crate) fn new(client: Client, leadership: Arc<Leadership>) -> Self {
+    pub(crate) fn new(client: Client, leadership: Arc<Leadership>, formats: Arc<Formats>) -> Self {
         Self {
             client,
             leadership,
+            formats,
             peers: Arc::default(),
         }
     }
@@ -61,14 +70,61 @@ impl Network {
         }
     }
 
+    /// Looks whether a master is where it says that it is.
+    ///
+    /// # Errors
+    /// What it is to be answered.
+    pub(super) async fn visit(&self, master_id: MasterId, member: &Member) -> Result<(), Answer> {
+        let Member { name, address } = member;
+        let lost = |why: String| {
+            Answer::Failed(format!(
+                "the leader does not reach {name} at {address}: {why}"
+            ))
+        };
+        let wrong = |found: String| {
+            Answer::Refused(format!(
+                "at {address} the leader finds {found}, not {name} (wrong_address): say with --advertise where this master is reached"
+            ))
+        };
+        let connection = connect(&self.client, Protocol::Raft, address).await;
+        let connection = connection.map_err(|error| lost(chain(&error)))?;
+        if connection.peer().name() != name {
+            return Err(wrong(connection.peer().name().to_owned()));
+        }
+        let (sender, mut receiver) = connection.split::<Request, Response>(1);
+        let question = Request {
+            number: 0,
+            to: Some(master_id),
+            call: Call::Formats(self.formats.said()),
+        };
+        let answered = async {
+            sender.send(question).await.ok()?;
+            receiver.recv().await.ok()
+        };
+        match timeout(VISIT_TIMEOUT, answered).await.ok().flatten() {
+            Some(Response {
+                answer: Answer::Formats { .. },
+                ..
+            }) => Ok(()),
+            // Of this name, and another number.
+            Some(Response {
+                answer: Answer::Refused(found),
+                ..
+            }) => Err(wrong(found)),
+            _ => Err(lost("it does not answer".to_owned())),
+        }
+    }
+
     /// The way to a member.
     pub(super) fn peer(&self, target: MasterId, member: &Member) -> Arc<Peer> {
         let mut peers = self.peers.lock();
         match peers.get(&target) {
-            Some(peer) if peer.address == member.address => Arc::clone(peer),
+            Some(peer) if peer.member == *member => Arc::clone(peer),
             _ => {
-                let address = member.address.clone();
-                let peer = Arc::new(Peer::new(self.client.clone(), target, address));
+                // At another address it may be another release.
+                self.formats.lost(target);
+                let (client, formats) = (self.client.clone(), Arc::clone(&self.formats));
+                let peer = Arc::new(Peer::new(client, formats, target, member.clone()));
                 peers.insert(target, Arc::clone(&peer));
                 peer
             }
@@ -84,6 +140,7 @@ impl RaftNetworkFactory<Types> for Network {
             target,
             peer: self.peer(target, member),
             leadership: Arc::clone(&self.leadership),
+            formats: Arc::clone(&self.formats),
         }
     }
 }
@@ -94,6 +151,7 @@ pub(crate) struct Target {
     target: MasterId,
     peer: Arc<Peer>,
     leadership: Arc<Leadership>,
+    formats: Arc<Formats>,
 }
 
 impl Target {
@@ -106,7 +164,9 @@ impl Target {
         match self.ask(Call::Append(request)).await? {
             Answer::Append(answer) => {
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-                    self.leadership.acknowledged(self.target, vote, sent_at);
+                    let pace = self.formats.pace_of(self.target);
+                    self.leadership
+                        .acknowledged(self.target, vote, sent_at, pace);
                 }
                 Ok(answer)
             }
@@ -162,7 +222,8 @@ impl RaftNetwork<Types> for Target {
         _: RPCOption,
     ) -> Result<VoteResponse<MasterId>, RpcError> {
         // It may be that the connection is just being made, and there is no other chance to ask.
-        self.peer.connected(VOTE_PATIENCE).await;
+        let patience = self.formats.ours().pace.scaled(VOTE_PATIENCE);
+        self.peer.connected(patience).await;
         match self.ask(Call::Vote(request)).await? {
             Answer::Vote(answer) => Ok(answer),
             _ => Err(unexpected()),

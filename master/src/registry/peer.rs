@@ -16,14 +16,16 @@ use tokio::net::lookup_host;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::types::MasterId;
+use super::pace::Pace;
+use super::types::{MasterId, Member};
+use super::upgrade::Formats;
 use super::wire::{Answer, Call, Request, Response};
 
 /// Questions that may wait to be written. openraft has a handful on their way at a time.
 const SEND_QUEUE: usize = 64;
-/// After this long with a question and without any answer the connection is given up.
+/// After this long with a question and without any answer the connection is given up. Of the default lease.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 /// The same once the other side has dialled us, as one does that has been started again.
 const DOUBTFUL_MAX: Duration = Duration::from_millis(300);
@@ -41,15 +43,15 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A member as others reach it. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    to: MasterId,
-    /// Where it was when this was made; a member that moves gets another.
-    pub(crate) address: String,
+    /// Who and where it was when this was made; a member that moves gets another.
+    pub(crate) member: Member,
     link: Arc<Link>,
     task: JoinHandle<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
+    to: MasterId,
     open: Mutex<Option<Sender<Request>>>,
     number_next: AtomicU64,
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Answer>>>,
@@ -59,14 +61,13 @@ struct Link {
 
 impl Peer {
     /// Begins to connect. Must be called inside a tokio runtime.
-    pub(crate) fn new(client: Client, to: MasterId, address: String) -> Self {
-        let link = Arc::<Link>::default();
-        let task = tokio::spawn(keep_up(client, address.clone(), Arc::clone(&link)));
+    pub(crate) fn new(client: Client, formats: Arc<Formats>, to: MasterId, member: Member) -> Self {
+        let link = Arc::new(Link::new(to));
+        let task = keep_up(client, formats, member.clone(), Arc::clone(&link));
         Self {
-            to,
-            address,
+            member,
             link,
-            task,
+            task: tokio::spawn(task),
         }
     }
 
@@ -89,18 +90,31 @@ impl Peer {
     /// # Errors
     /// There is no connection now, or it has ended.
     pub(crate) async fn ask(&self, call: Call) -> io::Result<Answer> {
-        let number = self.link.number_next.fetch_add(1, Ordering::Relaxed);
+        self.link.ask(call).await
+    }
+}
+
+impl Link {
+    fn new(to: MasterId) -> Self {
+        Self {
+            to,
+            open: Mutex::default(),
+            number_next: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            doubtful_since: Mutex::default(),
+        }
+    }
+
+    async fn ask(&self, call: Call) -> io::Result<Answer> {
+        let number = self.number_next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        let question = Question {
-            link: &self.link,
-            number,
-        };
+        let question = Question { link: self, number };
         {
-            let open = self.link.open.lock();
+            let open = self.open.lock();
             let open = open
                 .as_ref()
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "not connected"))?;
-            self.link.waiting.lock().insert(number, sender);
+            self.waiting.lock().insert(number, sender);
             let request = Request {
                 number,
                 to: Some(self.to),
@@ -113,14 +127,13 @@ impl Peer {
         drop(question);
         answer.map_err(|_| io::Error::new(io::ErrorKind::ConnectionReset, "connection ended"))
     }
-}
 
-impl Link {
     /// Whether questions have stayed without an answer for too long.
-    fn is_given_up(&self, heard: Instant) -> bool {
+    fn is_given_up(&self, heard: Instant, pace: Pace) -> bool {
         let doubted = *self.doubtful_since.lock();
-        let is_doubted = doubted.is_some_and(|since| since.max(heard).elapsed() >= DOUBTFUL_MAX);
-        is_doubted || heard.elapsed() >= SILENT_MAX
+        let is_doubted =
+            doubted.is_some_and(|since| since.max(heard).elapsed() >= pace.scaled(DOUBTFUL_MAX));
+        is_doubted || heard.elapsed() >= pace.scaled(SILENT_MAX)
     }
 }
 
@@ -143,17 +156,37 @@ impl Drop for Question<'_> {
 }
 
 /// Ends when it is aborted.
-async fn keep_up(client: Client, address: String, link: Arc<Link>) {
-    let mut wait = REDIAL_MIN;
+async fn keep_up(client: Client, formats: Arc<Formats>, member: Member, link: Arc<Link>) {
+    let Member { name, address } = member;
+    let (mut wait, mut is_told) = (REDIAL_MIN, false);
     loop {
-        match dial(&client, &address).await {
-            Ok((sender, receiver)) => {
+        match connect(&client, Protocol::Raft, &address).await {
+            // Whoever is there has got its address, not its place.
+            Ok(connection) if connection.peer().name() != name => {
+                if !std::mem::replace(&mut is_told, true) {
+                    let found = connection.peer().name();
+                    warn!(
+                        address,
+                        found,
+                        expected = name,
+                        "another master has this address"
+                    );
+                }
+                wait = REDIAL_MAX.min(wait * 2);
+            }
+            Ok(connection) => {
+                let (sender, receiver) = connection.split(SEND_QUEUE);
                 info!(address, "connected to another master");
+                is_told = false;
                 wait = REDIAL_MIN;
                 link.doubtful_since.lock().take();
                 *link.open.lock() = Some(sender);
-                pass_on(receiver, &link, &address).await;
+                tokio::select! {
+                    () = pass_on(receiver, &link, &address, formats.ours().pace) => {}
+                    () = introduce(&link, &formats) => {}
+                }
                 link.open.lock().take();
+                formats.lost(link.to);
                 // Those that wait hear that there will be no answer.
                 link.waiting.lock().clear();
             }
@@ -161,6 +194,18 @@ async fn keep_up(client: Client, address: String, link: Arc<Link>) {
         }
         sleep(wait).await;
     }
+}
+
+/// Says what this master knows, and hears what the other one does. Ends only if this one must stop.
+async fn introduce(link: &Link, formats: &Formats) {
+    let asked = link.ask(Call::Formats(formats.said())).await;
+    if let Ok(Answer::Formats { knows, current }) = asked {
+        formats.heard(link.to, knows);
+        if formats.expect(current).is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// One attempt, at the first address that the name has.
@@ -197,7 +242,7 @@ pub(crate) async fn connect(
 }
 
 /// Until the connection ends or nothing is answered on it.
-async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str) {
+async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str, pace: Pace) {
     let mut heard = Instant::now();
     loop {
         match timeout(LOOK_AT_SILENCE, receiver.recv()).await {
@@ -211,7 +256,7 @@ async fn pass_on(mut receiver: Receiver<Response>, link: &Link, address: &str) {
             }
             Ok(Err(error)) => return info!(address, %error, "connection to another master ended"),
             Err(_) if link.waiting.lock().is_empty() => heard = Instant::now(),
-            Err(_) if link.is_given_up(heard) => {
+            Err(_) if link.is_given_up(heard, pace) => {
                 return info!(address, "another master does not answer, dialling again");
             }
             Err(_) => {}

@@ -1,8 +1,9 @@
 //! The answering side of `meros-raft/1`: what other masters ask of this one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
+use meros_master_core::ClusterSetting;
 use meros_proto::transport::{CloseCode, Connection, RecvError};
 use openraft::Raft;
 use openraft::error::{InstallSnapshotError, RaftError};
@@ -14,12 +15,13 @@ use tracing::{debug, warn};
 
 use super::backup::Backup;
 use super::candidacy::Heard;
-use super::leadership::{LEASE, Leadership};
+use super::leadership::Leadership;
 use super::machine::{SNAPSHOT_BYTES_MAX, SharedState};
 use super::members::{JOIN_TIMEOUT, Replaced};
 use super::network::Network;
 use super::status::Status;
 use super::types::{MasterId, Member, Types, Vote};
+use super::upgrade::{Formats, Knows};
 use super::wire::{Answer, Call, Request, Response};
 use crate::config::is_address;
 
@@ -27,6 +29,15 @@ use crate::config::is_address;
 const AT_WORK_MAX: usize = 16;
 /// Answers that may wait to be written.
 const SEND_QUEUE: usize = 64;
+
+/// Who asks.
+struct Asker {
+    /// The name in its certificate.
+    name: String,
+    /// What it has said that it knows.
+    knows: Option<Arc<Knows>>,
+}
+
 /// What answers.
 #[derive(Clone)]
 pub(crate) struct Service {
@@ -39,13 +50,14 @@ pub(crate) struct Service {
     pub(crate) network: Network,
     /// This master, as others reach it.
     pub(crate) member: Member,
-    pub(crate) started: Instant,
     /// Of leaders and candidates.
     pub(crate) heard: Arc<Heard>,
     /// One change of members at a time.
     pub(crate) changes: Arc<tokio::sync::Mutex<()>>,
     /// Members that have lost their disk, by an operator's word.
     pub(crate) replaced: Arc<Replaced>,
+    /// What the masters know.
+    pub(crate) formats: Arc<Formats>,
 }
 
 impl Service {
@@ -58,6 +70,7 @@ impl Service {
         }
         let (sender, mut receiver) = connection.split::<Response, Request>(SEND_QUEUE);
         let places = Arc::new(Semaphore::new(AT_WORK_MAX));
+        let mut knows: Option<Arc<Knows>> = None;
         loop {
             let request = match receiver.recv().await {
                 Ok(request) => request,
@@ -68,10 +81,17 @@ impl Service {
             };
             let place = Arc::clone(&places).acquire_owned().await;
             let place = place.expect("the semaphore is never closed");
-            let (service, sender, name) = (self.clone(), sender.clone(), name.clone());
+            if let Call::Formats(said) = &request.call {
+                knows = Some(Arc::new(said.clone()));
+            }
+            let (service, sender) = (self.clone(), sender.clone());
+            let asker = Asker {
+                name: name.clone(),
+                knows: knows.clone(),
+            };
             tokio::spawn(async move {
                 let number = request.number;
-                let answer = service.answer(&name, request).await;
+                let answer = service.answer(asker, request).await;
                 if sender.try_send(Response { number, answer }).is_err() {
                     sender.close(CloseCode::SlowReader, "answers are not read");
                 }
@@ -80,9 +100,12 @@ impl Service {
         }
     }
 
-    async fn answer(&self, name: &str, request: Request) -> Answer {
+    async fn answer(&self, asker: Asker, request: Request) -> Answer {
         if request.to.is_some_and(|to| to != self.master_id) {
             return Answer::Refused(format!("this is master {}", self.master_id));
+        }
+        if let Some(why) = self.is_another(speaker(&request.call), &asker.name) {
+            return Answer::Refused(why);
         }
         match request.call {
             Call::Append(request) if !self.is_newest(request.vote) => {
@@ -94,7 +117,7 @@ impl Service {
                 self.append(request).await
             }
             // One that has just started does not know whom it may have promised its lease to.
-            Call::Vote(_) if self.started.elapsed() < LEASE => {
+            Call::Vote(_) if self.heard.is_bound_from_before() => {
                 Answer::Failed("started too recently to vote".to_owned())
             }
             // openraft lets a leader vote for another one, and would tell us only then.
@@ -126,20 +149,35 @@ impl Service {
             },
             Call::TakeOver { vote } => self.take_over(vote).await,
             Call::Snapshot(request) => self.install(request).await,
-            Call::Join { member, .. } if member.name != name => Answer::Refused(format!(
-                "the certificate is for {name}, not for {} (wrong_name)",
-                member.name
+            Call::Formats(_) => Answer::Formats {
+                knows: self.formats.said(),
+                current: self.formats.current(),
+            },
+            Call::Join { member, .. } if member.name != asker.name => Answer::Refused(format!(
+                "the certificate is for {}, not for {} (wrong_name)",
+                asker.name, member.name
             )),
             Call::Join { member, .. } if !is_address(&member.address) => {
                 Answer::Refused("its address is not HOST:PORT (wrong_address)".to_owned())
             }
             Call::Join { master_id, member } => {
-                match timeout(JOIN_TIMEOUT, self.join(master_id, member)).await {
+                let joining = self.join(master_id, member, asker.knows.as_deref());
+                match timeout(JOIN_TIMEOUT, joining).await {
                     Ok(answer) => answer,
                     Err(_) => Answer::Failed("it takes longer: ask again".to_owned()),
                 }
             }
         }
+    }
+
+    /// Whether a member of another name than the asker's is meant to have said it. One that is not known here
+    /// may have become a member since.
+    fn is_another(&self, speaker: Option<MasterId>, name: &str) -> Option<String> {
+        let speaker = speaker?;
+        let known = self.status.name_of(speaker)?;
+        (known != name).then(|| {
+            format!("master {speaker} is {known}, and the certificate is for {name} (wrong_name)")
+        })
     }
 
     fn is_newest(&self, vote: Vote) -> bool {
@@ -177,8 +215,26 @@ impl Service {
         encoded.expect("encoding does not panic")
     }
 
+    /// What operators have set for the cluster, as of what is applied here.
+    pub(crate) fn settings(&self) -> BTreeMap<ClusterSetting, u64> {
+        self.state.lock().registry.settings().clone()
+    }
+
     pub(super) fn may_lead(&self, candidate: MasterId) -> bool {
         let (members, _) = self.status.members();
         members.is_empty() || members.contains_key(&candidate)
+    }
+}
+
+/// Who must have asked, by what is asked.
+fn speaker(call: &Call) -> Option<MasterId> {
+    match call {
+        Call::Append(request) => Some(request.vote.leader_id.node_id),
+        Call::Vote(request) => Some(request.vote.leader_id.node_id),
+        Call::Snapshot(request) => Some(request.vote.leader_id.node_id),
+        Call::TakeOver { vote } => Some(vote.leader_id.node_id),
+        Call::MayStand { candidate, .. } => Some(*candidate),
+        Call::Join { master_id, .. } => Some(*master_id),
+        Call::Cluster | Call::Formats(_) => None,
     }
 }

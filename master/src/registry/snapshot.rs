@@ -3,7 +3,7 @@
 //! It is JSON, which names its fields, so that a later release can add some and a person can read
 //! what is left of a damaged disk; the log in between stays in the compact form of the codec.
 
-use meros_master_core::Registry;
+use meros_master_core::{Format, Registry};
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +27,14 @@ pub(super) struct Meta {
 }
 
 /// Puts a snapshot in the place of the one before, durably. Blocks.
-pub(super) fn store(db: &Db, meta: &SnapshotMeta, json: &[u8]) -> Result<(), WriteError> {
+pub(super) fn store(
+    db: &Db,
+    meta: &SnapshotMeta,
+    format: Format,
+    json: &[u8],
+) -> Result<(), WriteError> {
     let mut batch = WriteBatch::default();
-    put(db, &mut batch, meta, json)?;
+    put(db, &mut batch, meta, format, json)?;
     db.write_synced(batch)
 }
 
@@ -38,8 +43,10 @@ pub(super) fn put(
     db: &Db,
     batch: &mut WriteBatch,
     meta: &SnapshotMeta,
+    format: Format,
     json: &[u8],
 ) -> Result<(), WriteError> {
+    db.put_format(batch, format);
     batch.delete_range_cf(db.state(), PREFIX.to_vec(), key(usize::MAX));
     for (number, piece) in json.chunks(PIECE_BYTES).enumerate() {
         db.put(batch, &key(number), &piece)?;
@@ -90,6 +97,18 @@ pub(super) fn encode(registry: &Registry) -> serde_json::Result<Vec<u8>> {
 /// The registry of a text.
 pub(super) fn decode(json: &[u8]) -> serde_json::Result<Registry> {
     serde_json::from_slice(json)
+}
+
+/// The format of the registry in a text, whatever else is in it.
+pub(super) fn format(json: &[u8]) -> serde_json::Result<Format> {
+    Ok(serde_json::from_slice::<Head>(json)?.format)
+}
+
+/// What the registry of every format has.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Head {
+    pub(super) format: Format,
 }
 
 /// The key of a piece. Keys order as their numbers.

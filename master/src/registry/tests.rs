@@ -1,16 +1,18 @@
 //! What was acknowledged is found again, or the open is refused; and openraft agrees with our store.
 
+mod identity;
 mod members;
 mod replica;
 mod stored;
 mod torn;
+mod upgrade;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use meros_master_core::Registry;
 use meros_master_core::command::Command;
+use meros_master_core::{Format, Registry};
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, FrameworkId, SlaveId};
 use meros_proto::role::RoleName;
@@ -189,9 +191,10 @@ fn openraft_agrees_with_the_store() {
             let db = open(dir.path(), &[OURS], ME, Start::Join)
                 .expect("opens")
                 .db;
-            let log = Log::new(Arc::clone(&db));
+            let formats = Arc::new(Formats::new(Knows::this(Pace::default()), Exit::new()));
+            let log = Log::new(Arc::clone(&db), Arc::clone(&formats));
             let report = Box::new(|_| {});
-            let machine = Machine::open(db, ME, Arc::default(), report, Exit::new());
+            let machine = Machine::open(db, ME, Arc::default(), formats, report, Exit::new());
             Ok((dir, log, machine.expect("an empty snapshot")))
         }
     }
@@ -315,6 +318,19 @@ fn damage_anywhere_in_the_log_is_never_taken_for_a_shorter_one() {
 }
 
 #[test]
+fn a_slower_pace_is_known_to_the_next_process_until_a_faster_one_may_be_used() {
+    let dir = TempDir::new().unwrap();
+    let (fast, slow) = (Pace::default(), Pace::new(Duration::from_secs(9)));
+    assert_eq!(open_db(dir.path()).paced(fast).unwrap(), fast);
+    assert_eq!(open_db(dir.path()).paced(slow).unwrap(), fast);
+    for _ in 0..2 {
+        assert_eq!(open_db(dir.path()).paced(fast).unwrap(), slow);
+    }
+    open_db(dir.path()).put_pace(fast).unwrap();
+    assert_eq!(open_db(dir.path()).paced(fast).unwrap(), fast);
+}
+
+#[test]
 fn a_registry_that_vanished_is_not_replaced_by_a_new_cluster() {
     let dir = TempDir::new().unwrap();
     drop(open_db(dir.path()));
@@ -400,7 +416,7 @@ fn a_large_snapshot_is_kept_in_several_records_and_replaces_the_one_before() {
     };
     let large = snapshot::encode(&registry).unwrap();
     assert!(large.len() > 2 << 20, "{} bytes", large.len());
-    snapshot::store(&db, &meta(5), &large).unwrap();
+    snapshot::store(&db, &meta(5), Format::FIRST, &large).unwrap();
     drop(db);
     let db = open_db(dir.path());
     let (found, json) = snapshot::load(&db).unwrap().expect("it is there");
@@ -408,7 +424,7 @@ fn a_large_snapshot_is_kept_in_several_records_and_replaces_the_one_before() {
     assert_eq!(snapshot::decode(&json).unwrap(), registry);
 
     let small = snapshot::encode(&Registry::default()).unwrap();
-    snapshot::store(&db, &meta(9), &small).unwrap();
+    snapshot::store(&db, &meta(9), Format::FIRST, &small).unwrap();
     let (found, json) = snapshot::load(&db).unwrap().expect("it is there");
     assert_eq!(
         (found, json),

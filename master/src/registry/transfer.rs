@@ -18,7 +18,7 @@ use super::wire::{Answer, Call};
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long its answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long its election may take: that of five members waits for the lease.
+/// How long its election may take: that of five members waits for the lease. Of the default one.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a leader still leads.
@@ -105,7 +105,9 @@ impl Service {
             Ok(Ok(_)) => return Err(failed("it does not know how to: it is of an older release")),
             Ok(Err(_)) | Err(_) => return Err(failed("it does not answer")),
         }
-        let wait = self.raft.wait(Some(ELECTION_TIMEOUT));
+        let wait = self
+            .raft
+            .wait(Some(self.heard.pace().scaled(ELECTION_TIMEOUT)));
         let ours = self.master_id;
         let elected = wait.metrics(
             |now| now.current_leader.is_some_and(|leader| leader != ours),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Cursor;
 
+use meros_master_core::Format;
 use meros_master_core::command::Command;
 use openraft::{CommittedLeaderId, EntryPayload, LogId, Membership};
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,21 @@ pub(crate) struct StateCheck {
     pub(crate) release: u64,
     /// The hash.
     pub(crate) hash: u64,
+}
+
+/// The format that an entry raises the cluster's to, if it is about that.
+pub(crate) fn raises(entry: &Entry) -> Option<Format> {
+    let EntryPayload::Normal(batch) = &entry.payload else {
+        return None;
+    };
+    let Body::Commands(commands) = &batch.body else {
+        return None;
+    };
+    let raised = commands.iter().filter_map(|(_, command)| match command {
+        Command::RaiseFormat { format } => Some(*format),
+        _ => None,
+    });
+    raised.max()
 }
 
 /// An entry as it is stored under its index.

@@ -4,6 +4,7 @@
 //! A question names the member that it is for: another one that has come to live at the same address
 //! must not answer in its place.
 
+use meros_master_core::Format;
 use meros_proto::ids::ClusterId;
 use openraft::error::SnapshotMismatch;
 use openraft::raft::{
@@ -13,6 +14,7 @@ use openraft::raft::{
 use serde::{Deserialize, Serialize};
 
 use super::types::{EntryId, MasterId, Member, Types, Vote};
+use super::upgrade::Knows;
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +60,8 @@ pub(crate) enum Call {
     },
     /// Which cluster is it?
     Cluster,
+    /// What the one that asks knows: the first on each connection.
+    Formats(Knows),
 }
 
 /// An answer.
@@ -102,5 +106,12 @@ pub(crate) enum Answer {
     Cluster {
         /// None while it is not known.
         cluster_id: Option<ClusterId>,
+    },
+    /// To `Formats`.
+    Formats {
+        /// What this one knows.
+        knows: Knows,
+        /// What the cluster uses.
+        current: Format,
     },
 }

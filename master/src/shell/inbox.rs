@@ -47,6 +47,8 @@ pub(crate) enum Input {
     Registry(Report),
     /// This master does not lead any more, whoever it is that does.
     Follow,
+    /// The masters of the cluster are at these addresses.
+    Members(Vec<String>),
     /// An operator waits for the answer.
     Operator(OperatorCall, oneshot::Sender<Result<Answer, Refusal>>),
     /// End the thread.

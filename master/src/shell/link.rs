@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use meros_proto::labels::Label;
@@ -15,6 +16,7 @@ use meros_proto::resources::Resource;
 use meros_proto::state::{HoldView, KeyChange, LeaseView, StateAnswer, StateEntry};
 use meros_proto::transport::{CloseCode, QueueBound, Sender, TrySendError};
 use meros_v1::pb::scheduler::Event;
+use meros_v1::resources::Form;
 use parking_lot::Mutex;
 
 /// Messages that may wait for one framework. The largest burst is the answer to an implicit
@@ -24,6 +26,13 @@ const FRAMEWORK_QUEUE: usize = 131_072;
 /// Bytes that may wait for one framework: 128 MiB. Honest updates take less than 1 KiB each, so the
 /// burst above fits; data and labels of tasks may be so large that their number alone bounds little.
 const FRAMEWORK_QUEUE_BYTES: usize = 128 << 20;
+
+/// Bytes that each queue of a v1 framework may hold whatever others hold: 1 MiB, a thousand updates.
+const QUEUE_OWN_BYTES: usize = 1 << 20;
+
+/// Bytes that what waits for v1 clients may take beyond that, all of them together: 512 MiB, as much as
+/// four queues that are full. Nobody who reads needs it.
+const POOL_BYTES: usize = 512 << 20;
 
 /// Both together.
 pub(crate) const FRAMEWORK_BOUND: QueueBound<MasterToFramework> = QueueBound {
@@ -82,16 +91,73 @@ pub(crate) enum Outgoing {
     Message(MasterToFramework),
     /// By the edge, about what the core never hears of.
     Event(Box<Event>),
+    /// Nothing: from here on it is told in this form.
+    Form(Form),
+}
+
+/// Memory that all who read v1 streams share. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool(Arc<AtomicUsize>);
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(POOL_BYTES)))
+    }
+}
+
+impl Pool {
+    /// Takes so many bytes; none if there are not as many.
+    pub(crate) fn take(&self, bytes: usize) -> Option<Share> {
+        let mut share = Share {
+            pool: self.clone(),
+            bytes: 0,
+        };
+        share.resize(bytes).then_some(share)
+    }
+}
+
+/// A part of a pool; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Share {
+    /// Makes it so large; false, and as large as before, if there is not as much.
+    fn resize(&mut self, bytes: usize) -> bool {
+        let left = &*self.pool.0;
+        if bytes <= self.bytes {
+            left.fetch_add(self.bytes - bytes, Ordering::Relaxed);
+        } else {
+            let more = bytes - self.bytes;
+            let take = |left: usize| left.checked_sub(more);
+            let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+            if taken.is_err() {
+                return false;
+            }
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
 }
 
 /// The queue of a v1 framework. Clones are the same queue.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct V1Link(Arc<Mutex<Queue>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     items: VecDeque<(Outgoing, usize)>,
     bytes: usize,
+    /// For what is beyond its own.
+    share: Share,
     /// Set when it is closed: nothing comes behind what is in it.
     end: Option<Refusal>,
     /// Whoever reads is gone.
@@ -100,20 +166,39 @@ struct Queue {
 }
 
 impl V1Link {
+    /// An empty queue.
+    pub(crate) fn new(pool: &Pool) -> Self {
+        Self(Arc::new(Mutex::new(Queue {
+            items: VecDeque::new(),
+            bytes: 0,
+            share: Share {
+                pool: pool.clone(),
+                bytes: 0,
+            },
+            end: None,
+            is_deaf: false,
+            waker: None,
+        })))
+    }
+
     /// Puts something behind what is there.
     pub(crate) fn send(&self, outgoing: Outgoing) -> Result<(), Unsent> {
         let weight = match &outgoing {
             Outgoing::Message(message) => weigh(message),
             Outgoing::Event(event) => size_of::<Event>() + meros_v1::encoding::size(&**event),
+            Outgoing::Form(form) => size_of_val(form),
         };
         let mut queue = self.0.lock();
         if queue.is_deaf || queue.end.is_some() {
             return Err(Unsent::Gone);
         }
-        if queue.items.len() >= FRAMEWORK_QUEUE || queue.bytes + weight > FRAMEWORK_QUEUE_BYTES {
+        let bytes = queue.bytes + weight;
+        if queue.items.len() >= FRAMEWORK_QUEUE
+            || bytes > FRAMEWORK_QUEUE_BYTES
+            || !queue.weighs(bytes)
+        {
             return Err(Unsent::Full);
         }
-        queue.bytes += weight;
         queue.items.push_back((outgoing, weight));
         queue.wake();
         Ok(())
@@ -124,7 +209,7 @@ impl V1Link {
         if *why == Refusal::TooSlow {
             // It is not going to be read, and takes much memory.
             queue.items = VecDeque::new();
-            queue.bytes = 0;
+            queue.weighs(0);
         }
         queue.end = Some(why.clone());
         queue.wake();
@@ -134,7 +219,8 @@ impl V1Link {
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Outgoing, Refusal>> {
         let mut queue = self.0.lock();
         if let Some((outgoing, weight)) = queue.items.pop_front() {
-            queue.bytes -= weight;
+            let bytes = queue.bytes - weight;
+            queue.weighs(bytes);
             return Poll::Ready(Ok(outgoing));
         }
         if let Some(why) = &queue.end {
@@ -149,10 +235,20 @@ impl V1Link {
         let mut queue = self.0.lock();
         queue.is_deaf = true;
         queue.items = VecDeque::new();
+        queue.weighs(0);
     }
 }
 
 impl Queue {
+    /// So many bytes are in it; false, and as before, if there is no memory for that.
+    fn weighs(&mut self, bytes: usize) -> bool {
+        let has = self.share.resize(bytes.saturating_sub(QUEUE_OWN_BYTES));
+        if has {
+            self.bytes = bytes;
+        }
+        has
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -174,6 +270,7 @@ fn weigh(message: &MasterToFramework) -> usize {
         MasterToFramework::Refused { call, .. } => call.len(),
         MasterToFramework::Operation(status) => status.message.len(),
         MasterToFramework::State { answer, .. } => answer.as_ref().map_or(0, weigh_answer),
+        MasterToFramework::Masters { addresses } => addresses.iter().map(String::len).sum(),
         MasterToFramework::Subscribed { .. }
         | MasterToFramework::Rescind { .. }
         | MasterToFramework::Failure { .. }
@@ -258,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_v1_queue_ends_after_what_is_in_it() {
-        let link = V1Link::default();
+        let link = V1Link::new(&Pool::default());
         assert!(next(&link).is_pending());
         let update = || Outgoing::Message(MasterToFramework::Update(status()));
         link.send(update()).expect("there is room");
@@ -270,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_v1_queue_is_bounded_and_emptied_when_nobody_reads_it() {
-        let link = V1Link::default();
+        let link = V1Link::new(&Pool::default());
         let mut large = status();
         large.data = vec![0; 1 << 20].into();
         let mut sent = 0;
@@ -284,5 +381,32 @@ mod tests {
         link.close(&Refusal::TooSlow);
         assert!(matches!(next(&link), Poll::Ready(Err(Refusal::TooSlow))));
         assert_eq!(link.0.lock().items.capacity(), 0);
+    }
+
+    #[test]
+    fn queues_share_what_they_have_beyond_their_own_and_give_it_back() {
+        let pool = Pool(Arc::new(AtomicUsize::new(4 << 20)));
+        let large = || {
+            let mut large = status();
+            large.data = vec![0; 1 << 20].into();
+            Outgoing::Message(MasterToFramework::Update(large))
+        };
+        let small = || Outgoing::Message(MasterToFramework::Update(status()));
+        let (greedy, modest) = (V1Link::new(&pool), V1Link::new(&pool));
+        let taken = std::iter::from_fn(|| greedy.send(large()).ok()).count();
+        assert_eq!(taken, 4, "its own, and nearly all there is");
+        while greedy.send(small()).is_ok() {}
+        assert_eq!(modest.send(large()), Err(Unsent::Full));
+        modest.send(small()).expect("each has some of its own");
+        assert!(matches!(next(&greedy), Poll::Ready(Ok(_))));
+        modest.send(large()).expect("what is read is given back");
+        greedy.deafen();
+        drop((greedy, modest));
+        assert_eq!(pool.0.load(Ordering::Relaxed), 4 << 20);
+        assert!(pool.take(5 << 20).is_none());
+        let share = pool.take(4 << 20).expect("all of it");
+        assert!(pool.take(1).is_none());
+        drop(share);
+        assert!(pool.take(1).is_some());
     }
 }

@@ -207,6 +207,10 @@ impl Loop {
                 None => return Ok(()),
             },
             Input::Follow => return self.follow(),
+            Input::Members(addresses) => {
+                self.outbox.tell_masters(addresses);
+                return Ok(());
+            }
             Input::Stop => return Err(Stop),
         };
         self.handle(event, now);
@@ -245,7 +249,7 @@ impl Loop {
             } => {
                 let ours = self.reign.as_ref().is_some_and(|ours| ours.number == reign);
                 Ok(ours.then_some(Event::Committed {
-                    proposal: Some(ProposalId(proposal)),
+                    proposal: proposal.map(ProposalId),
                     command: *command,
                 }))
             }

@@ -30,6 +30,8 @@ pub(crate) struct Outbox {
     // Hashed, not ordered: looked up for every message, never iterated but to close all.
     slaves: HashMap<ConnectionId, Sender<MasterToSlave>>,
     frameworks: HashMap<ConnectionId, FrameworkLink>,
+    /// Where the masters are, as peers are told.
+    masters: Vec<String>,
     metrics: Arc<Metrics>,
 }
 
@@ -39,18 +41,47 @@ impl Outbox {
         Self {
             slaves: HashMap::new(),
             frameworks: HashMap::new(),
+            masters: Vec::new(),
             metrics,
         }
     }
 
     /// A slave can be reached from now on.
     pub(crate) fn add_slave(&mut self, id: ConnectionId, sender: Sender<MasterToSlave>) {
+        if let Some(addresses) = self.others() {
+            // One that is not told is told with the next change, or by the next leader.
+            let _ = sender.try_send(MasterToSlave::Masters { addresses });
+        }
         self.slaves.insert(id, sender);
     }
 
     /// A framework can be reached from now on.
     pub(crate) fn add_framework(&mut self, id: ConnectionId, link: FrameworkLink) {
+        if let Some(addresses) = self.others() {
+            let _ = link.try_send(MasterToFramework::Masters { addresses });
+        }
         self.frameworks.insert(id, link);
+    }
+
+    /// The list, if there are others than this master.
+    fn others(&self) -> Option<Vec<String>> {
+        (self.masters.len() > 1).then(|| self.masters.clone())
+    }
+
+    /// The masters are these from now on: whoever is connected hears of it.
+    pub(crate) fn tell_masters(&mut self, addresses: Vec<String>) {
+        if self.masters == addresses {
+            return;
+        }
+        self.masters = addresses;
+        for sender in self.slaves.values() {
+            let addresses = self.masters.clone();
+            let _ = sender.try_send(MasterToSlave::Masters { addresses });
+        }
+        for link in self.frameworks.values() {
+            let addresses = self.masters.clone();
+            let _ = link.try_send(MasterToFramework::Masters { addresses });
+        }
     }
 
     /// The connection has ended.

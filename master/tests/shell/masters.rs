@@ -363,6 +363,79 @@ async fn a_follower_tells_its_peers_who_leads() {
 }
 
 #[test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_are_told_which_masters_there_are_and_when_that_changes() {
+    let site = Site::new();
+    let [first, second, third] = three(&site).await;
+    let all = [&first, &second, &third];
+    let told = async |leader: &Running| {
+        let mut slave = site.slave("s1", leader.quic_addr).await;
+        let slave_told = slave.try_find("the masters", |message| match message {
+            MasterToSlave::Masters { addresses } => Some(addresses),
+            _ => None,
+        });
+        let mut addresses = slave_told.await.ok()?;
+        addresses.sort();
+        let mut framework = site.framework("f1", leader.quic_addr).await;
+        let framework_told = framework.try_find("the masters", |message| match message {
+            MasterToFramework::Masters { addresses } => Some(addresses),
+            _ => None,
+        });
+        let mut same = framework_told.await.ok()?;
+        same.sort();
+        (addresses == same).then_some((slave, addresses))
+    };
+    let (leader, (mut slave, addresses)) = with_leader(&all, "tell of the masters", told).await;
+    let mut expected = all.map(|master| master.quic_addr.to_string()).to_vec();
+    expected.sort();
+    assert_eq!(addresses, expected);
+    // One is removed: whoever is connected hears of it, unless it is connected to that one.
+    let others = all.iter().filter(|master| !std::ptr::eq(**master, leader));
+    let names = [(&first, "master"), (&second, "m2"), (&third, "m3")];
+    let removed = others.copied().next().expect("there are three");
+    let named = names
+        .iter()
+        .find(|(master, _)| std::ptr::eq(*master, removed));
+    let (_, name) = named.expect("it is one of them");
+    let (status, text) = order(&all, &format!("/api/v1/masters/{name}/remove")).await;
+    assert_eq!(status, 202, "{text}");
+    let gone = removed.quic_addr.to_string();
+    let fewer = slave.try_find("fewer masters", |message| match message {
+        MasterToSlave::Masters { addresses } => Some(addresses),
+        _ => None,
+    });
+    // On a busy machine another one may have come to lead, which closes the connection.
+    if let Ok(fewer) = fewer.await {
+        assert!(fewer.len() == 2 && !fewer.contains(&gone), "{fewer:?}");
+    }
+    for master in [first, second, third] {
+        master.shutdown().await;
+    }
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_master_is_neither_removed_nor_replaced() {
+    let site = Site::new();
+    let master = site.master().await;
+    leader(&[&master]).await;
+    for (order, status, code) in [
+        ("master/remove", 409, "only_master"),
+        ("master/replace", 409, "master_leads"),
+        ("m9/remove", 404, "master_unknown"),
+        ("m9/replace", 404, "master_unknown"),
+    ] {
+        let (found, text) = post(&master, &format!("/api/v1/masters/{order}")).await;
+        assert_eq!(found, status, "{order}: {text}");
+        assert!(text.contains(code), "{order}: {text}");
+    }
+    let masters = get(&master, "/api/v1/masters").await;
+    let row = &masters[0];
+    assert_eq!(row["role"], "leader");
+    assert_eq!(row["release"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(row["format"], row["newest_format"], "{row}");
+    master.shutdown().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_lost_its_disk_is_not_taken_for_itself() {
     let site = Site::new();
     let [first, second, third] = three(&site).await;

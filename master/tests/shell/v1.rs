@@ -344,7 +344,10 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
         {"role": "web", "weight": 2.5}]}});
     assert_eq!(operator(&master, weights).await.0, 200);
     eventually(&master, "/master/roles.json", |text| text.contains("2.5")).await;
-    assert_eq!(operator(&master, json!({"type": "SUBSCRIBE"})).await.0, 501);
+    assert_eq!(
+        operator(&master, json!({"type": "LIST_FILES"})).await.0,
+        501
+    );
     assert_eq!(operator(&master, json!({"type": "TEARDOWN"})).await.0, 400);
 
     framework
@@ -354,6 +357,24 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
     let answer = &answer["update"]["status"];
     assert_eq!(answer["reason"], "REASON_RECONCILIATION");
     assert!(answer.get("uuid").is_none(), "semantics: H");
+
+    // Operators who watch are told everything, and then what changes (semantics O3, R2).
+    let headers = [
+        ("content-type", JSON),
+        ("accept", "application/recordio"),
+        ("message-accept", JSON),
+    ];
+    let call = json!({"type": "SUBSCRIBE"}).to_string();
+    let mut watch = post(master.http_addr, "/api/v1", &headers, call.as_bytes()).await;
+    assert_eq!(watch.status, 200);
+    assert_eq!(watch.header("content-type"), Some("application/recordio"));
+    assert_eq!(watch.header("message-content-type"), Some(JSON));
+    let first = watch.event().await.expect("SUBSCRIBED");
+    assert_eq!(first["type"], "SUBSCRIBED", "{first}");
+    let told = &first["subscribed"]["get_state"]["get_tasks"]["tasks"][0];
+    assert_eq!(told["state"], "TASK_RUNNING");
+    let second = watch.event().await;
+    assert_eq!(second, Some(json!({"type": "HEARTBEAT"})), "semantics: R4");
 
     // A second subscription with its id takes over (semantics A8, N2).
     let mut again = info.clone();
@@ -380,6 +401,7 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
     assert_eq!(killed["state"], "TASK_KILLED");
     second.acknowledge(&killed).await;
     acknowledged(&mut slave, slave_id, 2).await;
+    while watch.find("TASK_UPDATED").await["task_updated"]["state"] != "TASK_KILLED" {}
 
     let gone = json!({"type": "ACCEPT", "accept": {"offer_ids": [{"value": "none"}], "operations": [
         {"type": "LAUNCH", "launch": {"task_infos": [task("late", &offer)]}}]}});
@@ -395,6 +417,9 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
     while let Some(event) = second.events.event().await {
         assert_ne!(event["type"], "ERROR", "semantics: R15");
     }
+    let removed = watch.find("FRAMEWORK_REMOVED").await;
+    let removed = &removed["framework_removed"]["framework_info"];
+    assert_eq!(removed["id"]["value"], framework.id.as_str());
     let mut third = subscribe(&master, again).await;
     let error = third.event().await.expect("an event");
     assert_eq!(
@@ -438,7 +463,10 @@ async fn v1_answers_have_the_codes_that_clients_look_at() {
         (400, vec![json], call("REVIVE")),
         (400, vec![json, ("mesos-stream-id", "x")], call("REVIVE")),
         (400, vec![json, mine], call("REVIVE").replace(id, &other)),
-        (501, vec![json, mine], call("MESSAGE")),
+        // Without what they are about.
+        (400, vec![json, mine], call("MESSAGE")),
+        (400, vec![json, mine], call("UPDATE_FRAMEWORK")),
+        (400, vec![json, mine], call("RECONCILE_OPERATIONS")),
         (202, vec![json, mine], call("REVIVE")),
         (202, vec![json, mine], call("REQUEST")),
         (

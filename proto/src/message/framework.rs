@@ -64,4 +64,10 @@ pub enum MasterToFramework {
         /// The answer, or why not.
         answer: Result<StateAnswer, Refusal>,
     },
+    /// The masters of the cluster are these now. Told on each connection and when it changes; idempotent,
+    /// never answered. For whoever dials, who keeps a connection to each: the driver ignores it.
+    Masters {
+        /// Each `host:port`; see [`is_list_of_masters`](super::is_list_of_masters).
+        addresses: Vec<String>,
+    },
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constraint::OfferWishes;
 use crate::framework::FrameworkDescription;
-use crate::ids::{ClusterId, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
+use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, OperationId, SlaveId, TaskId, UpdateId};
 use crate::offer::{Filters, Operation};
 use crate::operation::{DecidedOperation, OperationNumber};
 use crate::resources::Resources;
@@ -68,6 +68,13 @@ pub enum SlaveToMaster {
         /// Which.
         number: OperationNumber,
     },
+    /// The term of the last `Registered` is durable: no master of an older one is obeyed any more, also by
+    /// the slave's next lives. Until then one that does not know yet that it was deposed may give
+    /// it tasks that this master never hears of.
+    TermHeard {
+        /// The one of `Registered`.
+        epoch: Epoch,
+    },
 }
 
 /// A task as its slave reports it on re-registration.
@@ -102,6 +109,15 @@ pub struct ReconcileTask {
     /// The task.
     pub task_id: TaskId,
     /// Where the framework believes it to be.
+    pub slave_id: Option<SlaveId>,
+}
+
+/// An operation that a framework asks about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReconcileOperation {
+    /// The operation.
+    pub operation_id: OperationId,
+    /// Where the framework ordered it.
     pub slave_id: Option<SlaveId>,
 }
 
@@ -184,5 +200,11 @@ pub enum FrameworkToMaster {
         space: SpaceName,
         /// What.
         call: StateCall,
+    },
+    /// Ask how operations stand that have an id (semantics B14); empty: all that are on their way.
+    /// Answer: `Operation` for each. Repeated by the framework.
+    ReconcileOperations {
+        /// Which.
+        operations: Vec<ReconcileOperation>,
     },
 }

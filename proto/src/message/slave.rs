@@ -108,6 +108,12 @@ pub enum MasterToSlave {
         /// What.
         change: Box<Change>,
     },
+    /// The masters of the cluster are these now. Told on each connection and when it changes; idempotent,
+    /// never answered. For whoever dials, who keeps a connection to each: the slave itself ignores it.
+    Masters {
+        /// Each `host:port`; see [`is_list_of_masters`](super::is_list_of_masters).
+        addresses: Vec<String>,
+    },
 }
 
 /// A task that a slave is asked about.

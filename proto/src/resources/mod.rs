@@ -118,13 +118,26 @@ impl Resources {
     /// All of the scalar `name`: reserved or not, revocable or not, volumes included, a shared
     /// volume once. Zero if there is none. At most [`Scalar::MAX`].
     #[must_use]
+    #[inline]
     pub fn scalar(&self, name: &ResourceName) -> Scalar {
+        let entries = self.entries.as_slice();
+        let of_name = |entry: &Resource| entry.name() == name;
+        let Some(first) = entries.iter().position(of_name) else {
+            return Scalar::ZERO;
+        };
+        // Those of one name lie next to each other, nearly always one.
+        match (&entries[first].value, entries.get(first + 1)) {
+            (Value::Scalar(amount), next) if !next.is_some_and(of_name) => *amount,
+            _ => Self::sum_of_first(&entries[first..]),
+        }
+    }
+
+    /// All of the scalar that comes first.
+    fn sum_of_first(entries: &[Resource]) -> Scalar {
         let mut total = Scalar::ZERO;
         let mut previous: Option<&Resource> = None;
-        // Those of one name lie next to each other, nearly always one.
-        let before = |entry: &&Resource| entry.name() != name;
-        let of_name = |entry: &&Resource| entry.name() == name;
-        for entry in self.entries.iter().skip_while(before).take_while(of_name) {
+        let of_name = |entry: &&Resource| entry.name() == entries[0].name();
+        for entry in entries.iter().take_while(of_name) {
             // Copies of a shared volume lie next to each other.
             let is_copy = entry.is_shared() && previous == Some(entry);
             if let (Value::Scalar(amount), false) = (&entry.value, is_copy) {
@@ -156,6 +169,9 @@ impl Resources {
     /// Whether all of `other` is in here, with the same reservations.
     #[must_use]
     pub fn contains(&self, other: &Resources) -> bool {
+        if self.has_in_place(other, |mine, wanted| mine >= wanted) {
+            return true;
+        }
         let mut at = 0;
         other
             .entries

@@ -139,24 +139,19 @@ impl Client {
             .unwrap_or(Err(ConnectError::NoAnswer { address }))
     }
 
-    /// As [`Client::connect`], but a master that does not lead answers only when it does: a connection
-    /// that is ready for that moment. The handshake takes at most [`CONNECT_TIMEOUT`], the rest may
-    /// take for ever; `ready` is called between them.
+    /// The first half of [`Client::connect`], which takes at most [`CONNECT_TIMEOUT`]. The other is
+    /// [`Known::open`].
     ///
     /// # Errors
     /// [`ConnectError`], never `Resolve`.
-    pub(super) async fn connect_when_leading(
+    pub(super) async fn meet(
         &self,
         protocol: Protocol,
         address: SocketAddr,
-        ready: impl FnOnce(),
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Known, ConnectError> {
         let known = timeout(CONNECT_TIMEOUT, self.shake_hands(protocol, address));
-        let known = known
-            .await
-            .unwrap_or(Err(ConnectError::NoAnswer { address }))?;
-        ready();
-        known.open(protocol, true).await
+        let known = known.await;
+        known.unwrap_or(Err(ConnectError::NoAnswer { address }))
     }
 
     /// Closes all connections of this client and its clones, and waits up to `grace` for the peers to
@@ -196,14 +191,19 @@ impl Client {
 }
 
 /// A master that has proved who it is.
-struct Known {
-    quic: quinn::Connection,
-    peer: PeerIdentity,
+pub(super) struct Known {
+    pub(super) quic: quinn::Connection,
+    pub(super) peer: PeerIdentity,
     address: SocketAddr,
 }
 
 impl Known {
-    async fn open(self, protocol: Protocol, waits: bool) -> Result<Connection, ConnectError> {
+    /// Whether to wait until it leads, which may take for ever; one that does not lead answers then only.
+    pub(super) async fn open(
+        self,
+        protocol: Protocol,
+        waits: bool,
+    ) -> Result<Connection, ConnectError> {
         let Self {
             quic,
             peer,

@@ -48,6 +48,15 @@ impl Connection {
         canonical(self.quic.remote_address())
     }
 
+    /// Which master it leads to, for [`Masters::hold`](super::Masters::hold).
+    #[must_use]
+    pub fn anchor(&self) -> Anchor {
+        Anchor {
+            name: self.peer.name().to_owned(),
+            quic: self.quic.clone(),
+        }
+    }
+
     /// Closes without having said anything.
     pub fn close(self, code: CloseCode, reason: &str) {
         self.quic.close(code.to_wire(), reason.as_bytes());
@@ -88,6 +97,13 @@ impl Connection {
         let sender = sender::start(Arc::clone(&link), self.send, bound);
         (sender, Receiver::new(link, self.recv))
     }
+}
+
+/// That there is a connection to a master, for as long as it lasts. Does not keep it open.
+#[derive(Debug, Clone)]
+pub struct Anchor {
+    pub(super) name: String,
+    pub(super) quic: quinn::Connection,
 }
 
 /// What may wait to be written to a connection.

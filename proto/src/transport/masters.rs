@@ -3,16 +3,24 @@
 //! Those to masters that do not lead are ready and quiet: such a master answers their opening only when
 //! it leads. So whoever waits here hears of a new leader at once, also when the one before has died
 //! without a word.
+//!
+//! Which masters there are may change: a leader tells it, and those that it names are dialled besides
+//! those that were given. A master is known by the name in its certificate, so one that goes by
+//! several addresses has one connection; another address is tried when that has ended.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use super::{Backoff, Client, ConnectError, Connection, Protocol, STABLE_AFTER, tls};
+use super::{
+    Anchor, Backoff, Client, CloseCode, ConnectError, Connection, Protocol, STABLE_AFTER, tls,
+};
 
 /// The longest step between attempts to reach one master. Shorter than a [`Dialer`](super::Dialer)'s,
 /// because a master that has come back may be the one that is missing for a leader.
@@ -26,8 +34,8 @@ pub enum MasterNews {
     Leads(Connection),
     /// It cannot be reached, or does not take us. It is tried again.
     Failed {
-        /// Its place in the list.
-        host: usize,
+        /// Its address, as it was given or told.
+        host: String,
         /// Failures in a row, from 1.
         number: u32,
         /// Why.
@@ -39,8 +47,15 @@ pub enum MasterNews {
 /// given out.
 #[derive(Debug)]
 pub struct Masters {
+    client: Client,
+    protocol: Protocol,
+    /// These are dialled whatever a leader says.
+    given: Vec<String>,
+    dialled: BTreeMap<String, AbortHandle>,
+    held: Arc<Held>,
+    sender: mpsc::Sender<MasterNews>,
     news: mpsc::Receiver<MasterNews>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Masters {
@@ -48,24 +63,74 @@ impl Masters {
     /// tokio runtime.
     #[must_use]
     pub fn new(client: &Client, protocol: Protocol, hosts: &[String]) -> Self {
+        let mut masters = Self::idle(client, protocol, hosts);
+        masters.dial(&[]);
+        masters
+    }
+
+    /// The same for one who is connected already, to one that is known for leading.
+    #[must_use]
+    pub fn holding(client: &Client, protocol: Protocol, hosts: &[String], anchor: Anchor) -> Self {
+        let mut masters = Self::idle(client, protocol, hosts);
+        masters.hold(anchor);
+        masters.dial(&[]);
+        masters
+    }
+
+    fn idle(client: &Client, protocol: Protocol, hosts: &[String]) -> Self {
         // A task waits while its news are not taken.
         let (sender, news) = mpsc::channel(1);
-        let mut tasks = JoinSet::new();
-        for (number, host) in hosts.iter().enumerate() {
+        Self {
+            client: client.clone(),
+            protocol,
+            given: hosts.to_vec(),
+            dialled: BTreeMap::new(),
+            held: Arc::default(),
+            sender,
+            news,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// There is a connection to a master that was made elsewhere: no other one to that master is wanted
+    /// for as long as it lasts.
+    pub fn hold(&self, anchor: Anchor) {
+        // That there is another one already is all the same.
+        let _ = self.held.try_hold(&anchor);
+    }
+
+    /// The masters are these, says one of them: they are dialled besides those that were given, and
+    /// others no more. Connections that were given out stay.
+    pub fn learn(&mut self, told: &[String]) {
+        self.dial(told);
+    }
+
+    fn dial(&mut self, told: &[String]) {
+        let is_wanted = |host: &String| self.given.contains(host) || told.contains(host);
+        self.dialled.retain(|host, task| {
+            let is_wanted = is_wanted(host);
+            if !is_wanted {
+                task.abort();
+            }
+            is_wanted
+        });
+        for host in self.given.iter().chain(told) {
+            if self.dialled.contains_key(host) {
+                continue;
+            }
             let master = Master {
-                client: client.clone(),
-                protocol,
-                number,
+                client: self.client.clone(),
+                protocol: self.protocol,
                 host: host.clone(),
-                news: sender.clone(),
+                held: Arc::clone(&self.held),
+                news: self.sender.clone(),
                 backoff: Backoff::new(BACKOFF_BASE, BACKOFF_CAP),
             };
-            tasks.spawn(master.keep_up());
+            let task = self.tasks.spawn(master.keep_up());
+            self.dialled.insert(host.clone(), task);
         }
-        Self {
-            news,
-            _tasks: tasks,
-        }
+        // Those that were aborted.
+        while self.tasks.try_join_next().is_some() {}
     }
 
     /// Waits for news. Cancelling it loses nothing. For ever if there are no masters.
@@ -77,11 +142,54 @@ impl Masters {
     }
 }
 
+/// Which masters there is a connection to, by name.
+#[derive(Debug, Default)]
+struct Held(Mutex<BTreeMap<String, quinn::Connection>>);
+
+impl Held {
+    /// Makes this the connection to its master.
+    ///
+    /// # Errors
+    /// There is one.
+    fn try_hold(&self, anchor: &Anchor) -> Result<(), quinn::Connection> {
+        // A panic elsewhere leaves it as good as it was.
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = held.get(&anchor.name);
+        match other.filter(|other| other.close_reason().is_none()) {
+            Some(other) => Err(other.clone()),
+            None => {
+                held.retain(|_, quic| quic.close_reason().is_none());
+                held.insert(anchor.name.clone(), anchor.quic.clone());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A connection that has not been given out yet. Others know it, so it must be closed by name.
+struct Ready(Option<quinn::Connection>);
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        if let Some(quic) = &self.0 {
+            quic.close(CloseCode::Done.to_wire(), b"");
+        }
+    }
+}
+
+/// What an attempt to reach a master has led to.
+enum Reached {
+    /// It leads.
+    Leads(Connection),
+    /// There is another connection to it: this one.
+    Otherwise(quinn::Connection),
+}
+
 struct Master {
     client: Client,
     protocol: Protocol,
-    number: usize,
     host: String,
+    held: Arc<Held>,
     news: mpsc::Sender<MasterNews>,
     backoff: Backoff,
 }
@@ -99,22 +207,27 @@ impl Master {
         let began = Instant::now();
         let connected = self.connect(failures).await;
         let (news, ended) = match connected {
-            Ok(connection) => {
+            Ok(Reached::Leads(connection)) => {
                 let quic = connection.quic.clone();
-                (MasterNews::Leads(connection), Some(quic))
+                (Some(MasterNews::Leads(connection)), Some(quic))
             }
+            Ok(Reached::Otherwise(quic)) => (None, Some(quic)),
             Err(error) => {
                 *failures += 1;
                 let news = MasterNews::Failed {
-                    host: self.number,
+                    host: self.host.clone(),
                     number: *failures,
                     error,
                 };
-                (news, None)
+                (Some(news), None)
             }
         };
-        if self.news.send(news).await.is_err() {
-            return ControlFlow::Break(());
+        if let Some(news) = news {
+            let mut ready = Ready(ended.clone());
+            if self.news.send(news).await.is_err() {
+                return ControlFlow::Break(());
+            }
+            ready.0 = None;
         }
         if let Some(quic) = ended {
             quic.closed().await;
@@ -125,18 +238,37 @@ impl Master {
         ControlFlow::Continue(())
     }
 
-    async fn connect(&self, failures: &mut u32) -> Result<Connection, ConnectError> {
+    async fn connect(&self, failures: &mut u32) -> Result<Reached, ConnectError> {
         let failed = |source| ConnectError::Resolve {
             host: self.host.clone(),
             source,
         };
         let mut error = failed(std::io::ErrorKind::NotFound.into());
         for address in lookup_host(&self.host).await.map_err(failed)? {
-            let attempt = self
-                .client
-                .connect_when_leading(self.protocol, address, || *failures = 0);
-            match attempt.await {
-                Ok(connection) => return Ok(connection),
+            let known = match self.client.meet(self.protocol, address).await {
+                Ok(known) => known,
+                Err(why) => {
+                    error = why;
+                    continue;
+                }
+            };
+            *failures = 0;
+            let anchor = Anchor {
+                name: known.peer.name().to_owned(),
+                quic: known.quic.clone(),
+            };
+            if let Err(other) = self.held.try_hold(&anchor) {
+                known
+                    .quic
+                    .close(CloseCode::Done.to_wire(), b"known already");
+                return Ok(Reached::Otherwise(other));
+            }
+            let mut ready = Ready(Some(known.quic.clone()));
+            match known.open(self.protocol, true).await {
+                Ok(connection) => {
+                    ready.0 = None;
+                    return Ok(Reached::Leads(connection));
+                }
                 Err(why) => error = why,
             }
         }

@@ -28,6 +28,7 @@ mod opening;
 mod receiver;
 mod sender;
 mod server;
+mod sparing;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -37,7 +38,7 @@ pub use backoff::{BACKOFF_BASE, BACKOFF_CAP, Backoff};
 pub use ca::{CA_VALIDITY, CERT_VALIDITY, CLOCK_SKEW_MAX, ClusterCa, IssueError};
 pub use client::{CONNECT_TIMEOUT, Client, ClientError, ConnectError};
 pub use close::{CloseCode, Disconnect};
-pub use connection::{Connection, ConnectionStats, QueueBound};
+pub use connection::{Anchor, Connection, ConnectionStats, QueueBound};
 pub use dialer::{Dialer, FailedAttempt, STABLE_AFTER};
 pub use files::{LoadError, SaveError};
 pub use identity::{

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use quinn::crypto::rustls::HandshakeData;
@@ -26,6 +26,7 @@ use super::{
     CloseCode, Connection, Disconnect, Identity, PeerIdentity, Protocol, TlsError,
     connection::{canonical, count},
     opening::{self, OpeningError},
+    sparing::Sparing,
     tls,
 };
 
@@ -260,6 +261,7 @@ struct Listener {
 impl Listener {
     async fn run(self) {
         let places = Arc::new(Semaphore::new(self.limits.handshakes_max));
+        let lines = Arc::<Lines>::default();
         // Aborted with this task, so a dropped server leaves no handshake behind.
         let mut handshakes = JoinSet::new();
         while let Some(incoming) = self.endpoint.accept().await {
@@ -288,6 +290,7 @@ impl Listener {
                 time: self.limits.handshake_timeout,
                 gate: self.gate.subscribe(),
                 places: Arc::clone(&places),
+                lines: Arc::clone(&lines),
             };
             handshakes.spawn(welcome.run(incoming, place));
         }
@@ -301,6 +304,15 @@ struct Welcome {
     time: Duration,
     gate: watch::Receiver<Way>,
     places: Arc<Semaphore>,
+    lines: Arc<Lines>,
+}
+
+/// What is said of newcomers that are not let in.
+#[derive(Debug, Default)]
+struct Lines {
+    handshakes: Sparing,
+    not_allowed: Sparing,
+    openings: Sparing,
 }
 
 impl Welcome {
@@ -311,18 +323,26 @@ impl Welcome {
             Ok(Err(error)) => {
                 count(&self.counters.failed_handshakes, 1);
                 let error = Disconnect::from(error);
-                return tracing::info!(%address, %error, "handshake failed");
+                if let Some(untold) = self.lines.handshakes.line(Instant::now()) {
+                    tracing::info!(%address, %error, untold, "handshake failed");
+                }
+                return;
             }
             Err(_) => {
                 count(&self.counters.failed_handshakes, 1);
-                return tracing::info!(%address, "handshake timed out");
+                if let Some(untold) = self.lines.handshakes.line(Instant::now()) {
+                    tracing::info!(%address, untold, "handshake timed out");
+                }
+                return;
             }
         };
         let (peer, protocol) = match admit(&quic) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 count(&self.counters.not_allowed, 1);
-                tracing::warn!(%address, reason, "peer not allowed");
+                if let Some(untold) = self.lines.not_allowed.line(Instant::now()) {
+                    tracing::warn!(%address, reason, untold, "peer not allowed");
+                }
                 return quic.close(CloseCode::NotAllowed.to_wire(), reason.as_bytes());
             }
         };
@@ -388,7 +408,9 @@ impl Welcome {
                 "no control stream in time".to_owned(),
             ),
         };
-        tracing::info!(%address, %peer, reason, "control stream not opened");
+        if let Some(untold) = self.lines.openings.line(Instant::now()) {
+            tracing::info!(%address, %peer, reason, untold, "control stream not opened");
+        }
         quic.close(code.to_wire(), reason.as_bytes());
     }
 }

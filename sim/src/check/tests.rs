@@ -60,6 +60,7 @@ fn every_kind_of_fault_and_the_rare_events_are_met() {
         "a slave leaves",
         "a slow disk",
         "a weight is set",
+        "a minimum is set",
         "an order that is carried out",
         "an order that is refused",
         "an update that comes twice",

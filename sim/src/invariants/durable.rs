@@ -43,6 +43,9 @@ pub(crate) fn check_ordered(disk: &Registry, call: &OperatorCall) -> Result<(), 
         OperatorCall::SetWeights { weights } => weights
             .iter()
             .all(|(role, weight)| disk.weights().get(role).unwrap_or(&Scalar::ONE) == weight),
+        OperatorCall::SetMinimums { minimums } => minimums
+            .iter()
+            .all(|(role, minimum)| disk.minimums().get(role) == minimum.as_ref()),
         _ => true,
     };
     check("W5", is_in_log, || {
@@ -112,6 +115,7 @@ mod tests {
         };
         let quotas = vec![(role(), quota)];
         let weights = vec![(role(), Scalar::whole(3))];
+        let minimums = vec![(role(), "cpus:1".parse().ok())];
         let force = true;
         let ordered = [
             OperatorCall::SetQuotas {
@@ -121,6 +125,9 @@ mod tests {
             OperatorCall::SetWeights {
                 weights: weights.clone(),
             },
+            OperatorCall::SetMinimums {
+                minimums: minimums.clone(),
+            },
         ];
         let mut log = Registry::default();
         for call in &ordered {
@@ -129,6 +136,7 @@ mod tests {
         for command in [
             Command::SetQuotas { quotas },
             Command::SetWeights { weights },
+            Command::SetMinimums { minimums },
         ] {
             log.apply(&command).expect("it fits");
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meros_master_core::Config;
+use meros_master_core::allocator::Policy;
 use meros_proto::attribute::Attributes;
 use meros_proto::resources::{Reservation, Resources};
 use toml::Spanned;
@@ -173,6 +174,11 @@ impl File {
                 default.slave_reregister_timeout,
             ),
             allocation_delay: or(part.allocation_delay, default.allocation_delay),
+            // As a real master does.
+            policy: Policy {
+                shuffle: Some(0),
+                ..Policy::default()
+            },
             ..default
         }
     }

@@ -8,7 +8,7 @@ use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
 use meros_proto::resources::{Resources, Value};
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
-use meros_sdk_core::{Call, Driver};
+use meros_sdk_core::Call;
 
 use super::framework::Mind;
 use super::{Happening, Node, World};
@@ -128,8 +128,8 @@ impl World {
         let mut unfinished = Unfinished::default();
         let present = self.present_slaves();
         self.unfinished_slaves(&present, &mut unfinished.others);
-        // A slave that has left without a word is for an operator to declare gone, which is not
-        // built yet: tasks there stay unreachable for ever.
+        // A slave that has left without a word is for an operator to declare gone, and none does here:
+        // tasks there stay unreachable for ever.
         let is_given_up = |slave: Option<SlaveId>| {
             slave.is_some_and(|id| {
                 !present.contains_key(&id) && self.log.registry().slave(id).is_some()
@@ -149,7 +149,6 @@ impl World {
                     .iter()
                     .flat_map(|id| live().map(|(task, _)| (*id, task))),
             );
-            let all = worker.app.live().count();
             if node.is_over {
                 continue;
             }
@@ -158,11 +157,15 @@ impl World {
                     .others
                     .push(format!("framework {at} has not launched all its tasks"));
             }
-            let of_driver = worker
-                .driver
-                .as_ref()
-                .map_or(usize::MAX, Driver::live_tasks);
-            if of_driver > all {
+            // What a leader remembers of a slave that never comes back may be older than what its framework
+            // has heard: there a driver asks on, and the application does not.
+            let of_driver = worker.driver.as_ref().map_or(usize::MAX, |driver| {
+                driver
+                    .live()
+                    .filter(|(_, slave)| !is_given_up(*slave))
+                    .count()
+            });
+            if of_driver > live().count() {
                 unfinished.others.push(format!(
                     "the driver of framework {at} waits for {of_driver} tasks"
                 ));
@@ -222,6 +225,9 @@ impl World {
         let quotas = self.log.registry().quotas();
         if !quotas.is_empty() && self.promised.is_none() {
             others.push("a role has a quota".to_owned());
+        }
+        if !self.log.registry().minimums().is_empty() {
+            others.push("a role has a minimum".to_owned());
         }
         if leader.is_none_or(|node| node.term != Some(self.log.term())) {
             others.push("nobody leads".to_owned());

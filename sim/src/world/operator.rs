@@ -1,4 +1,4 @@
-//! What operators order: quotas and weights while things go wrong, and order afterwards.
+//! What operators order: quotas, weights and minimums while things go wrong, and order afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -84,6 +84,15 @@ impl World {
             RoleOrder::Weight { role: name, weight } => OperatorCall::SetWeights {
                 weights: vec![(role(name), Scalar::whole(*weight))],
             },
+            RoleOrder::Minimum {
+                role: name,
+                minimum,
+            } => OperatorCall::SetMinimums {
+                minimums: vec![(
+                    role(name),
+                    minimum.map(|text| text.parse().expect("well formed")),
+                )],
+            },
         })
     }
 
@@ -125,7 +134,7 @@ impl World {
     }
 
     /// After the faults: frameworks that nobody has been for a while are removed, and no role has a
-    /// quota any more, so that everybody can come to an end. If that takes long, nothing is reserved
+    /// quota or a minimum any more, so that everybody can come to an end. If that takes long, nothing is reserved
     /// for a role any more.
     pub(super) fn operate(&mut self) -> Result<(), Broken> {
         let owned: BTreeSet<FrameworkId> = self
@@ -148,6 +157,11 @@ impl World {
         if !quotas.is_empty() && self.promised.is_none() {
             let force = true;
             self.order_leader(OperatorCall::SetQuotas { quotas, force })?;
+        }
+        let minimums = self.log.registry().minimums().keys().cloned();
+        let minimums: Vec<_> = minimums.map(|role| (role, None)).collect();
+        if !minimums.is_empty() {
+            self.order_leader(OperatorCall::SetMinimums { minimums })?;
         }
         let is_starved = |node: &FrameworkNode| match &node.mind {
             Mind::Workload(worker) => !node.is_over && !worker.app.has_launched_all(),

@@ -167,6 +167,7 @@ fn weigh(message: &Message) -> u64 {
             SlaveToMaster::Unregister => 15,
             SlaveToMaster::ReportClaims { decided, .. } => mix(16 ^ count(decided)),
             SlaveToMaster::ChangeApplied { number } => mix(17 ^ number.number),
+            SlaveToMaster::TermHeard { epoch } => mix(18 ^ epoch.0),
         },
         Message::FromFramework(message) => match message {
             FrameworkToMaster::Subscribe { .. } => 20,
@@ -184,6 +185,7 @@ fn weigh(message: &Message) -> u64 {
             FrameworkToMaster::Reconcile { tasks } => mix(28 ^ count(tasks)),
             FrameworkToMaster::Wish { wishes } => mix(29 ^ count(wishes)),
             FrameworkToMaster::State { request, .. } => mix(47 ^ request),
+            FrameworkToMaster::ReconcileOperations { operations } => mix(48 ^ count(operations)),
         },
         Message::ToSlave(message) => match message {
             MasterToSlave::Registered { slave_id, .. } => mix(30 ^ u64::from(slave_id.0)),
@@ -197,6 +199,7 @@ fn weigh(message: &Message) -> u64 {
                 mix(37 ^ u64::from(framework_id.0))
             }
             MasterToSlave::ChangeResources { number, .. } => mix(38 ^ number.number),
+            MasterToSlave::Masters { addresses } => mix(39 ^ count(addresses)),
         },
         Message::ToFramework(message) => match message {
             MasterToFramework::Subscribed { framework_id, .. } => {
@@ -212,6 +215,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToFramework::Error { refusal, .. } => text(46, refusal.code()),
             MasterToFramework::Operation(status) => text(47, status.operation_id.as_str()),
             MasterToFramework::State { request, .. } => mix(48 ^ request),
+            MasterToFramework::Masters { addresses } => mix(49 ^ count(addresses)),
         },
     }
 }

@@ -69,8 +69,9 @@ pub enum Record {
 pub struct CheckpointedTask {
     /// What was ordered.
     pub run: Box<RunTask>,
-    /// Whether it was seen running.
-    pub started: bool,
+    /// How far its updates say that it came: `Staging`, `Running` or `Killing`. Their framework may have
+    /// acknowledged them.
+    pub reached: TaskState,
 }
 
 /// What all records together say. The default is that of an empty data directory.
@@ -112,7 +113,7 @@ impl Checkpoint {
                     key,
                     CheckpointedTask {
                         run,
-                        started: false,
+                        reached: TaskState::Staging,
                     },
                 );
             }
@@ -121,8 +122,9 @@ impl Checkpoint {
                 status,
             } => {
                 let key = (framework_id, status.task_id.clone());
-                if let Some(task) = self.tasks.get_mut(&key) {
-                    task.started |= status.state == TaskState::Running;
+                let lives = matches!(status.state, TaskState::Running | TaskState::Killing);
+                if let Some(task) = self.tasks.get_mut(&key).filter(|_| lives) {
+                    task.reached = status.state;
                 }
                 self.updates.entry(key).or_default().push_back(*status);
             }

@@ -6,13 +6,13 @@ use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::mutant::Mutant;
-use meros_proto::status::{Source, TaskState};
+use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use tracing::info;
 
 use crate::config::LEAVE_ACKNOWLEDGEMENTS_MAX;
 use crate::launch::killed_during_launch;
-use crate::task::{Cause, Ending, Phase, Task, executor_of};
+use crate::task::{Cause, Ending, Phase, Task};
 use crate::timers::Due;
 use crate::{Awaiting, Effect, Effects, Going, GoingStep, Record, SlaveCore, TaskKey};
 
@@ -92,8 +92,7 @@ impl SlaveCore {
         let task = self.tasks.get(key).expect("kill has looked it up");
         let capabilities = &task.run.framework.capabilities;
         if capabilities.contains(&FrameworkCapability::TaskKillingState) {
-            let mut status = self.status(&key.1, TaskState::Killing, Source::Executor, now);
-            status.executor_id = Some(executor_of(&key.1));
+            let status = self.living(key, TaskState::Killing, now);
             self.update_task(key, status, effects);
         }
     }

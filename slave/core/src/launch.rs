@@ -176,7 +176,12 @@ impl SlaveCore {
 
     /// What a task says that runs.
     pub(crate) fn running(&self, key: &TaskKey, now: Timestamp) -> TaskStatus {
-        let mut status = self.status(&key.1, TaskState::Running, Source::Executor, now);
+        self.living(key, TaskState::Running, now)
+    }
+
+    /// What its executor says of a task that lives.
+    pub(crate) fn living(&self, key: &TaskKey, state: TaskState, now: Timestamp) -> TaskStatus {
+        let mut status = self.status(&key.1, state, Source::Executor, now);
         status.executor_id = Some(executor_of(&key.1));
         status
     }

@@ -70,6 +70,8 @@ enum Awaiting {
     Task(TaskKey),
     /// A status update, to be sent.
     Update(TaskKey),
+    /// A term, which its leader is told of.
+    Term,
     /// The checkpoint is wiped: the last word to the master may go out.
     Left,
     /// An operation on resources, to be confirmed, and the directories of volumes that it destroyed.
@@ -120,6 +122,8 @@ pub struct SlaveCore {
     link: Option<Link>,
     /// The highest term heard of: an older leader is not obeyed.
     epoch: Epoch,
+    /// Its record.
+    epoch_record: RecordId,
     tasks: BTreeMap<TaskKey, Task>,
     /// Of tasks with unacknowledged updates, and of tasks that are not here and were asked about.
     streams: BTreeMap<TaskKey, Stream>,
@@ -172,6 +176,7 @@ impl SlaveCore {
             link: None,
             // Of which cluster a term is, only the identity says.
             epoch: recovered.identity.map_or(Epoch(0), |_| recovered.epoch),
+            epoch_record: RecordId(0),
             tasks: BTreeMap::new(),
             streams: BTreeMap::new(),
             phantoms: 0,
@@ -331,6 +336,7 @@ impl SlaveCore {
                     self.forget_container(&key, effects);
                     self.send_head(&key, now, effects);
                 }
+                Awaiting::Term => self.tell_term(effects),
                 Awaiting::Left => self.say_goodbye(effects),
                 Awaiting::Change { number, wiped } => {
                     self.on_change_durable(number, wiped, effects);

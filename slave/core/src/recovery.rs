@@ -72,14 +72,11 @@ impl SlaveCore {
             }
         }
         let (total, mut ended, mut running) = (tasks.len(), 0, 0);
-        for (key, CheckpointedTask { run, started }) in tasks {
+        for (key, CheckpointedTask { run, reached }) in tasks {
             let mut task = Task::new(run, Phase::Ended);
             let newest = self.streams.get(&key).and_then(Stream::newest_state);
-            task.state = newest.unwrap_or(if started {
-                TaskState::Running
-            } else {
-                task.state
-            });
+            task.state = newest.unwrap_or(reached);
+            let started = reached != TaskState::Staging;
             let is_over = task.state.is_terminal();
             self.tasks.insert(key.clone(), task);
             let found = of_tasks.remove(&key);
@@ -172,6 +169,8 @@ impl SlaveCore {
             self.timers
                 .set(Due::Completion(key.clone()), now.after(left));
         }
+        // Its framework has heard of it; a new master has not.
+        let acknowledged = !self.streams.contains_key(key);
         match state {
             TaskState::Killing => {
                 // It had been told, and maybe not done.
@@ -184,18 +183,17 @@ impl SlaveCore {
                 });
                 effects.push(Effect::KillContainer { container, grace });
             }
-            TaskState::Running => {
-                if !self.streams.contains_key(key) {
-                    // Its framework has heard of it; a new master has not.
-                    let status = self.running(key, now);
-                    let task = self.tasks.get_mut(key).expect("just inserted");
-                    task.acknowledged = Some(Box::new(status));
-                }
-            }
+            TaskState::Running => {}
             _ => {
                 let status = self.running(key, now);
                 self.update_task(key, status, effects);
+                return true;
             }
+        }
+        if acknowledged {
+            let status = self.living(key, state, now);
+            let task = self.tasks.get_mut(key).expect("just inserted");
+            task.acknowledged = Some(Box::new(status));
         }
         true
     }

@@ -17,7 +17,7 @@ use crate::config::{
 use crate::event::ConnectionId;
 use crate::task::Task;
 use crate::timers::Due;
-use crate::{Effect, Effects, Identity, Record, SlaveCore, TaskKey};
+use crate::{Awaiting, Effect, Effects, Identity, Record, SlaveCore, TaskKey};
 
 /// The one connection to a master. `Asking -> Registered -> Asking` (a ping said that we are not).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,8 @@ impl SlaveCore {
             }
             MasterToSlave::Refused { refusal, by } => self.on_refused(link, refusal, by, effects),
             MasterToSlave::Ping { registered } => self.on_ping(link, registered, now, effects),
+            // For the shell, which has heard it.
+            MasterToSlave::Masters { .. } => {}
             _ if !link.is_registered() => self.counters.messages_ignored += 1,
             MasterToSlave::RunTask(run) => self.on_run_task(run, now, effects),
             MasterToSlave::KillTask {
@@ -268,7 +270,8 @@ impl SlaveCore {
             // Else its next life might obey a master that was deposed in this one. Without an id the
             // disk may know another term, of a life that ended before it had one.
             self.epoch = epoch;
-            self.persist(Record::TermHeard(epoch), effects);
+            let record = Record::TermHeard(epoch);
+            self.epoch_record = self.persist_for(record, Awaiting::Term, effects);
         }
         // After the term: who has an id knows which masters cannot have heard of it.
         if self.identity.is_none() {
@@ -283,7 +286,19 @@ impl SlaveCore {
             ping_timeout: Some(ping_timeout),
         });
         self.timers.set(Due::Master, now.after(ping_timeout));
+        self.tell_term(effects);
         self.resend_updates(now, effects);
+    }
+
+    /// Once no older master can be obeyed any more, the leader may be sure of what is here.
+    pub(crate) fn tell_term(&self, effects: &mut Effects) {
+        let welcomed = self.link.filter(|link| link.is_registered());
+        if let Some(link) = welcomed.filter(|_| self.epoch_record <= self.durable) {
+            effects.push(Effect::Send {
+                connection: link.connection,
+                message: SlaveToMaster::TermHeard { epoch: self.epoch },
+            });
+        }
     }
 
     fn on_refused(

@@ -122,7 +122,7 @@ impl Slave {
             &["send 1 register"],
         );
         slave.hear(registered(), &["persist term 1", "persist identity S4"]);
-        slave.durable(&[]);
+        slave.durable(&["send 1 term 1"]);
         slave
     }
 
@@ -355,6 +355,7 @@ fn line(effect: &Effect) -> String {
                     format!("claims {claims} {}", decided.join(" "))
                 }
                 SlaveToMaster::ChangeApplied { number } => format!("applied {}", number.number),
+                SlaveToMaster::TermHeard { epoch } => format!("term {epoch}"),
             };
             format!("send {} {what}", connection.0)
         }

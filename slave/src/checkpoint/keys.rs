@@ -1,6 +1,7 @@
 //! Keys of the checkpoint.
 //!
-//! `m/…` the slave itself; `t` framework task: the order; `s` framework task: it was seen running;
+//! `m/…` the slave itself; `t` framework task: the order; `s` framework task: it was seen running, and, if
+//! the value is not empty, being killed;
 //! `u` framework task NUL update: an unacknowledged update. Framework and update are big endian, so
 //! that keys sort by framework, task and the order in which updates were made (their ids grow). A
 //! task id has no control character, so NUL ends it.

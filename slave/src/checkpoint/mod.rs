@@ -36,6 +36,10 @@ const FORMAT: u32 = 2;
 /// The layout of a checkpoint that remembers no claims.
 const FORMAT_WITHOUT_CLAIMS: u32 = 1;
 
+/// Marks a task as being killed. A release that takes any mark for "was seen running" loses no more than
+/// it did before.
+const KILLING: &[u8] = b"k";
+
 // What is remembered of 1,000 tasks is about 1 MiB, written once and read at the next start.
 // RocksDB's own defaults would take 64 MiB.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -125,10 +129,10 @@ impl Store {
                 Some(keys::Parsed::Meta) => false,
                 Some(keys::Parsed::Task(task)) => match decode_record(&value) {
                     Ok(run) => {
-                        let started = self.is_started(&task)?;
+                        let reached = self.reached(&task)?;
                         checkpoint
                             .tasks
-                            .insert(task, CheckpointedTask { run, started });
+                            .insert(task, CheckpointedTask { run, reached });
                         false
                     }
                     Err(error) => report_damaged(&key, &error),
@@ -153,11 +157,14 @@ impl Store {
         Ok(recovered)
     }
 
-    fn is_started(&self, task: &meros_slave_core::TaskKey) -> Result<bool, OpenStoreError> {
+    fn reached(&self, task: &meros_slave_core::TaskKey) -> Result<TaskState, OpenStoreError> {
         let found = self.db.get_pinned(keys::started(task));
-        found
-            .map(|found| found.is_some())
-            .map_err(|source| self.unreadable(source))
+        let found = found.map_err(|source| self.unreadable(source))?;
+        Ok(match found.as_deref() {
+            None => TaskState::Staging,
+            Some([]) => TaskState::Running,
+            Some(_) => TaskState::Killing,
+        })
     }
 
     /// A value without which nothing else makes sense.
@@ -211,8 +218,10 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
             let task = (*framework_id, status.task_id.clone());
             let id = status.update_id.unwrap_or(meros_proto::ids::UpdateId(0));
             batch.put(keys::update(&task, id), encode_record(status)?);
-            if status.state == TaskState::Running {
-                batch.put(keys::started(&task), []);
+            match status.state {
+                TaskState::Running => batch.put(keys::started(&task), []),
+                TaskState::Killing => batch.put(keys::started(&task), KILLING),
+                _ => {}
             }
         }
         Record::UpdateAcknowledged { task, update_id } => {

@@ -61,6 +61,16 @@ fn life() -> Vec<Record> {
         update(1, "a", 1, TaskState::Running),
         update(1, "a", 2, TaskState::Finished),
         update(1, "aa", 3, TaskState::Running),
+        update(u32::MAX, "c", 5, TaskState::Running),
+        update(u32::MAX, "c", 6, TaskState::Killing),
+        Record::UpdateAcknowledged {
+            task: key(u32::MAX, "c"),
+            update_id: UpdateId::by_slave(SLAVE, 1, 5),
+        },
+        Record::UpdateAcknowledged {
+            task: key(u32::MAX, "c"),
+            update_id: UpdateId::by_slave(SLAVE, 1, 6),
+        },
         Record::UpdateAcknowledged {
             task: key(1, "a"),
             update_id: UpdateId::by_slave(SLAVE, 1, 1),

@@ -132,6 +132,27 @@ fn an_unknown_key_or_a_wrong_duration_is_refused() {
 }
 
 #[test]
+fn isolation_and_devices_are_read_and_nonsense_is_refused() {
+    let mut raw = raw();
+    raw.isolation = Some("pid,seccomp=off".to_owned());
+    raw.task_devices = Some("/dev/fuse, /dev/net/tun".to_owned());
+    let config = Config::check(raw).unwrap();
+    assert_eq!(config.isolation, "pid=on,seccomp=off".parse().unwrap());
+    assert_eq!(config.task_devices.len(), 2);
+    assert_eq!(config.task_open_files_max, 65_536);
+    let text = refused(|raw| raw.isolation = Some("pids,rockets".to_owned()));
+    assert!(
+        text.contains("rockets") && text.contains("seccomp"),
+        "{text}"
+    );
+    for bad in ["/etc/passwd", "/dev", "/dev/../etc", "fuse"] {
+        let text = refused(|raw| raw.task_devices = Some(bad.to_owned()));
+        assert!(text.contains("/dev/kvm"), "{text}");
+    }
+    assert!(refused(|raw| raw.task_open_files_max = Some(3)).contains("16 to 1048576"));
+}
+
+#[test]
 fn flags_have_the_names_of_the_keys() {
     #[derive(clap::Parser)]
     struct Cli {

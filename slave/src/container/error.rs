@@ -133,6 +133,24 @@ pub enum OpenError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// A part of isolation was asked for by name, and this host does not give it.
+    #[error(
+        "isolation_missing: {part} is asked for and cannot be had here ({reason}); without {part} in --isolation tasks run without it"
+    )]
+    IsolationMissing {
+        /// The part, as the option names it.
+        part: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Not even an unconfined command could be started.
+    #[error("failed to try out the isolation of tasks: {step}")]
+    Trial {
+        /// What the shim was doing.
+        step: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// Our one helper thread could not be started.
     #[error("failed to start the launcher thread")]
     Thread {

@@ -21,6 +21,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::confine::IsolationWishes;
 use super::error::{CgroupRootError, OpenError};
 use super::mounts::{CgroupMount, parse_mountinfo};
 use super::ownership;
@@ -122,7 +123,7 @@ pub enum Facility {
 }
 
 impl Facility {
-    const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Cpu,
         Self::CpuUsage,
         Self::Memory,
@@ -316,6 +317,20 @@ impl Isolation {
             .values()
             .map(|place| place.dir.clone())
             .collect()
+    }
+
+    /// That the groups are there which an administrator has named.
+    pub(crate) fn require(&self, wishes: &IsolationWishes) -> Result<(), OpenError> {
+        for facility in wishes.groups() {
+            let mut missing = self.report.missing.iter();
+            if let Some((_, reason)) = missing.find(|(it, _)| *it == facility) {
+                return Err(OpenError::IsolationMissing {
+                    part: facility.to_string(),
+                    reason: reason.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Locks our groups, so that no other slave of the same name cleans up under us. Fails if the

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use meros_shim::{Account, Failure, Request};
+use meros_shim::{Account, Confinement, Failure, Request};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 
 use super::error::StartError;
@@ -30,6 +30,7 @@ pub(crate) struct Launched {
 pub(crate) fn launch(
     program: &ShimProgram,
     isolation: &Isolation,
+    confinement: &Confinement,
     folder: Folder,
     boot_id: &str,
     spec: &ContainerSpec,
@@ -47,7 +48,11 @@ pub(crate) fn launch(
             .map_err(at(&spec.sandbox))?;
     }
     let group = Group::create(isolation, &spec.id, &spec.limits)?;
-    let request = request(isolation, &group, account, boot_id, spec);
+    let confinement = Confinement {
+        shown: spec.shown.clone(),
+        ..confinement.clone()
+    };
+    let request = request(isolation, &group, confinement, account, boot_id, spec);
     match folder
         .create(&request)
         .and_then(|()| Shim::spawn(program, &folder))
@@ -74,6 +79,7 @@ pub(crate) fn launch(
 fn request(
     isolation: &Isolation,
     group: &Group,
+    confinement: Confinement,
     account: Option<Account>,
     boot_id: &str,
     spec: &ContainerSpec,
@@ -93,7 +99,9 @@ fn request(
         account,
         stdout_bytes_max: spec.stdout_bytes_max,
         stderr_bytes_max: spec.stderr_bytes_max,
+        disk_bytes: spec.limits.disk_bytes,
         ends_with_slave: spec.ends_with_slave,
+        confinement,
     }
 }
 

@@ -7,7 +7,8 @@
 //! for (facility, reason) in &isolation.report().missing {
 //!     eprintln!("not isolated: {facility}: {reason}");
 //! }
-//! let (containers, inventory) = Containerizer::open(isolation, "/var/lib/meros/containers".into())?;
+//! let folder = "/var/lib/meros/containers".into();
+//! let (containers, inventory) = Containerizer::open(isolation, folder, &Wanted::default())?;
 //! println!("{} containers of an earlier run", inventory.containers.len());
 //! let container = containers.start(spec).await?;
 //! println!("{}", container.wait().await.message());
@@ -31,6 +32,9 @@
 //! Kernel 5.3 or newer (pidfds). Absent: what a task is, retries, checkpoints, images, networks.
 #![forbid(unsafe_code)]
 
+mod calls;
+mod confine;
+mod disk;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -41,11 +45,13 @@ mod mounts;
 mod ownership;
 mod recover;
 mod report;
+mod seccomp;
 mod shim;
 mod spec;
 mod supervise;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -57,19 +63,24 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
+pub use confine::{
+    IsolationWishError, IsolationWishes, PartState, TASK_OPEN_FILES_DEFAULT, Wanted,
+};
+pub use disk::DiskReport;
 pub use error::{CgroupRootError, OpenError, StartError};
 pub use isolation::{
     CgroupRoot, DEFAULT_CGROUP_NAME, Facility, HierarchyKind, Isolation, IsolationReport,
 };
-pub use meros_shim::LOG_FLOOR_BYTES;
+pub use meros_shim::{LOG_FLOOR_BYTES, Part};
 pub use recover::{Found, FoundState, Inventory};
 pub use report::{ExitReport, ExitStatus, LogUsage, OomReport, OomScope, Usage};
 pub use spec::{
     COMMAND_BYTES_MAX, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, Limits, MEMORY_FLOOR_BYTES,
     TaskCommand,
 };
-pub use supervise::{Adoptable, Container};
+pub use supervise::{Adoptable, Container, DISK_WATCH_INTERVAL};
 
+use confine::{Confined, confine};
 use launch::{Launched, explain, full_name, launch};
 use meros_shim::Told;
 use recover::{boot_id, take_inventory};
@@ -98,6 +109,7 @@ pub(crate) struct Inner {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     folders: PathBuf,
+    parts: BTreeMap<Part, PartState>,
     /// Below the thread, which uses it: fields are dropped in order.
     isolation: Arc<Isolation>,
 }
@@ -112,19 +124,26 @@ struct Job {
 
 impl Containerizer {
     /// Takes possession of the groups of `isolation` and of `folders`, where each container has a
-    /// folder as long as it is not [forgotten](Self::forget); says what an earlier run has left there,
+    /// folder as long as it is not [forgotten](Self::forget); finds out what of `wanted` tasks can be
+    /// confined by; says what an earlier run has left there,
     /// kills and removes what belongs to nothing, and starts the launcher thread. Blocks, for
     /// milliseconds unless leftovers refuse to die. Groups of other instances are left alone.
     ///
     /// # Errors
-    /// If the cgroup root belongs to somebody else, a living slave owns the same groups, or the host
-    /// refuses a lock, memory for the shim or a thread.
+    /// If the cgroup root belongs to somebody else, a living slave owns the same groups, the host does
+    /// not give a part of isolation that is named, or refuses a lock, memory for the shim or a thread.
     pub fn open(
         mut isolation: Isolation,
         folders: PathBuf,
+        wanted: &Wanted,
     ) -> Result<(Self, Inventory), OpenError> {
         isolation.lock()?;
+        isolation.require(&wanted.wishes)?;
         let program = ShimProgram::load().map_err(|source| OpenError::Shim { source })?;
+        let Confined {
+            confinement,
+            states: parts,
+        } = confine(wanted, &program, &folders)?;
         let boot_id = boot_id();
         let inventory = take_inventory(&isolation, &folders, &boot_id);
         let isolation = Arc::new(isolation);
@@ -140,7 +159,8 @@ impl Containerizer {
                 {
                     let _entered = runtime.enter();
                     let folder = Folder::new(folders.join(&spec.id));
-                    let launched = launch(&program, &isolation, folder, &boot_id, &spec);
+                    let launched =
+                        launch(&program, &isolation, &confinement, folder, &boot_id, &spec);
                     // Only a runtime that shuts down does not want the reply any more; then the next
                     // start finds it.
                     let _ = reply.send(launched);
@@ -152,6 +172,7 @@ impl Containerizer {
             jobs: Some(jobs),
             thread: Some(thread),
             folders,
+            parts,
             isolation,
         };
         Ok((
@@ -166,6 +187,12 @@ impl Containerizer {
     #[must_use]
     pub fn report(&self) -> &IsolationReport {
         self.inner.isolation.report()
+    }
+
+    /// How it is with each part of the confinement beside control groups.
+    #[must_use]
+    pub fn parts(&self) -> &BTreeMap<Part, PartState> {
+        &self.inner.parts
     }
 
     /// Starts a container. When this returns, the command itself is running, under its limits.
@@ -197,6 +224,8 @@ impl Containerizer {
         let running = Running {
             id: found.id,
             command: found.command,
+            sandbox: found.sandbox,
+            disk_bytes: found.disk_bytes,
             pid: found.pid,
             shim,
             folder: found.folder,
@@ -238,12 +267,14 @@ impl Inner {
         jobs.send(job).await.map_err(|_| StartError::ShuttingDown)?;
         let mut launched = launched.await.map_err(|_| StartError::ShuttingDown)??;
         let error = match timeout(START_TIMEOUT, launched.shim.told()).await {
-            Ok(Heard::Told(Told::Running { pid, shim })) => {
+            Ok(Heard::Told(Told::Running { pid, shim, init })) => {
                 let name = full_name(&self.isolation, &spec.id);
-                let tree = Tree::new(&launched.group, shim, &name);
+                let tree = Tree::new(&launched.group, shim, init, &name);
                 let running = Running {
                     id: spec.id.clone(),
                     command: spec.command.name().to_owned(),
+                    sandbox: spec.sandbox.clone(),
+                    disk_bytes: spec.limits.disk_bytes,
                     pid,
                     shim: launched.shim,
                     folder: launched.folder,
@@ -277,7 +308,7 @@ impl Inner {
         });
         let mut trees: Vec<Tree> = trees.collect();
         if trees.is_empty() {
-            trees.push(Tree::Processes { leader: None, name });
+            trees.push(Tree::named(name));
         }
         let kill = move || {
             let left = trees

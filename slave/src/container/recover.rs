@@ -139,12 +139,14 @@ fn meet(isolation: &Isolation, id: &str, folder: &Folder, request: &Request) -> 
     let mut stream = folder.connect().ok()?;
     let mut frames = Frames::default();
     match first_word(&mut stream, &mut frames, ANSWER_TIMEOUT) {
-        Ok(Some(Told::Running { pid, shim })) => {
+        Ok(Some(Told::Running { pid, shim, init })) => {
             let group = Group::named(isolation, id);
-            let tree = Tree::new(&group, shim, &full_name(isolation, id));
+            let tree = Tree::new(&group, shim, init, &full_name(isolation, id));
             Some(Adoptable {
                 id: id.to_owned(),
                 command: request.command.clone(),
+                sandbox: request.sandbox.clone(),
+                disk_bytes: request.disk_bytes,
                 pid,
                 stream,
                 frames,
@@ -199,6 +201,7 @@ fn bury(
         status,
         shim_lost: exit.is_none(),
         killed: false,
+        disk: None,
         oom: exit.and_then(|_| OomReport::judge(status, false, &usage)),
         usage,
         survivors: 0,
@@ -220,7 +223,7 @@ fn clear(isolation: &Isolation, id: &str, shim: Option<i32>, inventory: &mut Inv
     if trees.is_empty() && shim.is_some() {
         // The shim is dead and its number may be anybody's, so only the name is asked.
         let name = full_name(isolation, id);
-        trees.push(Tree::Processes { leader: None, name });
+        trees.push(Tree::named(name));
     }
     let alive: BTreeSet<i32> = trees.iter().flat_map(Tree::members).collect();
     let survivors = trees

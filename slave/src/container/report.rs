@@ -5,6 +5,8 @@ use std::time::Duration;
 pub use meros_shim::{ExitStatus, LogUsage};
 use serde::{Deserialize, Serialize};
 
+use super::disk::DiskReport;
+
 /// Bytes of one MiB, the unit of memory in messages.
 const MIB: u64 = 1 << 20;
 /// How far below its limit a group may be when its own limit was the cause: the kernel charges in batches.
@@ -122,6 +124,10 @@ pub struct ExitReport {
     pub killed: bool,
     /// Set if lack of memory made it fail.
     pub oom: Option<OomReport>,
+    /// Set if it was killed because its sandbox took too much of the disk; none in reports of older
+    /// slaves.
+    #[serde(default)]
+    pub disk: Option<DiskReport>,
     /// What it used, read when all processes were dead.
     pub usage: Usage,
     /// Processes that survived SIGKILL for a minute (a hung disk or driver), 0 but in that case.
@@ -136,6 +142,7 @@ impl ExitReport {
     #[must_use]
     pub fn message(&self) -> String {
         match (&self.oom, self.status) {
+            _ if self.disk.is_some() => self.disk.iter().map(DiskReport::message).collect(),
             (Some(oom), _) => oom.message.clone(),
             (None, _) if self.shim_lost => {
                 "the process that watched over it (meros-shim) was killed or crashed, and the task \
@@ -221,6 +228,7 @@ mod tests {
             shim_lost: false,
             killed: false,
             oom: None,
+            disk: None,
             usage: Usage::default(),
             survivors: 0,
             command: "nosuch --flag".into(),

@@ -3,6 +3,7 @@
 //! What goes wrong on the connection is one thing, [`Heard::Lost`]: a shim does not end before its
 //! container, except when it crashes or is killed.
 
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,6 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::seccomp::default_filter;
+
 /// How long a shim may take to kill what is left and to write the rest of the output, by its own
 /// bounds.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(75);
@@ -33,25 +36,66 @@ const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/meros-shim"));
 #[derive(Debug)]
 pub(crate) struct ShimProgram {
     file: OwnedFd,
+    /// What tasks may ask of the kernel; every shim has it as its standard output.
+    filter: Option<OwnedFd>,
 }
 
 impl ShimProgram {
     pub(crate) fn load() -> io::Result<Self> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let mut file = File::from(memfd_create(c"meros-shim", flags)?);
-        file.write_all(PROGRAM)?;
-        // A task that runs as root could otherwise write into the program of all others.
-        let seals = SealFlag::F_SEAL_WRITE
-            | SealFlag::F_SEAL_GROW
-            | SealFlag::F_SEAL_SHRINK
-            | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(Self { file: file.into() })
+        let filter = default_filter();
+        let filter = filter.map(|bytes| seal(c"meros-filter", &bytes));
+        Ok(Self {
+            file: seal(c"meros-shim", PROGRAM)?,
+            filter: filter.transpose()?,
+        })
+    }
+
+    /// Starts it in a folder with a request, and connects. Blocks.
+    pub(crate) fn start(&self, folder: &Folder) -> io::Result<(Child, UnixStream)> {
+        let (_open, path) = folder.socket()?;
+        let listener = UnixListener::bind(path)?;
+        let filter = match &self.filter {
+            Some(filter) => Stdio::from(filter.try_clone()?),
+            None => Stdio::null(),
+        };
+        let id = folder.path.file_name().unwrap_or_default();
+        // Nothing here may need code between fork and exec (a user, a pre_exec hook), or std would
+        // fork the whole slave instead of posix_spawn.
+        let mut child = Command::new(self.path())
+            .arg0("meros-shim")
+            .arg(id)
+            .current_dir(&folder.path)
+            .env_clear()
+            .stdin(OwnedFd::from(listener))
+            .stdout(filter)
+            .stderr(Stdio::null())
+            .spawn()?;
+        match folder.connect() {
+            Ok(stream) => Ok((child, stream)),
+            Err(error) => {
+                kill(&mut child);
+                Err(error)
+            }
+        }
     }
 
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
+}
+
+/// In memory, and never to be changed: a task that runs as root could otherwise write into the program
+/// of all others.
+fn seal(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut file = File::from(memfd_create(name, flags)?);
+    file.write_all(bytes)?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
 }
 
 /// What a container keeps outside of its sandbox, out of the task's reach.
@@ -158,22 +202,8 @@ pub(crate) struct Shim {
 impl Shim {
     /// Starts it in its folder. Blocks; a tokio runtime must be entered.
     pub(crate) fn spawn(program: &ShimProgram, folder: &Folder) -> io::Result<Self> {
-        let (_open, path) = folder.socket()?;
-        let listener = UnixListener::bind(path)?;
-        let id = folder.path.file_name().unwrap_or_default();
-        // Nothing here may need code between fork and exec (a user, a pre_exec hook), or std would
-        // fork the whole slave instead of posix_spawn.
-        let mut child = Command::new(program.path())
-            .arg0("meros-shim")
-            .arg(id)
-            .current_dir(&folder.path)
-            .env_clear()
-            .stdin(OwnedFd::from(listener))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let connected = folder.connect().and_then(register);
-        match connected {
+        let (mut child, stream) = program.start(folder)?;
+        match register(stream) {
             Ok(stream) => Ok(Self {
                 child: Some(child),
                 stream,

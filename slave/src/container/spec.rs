@@ -72,6 +72,9 @@ pub struct Limits {
     /// Hard limit of memory, swap included where the kernel accounts it, in bytes. Values below
     /// [`MEMORY_FLOOR_BYTES`] are raised to it. `None` is no limit.
     pub memory_bytes: Option<u64>,
+    /// Most bytes of disk that the sandbox takes, measured every
+    /// [`DISK_WATCH_INTERVAL`](super::DISK_WATCH_INTERVAL); `None` is no limit.
+    pub disk_bytes: Option<u64>,
     /// The most processes and threads at one time, the command itself included; at least 1.
     /// `None` is no limit.
     pub pids_max: Option<u64>,
@@ -84,6 +87,7 @@ impl Default for Limits {
             cpu_shares_millis: CPU_MILLIS_PER_CPU,
             cpu_quota_millis: None,
             memory_bytes: None,
+            disk_bytes: None,
             pids_max: None,
         }
     }
@@ -135,6 +139,8 @@ pub struct ContainerSpec {
     pub stdout_bytes_max: u64,
     /// The same for standard error.
     pub stderr_bytes_max: u64,
+    /// Files and folders that the task may use beside its sandbox, wherever they are: volumes.
+    pub shown: Vec<PathBuf>,
     /// Account that the task runs as, which then owns the sandbox; `None` is our own.
     pub user: Option<String>,
     /// Whether it is killed when the slave goes, however that happens.
@@ -206,6 +212,7 @@ mod tests {
             limits: Limits::default(),
             stdout_bytes_max: 1 << 20,
             stderr_bytes_max: 1 << 20,
+            shown: Vec::new(),
             user: None,
             ends_with_slave: false,
         }

@@ -10,16 +10,18 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meros_shim::{Exit, ExitStatus, Frames, State, Told, read_state};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use super::Inner;
+use super::disk::{DiskReport, used_bytes};
 use super::group::Group;
 use super::recover::REPORT;
 use super::report::{ExitReport, LogUsage, OomReport, Usage};
@@ -30,6 +32,11 @@ use super::tree::Tree;
 const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest grace period; beyond it a time would overflow.
 const GRACE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Between two looks at what a sandbox takes of the disk, once it has run for some time; as Mesos has it.
+pub const DISK_WATCH_INTERVAL: Duration = Duration::from_secs(15);
+/// So many sandboxes at a time are measured: a busy disk is not to become busier, nor one large sandbox
+/// to hide all others.
+static MEASURING: Semaphore = Semaphore::const_new(2);
 /// Pause between two looks at a tree that was asked to end: the first and the longest.
 const POLL_DELAY_MIN: Duration = Duration::from_millis(2);
 const POLL_DELAY_MAX: Duration = Duration::from_millis(100);
@@ -39,6 +46,8 @@ const POLL_DELAY_MAX: Duration = Duration::from_millis(100);
 pub struct Adoptable {
     pub(crate) id: String,
     pub(crate) command: String,
+    pub(crate) sandbox: PathBuf,
+    pub(crate) disk_bytes: Option<u64>,
     pub(crate) pid: i32,
     pub(crate) stream: UnixStream,
     pub(crate) frames: Frames,
@@ -59,6 +68,8 @@ impl Adoptable {
 pub(crate) struct Running {
     pub(crate) id: String,
     pub(crate) command: String,
+    pub(crate) sandbox: PathBuf,
+    pub(crate) disk_bytes: Option<u64>,
     pub(crate) pid: i32,
     pub(crate) shim: Shim,
     pub(crate) folder: Folder,
@@ -101,6 +112,8 @@ impl Container {
         let Running {
             id,
             command,
+            sandbox,
+            disk_bytes,
             pid,
             shim,
             folder,
@@ -118,6 +131,8 @@ impl Container {
         let supervisor = Supervisor {
             id: id.clone(),
             command,
+            sandbox,
+            disk_bytes,
             shim,
             tree: Arc::new(tree),
             shared: Arc::clone(&shared),
@@ -206,6 +221,7 @@ impl Shared {
         command: String,
         exit: Option<Exit>,
         killed: bool,
+        disk: Option<DiskReport>,
         survivors: usize,
     ) -> ExitReport {
         let status = exit.map_or(ExitStatus::Signaled(9), |exit| exit.status);
@@ -215,6 +231,7 @@ impl Shared {
             // A survivor has no end that anybody could know.
             shim_lost: exit.is_none() && survivors == 0,
             killed,
+            disk,
             oom: exit.and_then(|_| OomReport::judge(status, killed, &usage)),
             usage,
             survivors,
@@ -255,12 +272,46 @@ enum Outcome {
     Lost,
     /// The time of SIGKILL has come.
     Overdue,
+    /// It takes too much of the disk.
+    TooLarge(DiskReport),
     Left,
+}
+
+/// Returns when a sandbox takes more than it may.
+async fn watch_disk(sandbox: PathBuf, limit: Option<u64>) -> DiskReport {
+    let Some(limit_bytes) = limit else {
+        return std::future::pending().await;
+    };
+    // A multitude that starts together is not to be measured together for ever; the first look comes
+    // soon, for what fills a disk does so at once.
+    let mut pause = DISK_WATCH_INTERVAL / 15;
+    loop {
+        sleep(pause).await;
+        let sandbox = sandbox.clone();
+        let turn = MEASURING.acquire().await;
+        let began = Instant::now();
+        let used = spawn_blocking(move || used_bytes(&sandbox, limit_bytes));
+        // An error is a runtime that shuts down.
+        let used_bytes = used.await.unwrap_or(0);
+        drop(turn);
+        if used_bytes > limit_bytes {
+            return DiskReport {
+                limit_bytes,
+                used_bytes,
+            };
+        }
+        // Where there are many files or many tasks, looking takes a tenth of the time at the most.
+        pause = (pause * 2)
+            .min(DISK_WATCH_INTERVAL)
+            .max(began.elapsed() * 9);
+    }
 }
 
 struct Supervisor {
     id: String,
     command: String,
+    sandbox: PathBuf,
+    disk_bytes: Option<u64>,
     shim: Shim,
     tree: Arc<Tree>,
     shared: Arc<Shared>,
@@ -271,6 +322,7 @@ impl Supervisor {
     /// None if it was left.
     async fn run(mut self) -> Option<ExitReport> {
         let (outcome, killed) = self.until_ended_or_overdue().await;
+        let mut disk = None;
         let exit = match outcome {
             Outcome::Left => {
                 self.shim.leave();
@@ -279,6 +331,10 @@ impl Supervisor {
             Outcome::Ended(exit) => Some(exit),
             Outcome::Lost => self.shared.folder.exit(),
             Outcome::Overdue => None,
+            Outcome::TooLarge(report) => {
+                disk = Some(report);
+                None
+            }
         };
         if killed {
             self.until_empty_or_deadline().await;
@@ -290,7 +346,7 @@ impl Supervisor {
         let told = self.shim.finish().await;
         let exit = exit.or(told).or_else(|| self.shared.folder.exit());
         let (shared, id, command) = (self.shared, self.id, self.command);
-        let conclude = move || shared.conclude(&id, command, exit, killed, survivors);
+        let conclude = move || shared.conclude(&id, command, exit, killed, disk, survivors);
         spawn_blocking(conclude).await.ok()
     }
 
@@ -298,6 +354,7 @@ impl Supervisor {
     /// asked for.
     async fn until_ended_or_overdue(&mut self) -> (Outcome, bool) {
         let mut asked = false;
+        let mut watch = Box::pin(watch_disk(self.sandbox.clone(), self.disk_bytes));
         loop {
             let Orders { kill_at, leave } = *self.orders.borrow_and_update();
             if leave && kill_at.is_none() {
@@ -316,6 +373,7 @@ impl Supervisor {
                     Heard::Lost => return (Outcome::Lost, kill_at.is_some()),
                 },
                 () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => return (Outcome::Overdue, true),
+                report = &mut watch => return (Outcome::TooLarge(report), kill_at.is_some()),
                 changed = self.orders.changed() => if changed.is_err() { return (Outcome::Overdue, true) },
             }
         }

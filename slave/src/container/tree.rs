@@ -40,21 +40,36 @@ pub(crate) enum Tree {
     /// By membership of a cgroup.
     Group { dir: PathBuf },
     /// Without cgroups. `leader` is the shim, which adopts whatever the task leaves: what descends from
-    /// it is the task's. If it is dead, only the name is left to go by.
-    Processes { leader: Option<i32>, name: String },
+    /// it is the task's, but for the `init` of its process namespace, which adopts in its place. If they
+    /// are dead, only the name is left to go by.
+    Processes {
+        leader: Option<i32>,
+        init: Option<i32>,
+        name: String,
+    },
 }
 
 impl Tree {
     /// The tree of a container that runs in `group`, or whose shim is `leader`.
-    pub(crate) fn new(group: &Group, leader: i32, name: &str) -> Self {
+    pub(crate) fn new(group: &Group, leader: i32, init: Option<i32>, name: &str) -> Self {
         match group.kill_place() {
             Some(place) => Self::Group {
                 dir: place.dir.clone(),
             },
             None => Self::Processes {
                 leader: Some(leader),
+                init,
                 name: name.into(),
             },
+        }
+    }
+
+    /// What is known by its name only.
+    pub(crate) fn named(name: String) -> Self {
+        Self::Processes {
+            leader: None,
+            init: None,
+            name,
         }
     }
 
@@ -62,7 +77,13 @@ impl Tree {
     pub(crate) fn members(&self) -> BTreeSet<i32> {
         match self {
             Self::Group { dir } => processes(dir),
-            Self::Processes { leader, name } => guess_members(*leader, name),
+            Self::Processes { leader, init, name } => {
+                let mut members = guess_members(*leader, name);
+                if let Some(init) = init {
+                    members.remove(init);
+                }
+                members
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use meros_daemon::http::ApiError;
 
 pub(super) fn not_found() -> ApiError {
-    let message = "no such path: there are /health, /metrics, /api/v1/tasks and \
+    let message = "no such path: there are /health, /metrics, /api/v1/isolation, /api/v1/tasks and \
         /api/v1/logs/{framework}/{task}/{stdout|stderr}";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }

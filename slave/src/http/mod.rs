@@ -71,6 +71,7 @@ fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/api/v1/isolation", get(isolation))
         .route("/api/v1/tasks", get(tasks))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
         .fallback(async || error::not_found())
@@ -106,6 +107,11 @@ async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// What keeps tasks apart, part by part.
+async fn isolation(State(api): State<Arc<Api>>) -> Response {
+    Json(&api.metrics.isolation).into_response()
 }
 
 #[derive(Debug, Deserialize)]

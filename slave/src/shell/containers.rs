@@ -37,6 +37,7 @@ pub(crate) struct ContainerCounters {
     pub(crate) started: AtomicU64,
     pub(crate) start_failures: AtomicU64,
     pub(crate) oom_kills: AtomicU64,
+    pub(crate) disk_kills: AtomicU64,
     /// Containers whose shim was killed or crashed.
     pub(crate) shims_lost: AtomicU64,
     pub(crate) log_bytes: AtomicU64,
@@ -299,7 +300,7 @@ impl Supervised {
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         let settings = &self.shared.settings;
-        let spec = container_spec(
+        let mut spec = container_spec(
             &run,
             slave_id,
             container,
@@ -310,7 +311,8 @@ impl Supervised {
         .ok_or_else(|| "the task has no command".to_owned())?;
         let (volumes, user) = (shared_volumes, spec.user.clone());
         let put = spawn_blocking(move || volumes.mount(&mounted, &sandbox, user.as_deref())).await;
-        put.map_err(|error| error.to_string())?
+        spec.shown = put
+            .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot put the volumes into the sandbox: {error}"))?;
         let started = self.shared.containerizer.start(spec).await;
         started.map(Arc::new).map_err(|error| explain(&error))
@@ -349,6 +351,7 @@ impl Supervised {
         let usage = &report.usage;
         let add = |counter: &AtomicU64, count| counter.fetch_add(count, Ordering::Relaxed);
         add(&counters.oom_kills, u64::from(report.oom.is_some()));
+        add(&counters.disk_kills, u64::from(report.disk.is_some()));
         add(&counters.shims_lost, u64::from(report.shim_lost));
         add(&counters.log_bytes, usage.stdout.bytes + usage.stderr.bytes);
         add(
@@ -386,8 +389,14 @@ pub(crate) fn exit_of(report: &ExitReport) -> Option<ContainerExit> {
         reason: Reason::ContainerLimitationMemory,
         message: oom.message.clone(),
     });
+    let too_large = report.disk.as_ref().map(|disk| Limitation {
+        reason: Reason::ContainerLimitationDisk,
+        message: disk.message(),
+    });
+    let limitation = too_large.or(limitation);
     // The core has words for codes and signals; the containerizer knows these better.
-    let has_more = report.oom.is_some() || matches!(exit, TaskExit::Code(126 | 127));
+    let has_more =
+        report.oom.is_some() || report.disk.is_some() || matches!(exit, TaskExit::Code(126 | 127));
     let message = if has_more {
         report.message()
     } else {

@@ -1,19 +1,20 @@
 //! The way to the leading master: dial, hand over what arrives, dial again.
 //!
 //! One that knows several masters keeps a connection to each, of which the one to the leader is used: a
-//! new leader is heard of at once. One that knows a single master has one connection at a time; if that
-//! master is not the leader it says who is, and that address is tried first, once, so that two masters
-//! who send us to each other do not make us spin.
+//! new leader is heard of at once. The leader tells which masters there are. Until then, one that was given
+//! a single master has one connection at a time; if that master is not the leader it says who is, and that
+//! address is tried first, once, so that two masters who send us to each other do not make us spin.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use meros_proto::message::is_list_of_masters;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::transport::{
-    Client, CloseCode, Connection, Dialer, FailedAttempt, MasterNews, Masters, Protocol, RecvError,
-    STABLE_AFTER,
+    Anchor, Client, CloseCode, Connection, Dialer, FailedAttempt, MasterNews, Masters, Protocol,
+    RecvError, STABLE_AFTER,
 };
 use meros_slave_core::{ConnectionId, Event};
 use parking_lot::Mutex;
@@ -83,34 +84,34 @@ pub(crate) struct Link {
 
 impl Link {
     /// Until stopped, or the core is gone.
-    pub(crate) async fn run(self) {
-        match self.masters.len() {
-            1 => self.follow_hints().await,
-            _ => self.follow_leader().await,
-        }
-    }
-
-    async fn follow_leader(self) {
-        let mut masters = Masters::new(&self.client, Protocol::Slave, &self.masters);
+    pub(crate) async fn run(mut self) {
+        let mut masters = (self.masters.len() > 1)
+            .then(|| Masters::new(&self.client, Protocol::Slave, &self.masters));
+        let mut dialer = Dialer::new(self.client.clone(), Protocol::Slave, self.masters.clone());
         let mut stop = self.stop.clone();
         let mut number = 0;
+        let mut may_follow_hint = true;
         let mut next = None;
         loop {
-            let connection = match next.take() {
-                Some(connection) => connection,
-                None => tokio::select! {
+            let connection = match (next.take(), &mut masters) {
+                (Some(connection), _) => Some(connection),
+                (None, Some(masters)) => tokio::select! {
                     biased;
                     // Its sender gone means that the slave is going, too.
-                    _ = stop.wait_for(|stop| *stop) => return,
-                    connection = self.leader(&mut masters) => connection,
+                    _ = stop.wait_for(|stop| *stop) => None,
+                    connection = self.leader(masters) => Some(connection),
                 },
+                (None, None) => self.follow_hint(&mut dialer, &mut may_follow_hint).await,
             };
+            let Some(connection) = connection else { return };
             number += 1;
-            let other = self.leader(&mut masters);
-            match self.serve(ConnectionId(number), connection, other).await {
+            let began = Instant::now();
+            let served = self.serve(ConnectionId(number), connection, &mut masters);
+            match served.await {
                 Ok(other) => next = other,
                 Err(CoreGone) => return,
             }
+            may_follow_hint |= began.elapsed() >= STABLE_AFTER;
         }
     }
 
@@ -129,7 +130,7 @@ impl Link {
                         .fetch_add(1, Ordering::Relaxed);
                     log_failure(&FailedAttempt {
                         number,
-                        host: &self.masters[host],
+                        host: &host,
                         error: &error,
                         retry_in: Duration::ZERO,
                     });
@@ -138,30 +139,37 @@ impl Link {
         }
     }
 
-    async fn follow_hints(mut self) {
-        let mut dialer = Dialer::new(self.client.clone(), Protocol::Slave, self.masters.clone());
-        let mut number = 0;
-        let mut may_follow_hint = true;
-        loop {
-            let hinted = match self.hint.take().filter(|_| may_follow_hint) {
-                Some(leader) => self.try_leader(&leader).await,
-                None => None,
-            };
-            may_follow_hint = hinted.is_none();
-            let connection = match hinted {
-                Some(connection) => Some(connection),
-                None => self.dial(&mut dialer).await,
-            };
-            let Some(connection) = connection else { return };
-            number += 1;
-            let began = Instant::now();
-            let nobody = std::future::pending();
-            let served = self.serve(ConnectionId(number), connection, nobody).await;
-            if served.is_err() {
-                return;
-            }
-            may_follow_hint |= began.elapsed() >= STABLE_AFTER;
+    /// The leader, as far as the only master that is known can say.
+    async fn follow_hint(
+        &mut self,
+        dialer: &mut Dialer,
+        may_follow_hint: &mut bool,
+    ) -> Option<Connection> {
+        let hinted = match self.hint.take().filter(|_| *may_follow_hint) {
+            Some(leader) => self.try_leader(&leader).await,
+            None => None,
+        };
+        *may_follow_hint = hinted.is_none();
+        match hinted {
+            Some(connection) => Some(connection),
+            None => self.dial(dialer).await,
         }
+    }
+
+    /// The masters are these, says the one at the other end. With more than one, each has a connection.
+    fn learn(&self, masters: &mut Option<Masters>, told: &[String], anchor: &Anchor) {
+        if !is_list_of_masters(told) {
+            return warn!(masters = ?told, "this is no list of masters, ignored");
+        }
+        if masters.is_none() && told.len() == 1 {
+            return;
+        }
+        info!(masters = told.join(","), "the masters of the cluster");
+        let masters = masters.get_or_insert_with(|| {
+            let given = &self.masters;
+            Masters::holding(&self.client, Protocol::Slave, given, anchor.clone())
+        });
+        masters.learn(told);
     }
 
     async fn dial(&mut self, dialer: &mut Dialer) -> Option<Connection> {
@@ -184,25 +192,33 @@ impl Link {
         self.client.connect(Protocol::Slave, address).await.ok()
     }
 
+    /// Waits until another master leads; for ever while no others are known. Cancelling it loses nothing.
+    async fn other_leader(&self, masters: &mut Option<Masters>) -> Connection {
+        match masters {
+            Some(masters) => self.leader(masters).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// To the end of the connection, or until another master leads.
     async fn serve(
         &self,
         id: ConnectionId,
         connection: Connection,
-        other: impl Future<Output = Connection>,
+        masters: &mut Option<Masters>,
     ) -> Result<Option<Connection>, CoreGone> {
         info!(connection = id.0, master = %connection.remote_address(), "connected");
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let anchor = connection.anchor();
         let (sender, mut receiver) = connection.split(SEND_QUEUE);
         let connected = Input::Connected(id, sender.clone());
         self.inbox.send(connected).await?;
-        let mut other = std::pin::pin!(other);
         let mut batch: Vec<MasterToSlave> = Vec::new();
         let error = loop {
             let received = tokio::select! {
                 biased;
                 received = receiver.recv_batch(&mut batch, BATCH_MAX) => received,
-                other = &mut other => {
+                other = self.other_leader(masters) => {
                     info!(connection = id.0, "another master leads");
                     sender.close(CloseCode::Done, "another master leads");
                     let ended = Event::Disconnected { connection: id };
@@ -214,6 +230,9 @@ impl Link {
                 break error;
             }
             for message in batch.drain(..) {
+                if let MasterToSlave::Masters { addresses } = &message {
+                    self.learn(masters, addresses, &anchor);
+                }
                 let event = Event::Master {
                     connection: id,
                     message,

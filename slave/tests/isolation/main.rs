@@ -4,6 +4,7 @@
 //! crashes. Tests that need a facility which the host does not
 //! have (mostly: without root) are reported as ignored with the reason.
 
+mod confined;
 mod ending;
 mod limits;
 mod recovery;
@@ -19,9 +20,11 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Arguments;
 use meros_slave::container::{
     CgroupRoot, Containerizer, ExitStatus, Facility, Isolation, Limits, OomScope, OpenError,
-    StartError, TaskCommand,
+    StartError, TaskCommand, Wanted,
 };
-use world::{Hierarchies, World, alive, case, eventually, helper, own_children, own_descriptors};
+use world::{
+    Hierarchies, World, alive, case, confined, eventually, helper, own_children, own_descriptors,
+};
 
 const MIB: u64 = 1 << 20;
 const KIB: u64 = 1 << 10;
@@ -220,6 +223,69 @@ fn main() {
             "hundred_containers_at_once_keep_apart",
             &[],
             host,
+            running::hundred_at_once,
+        ),
+        confined(
+            "a_confined_task_sees_itself_its_sandbox_and_no_switches",
+            &[],
+            host,
+            "",
+            confined::view,
+        ),
+        confined(
+            "a_confined_task_ends_as_it_ends_and_takes_all_with_it",
+            &[],
+            host,
+            "",
+            confined::ends,
+        ),
+        confined(
+            "a_confined_task_without_cgroups_ends_the_same",
+            &[],
+            Hierarchies::None,
+            "",
+            confined::ends,
+        ),
+        confined(
+            "the_shim_of_a_confined_task_takes_it_along",
+            &[],
+            host,
+            "",
+            confined::shim_killed,
+        ),
+        confined(
+            "a_frozen_tree_has_the_sandbox_to_write_in",
+            &[],
+            host,
+            "read-only,net",
+            confined::frozen,
+        ),
+        confined(
+            "landlock_keeps_writes_in_the_sandbox_and_signals_to_the_task",
+            &[],
+            host,
+            "all=off,landlock-files,landlock-signals",
+            confined::landlocked,
+        ),
+        confined(
+            "confined_tasks_run_as_another_user",
+            &[],
+            host,
+            "",
+            confined::other_user,
+        ),
+        confined(
+            "two_hundred_confined_containers_leave_nothing",
+            &[Kill],
+            host,
+            "",
+            running::two_hundred,
+        ),
+        confined(
+            "hundred_confined_containers_at_once_keep_apart",
+            &[],
+            host,
+            "",
             running::hundred_at_once,
         ),
     ];

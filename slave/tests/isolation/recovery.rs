@@ -194,7 +194,7 @@ pub(crate) async fn foreign_root(world: &World) {
     let root = CgroupRoot::new(&name, "b").unwrap();
     let open = || {
         let isolation = Isolation::detect_from(&root, &world.mountinfo());
-        Containerizer::open(isolation, world.sandbox("given"))
+        Containerizer::open(isolation, world.sandbox("given"), &Wanted::nothing())
     };
     let error = open().expect_err("there is a group of somebody else in it");
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");

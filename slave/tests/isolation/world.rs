@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Completion, Failed, Trial};
 use meros_slave::container::{
     CgroupRoot, Container, ContainerSpec, Containerizer, Facility, Found, Inventory, Isolation,
-    Limits, OpenError, StartError, TaskCommand,
+    Limits, OpenError, StartError, TaskCommand, Wanted,
 };
 use tempfile::TempDir;
 
@@ -65,7 +65,7 @@ impl Drop for Sweep {
 }
 
 impl World {
-    fn new(hierarchies: Hierarchies) -> Self {
+    fn new(hierarchies: Hierarchies, wishes: &str) -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let number = WORLDS.fetch_add(1, Ordering::Relaxed);
         let root = format!("meros-test-{}-{number}", std::process::id());
@@ -84,7 +84,12 @@ impl World {
             &dir.path().join("mountinfo"),
         );
         let folders = dir.path().join("containers");
-        let (containers, inventory) = Containerizer::open(isolation, folders).unwrap();
+        let wanted = Wanted {
+            wishes: wishes.parse().unwrap(),
+            hidden: vec![dir.path().to_owned()],
+            ..Wanted::default()
+        };
+        let (containers, inventory) = Containerizer::open(isolation, folders, &wanted).unwrap();
         assert!(inventory.containers.is_empty());
         Self {
             containers: Some(containers),
@@ -101,7 +106,8 @@ impl World {
     pub(crate) fn reopen(&self) -> Result<(Containerizer, Inventory), OpenError> {
         let root = CgroupRoot::new(&self.root_name(), "b").unwrap();
         let isolation = Isolation::detect_from(&root, &self.mountinfo());
-        Containerizer::open(isolation, self.sandbox("crashing").join("containers"))
+        let folders = self.sandbox("crashing").join("containers");
+        Containerizer::open(isolation, folders, &Wanted::nothing())
     }
 
     /// Groups that somebody else has made, below our root in each hierarchy that the test may use.
@@ -230,17 +236,29 @@ fn spec(id: &str, command: TaskCommand, limits: Limits, sandbox: PathBuf) -> Con
         limits,
         stdout_bytes_max: 1 << 20,
         stderr_bytes_max: 1 << 20,
+        shown: Vec::new(),
         user: None,
         ends_with_slave: true,
     }
 }
 
-/// A test that runs in a world of its own if the host has what it needs, and afterwards checks
-/// that nothing of its cgroups is left.
+/// A test in which control groups are all that keeps tasks apart.
 pub(crate) fn case(
     name: &'static str,
     needs: &'static [Facility],
     hierarchies: Hierarchies,
+    test: impl AsyncFnOnce(&World) + Send + 'static,
+) -> Trial {
+    confined(name, needs, hierarchies, "all=off", test)
+}
+
+/// A test that runs in a world of its own if the host has what it needs, and afterwards checks
+/// that nothing of its cgroups is left.
+pub(crate) fn confined(
+    name: &'static str,
+    needs: &'static [Facility],
+    hierarchies: Hierarchies,
+    wishes: &'static str,
     test: impl AsyncFnOnce(&World) + Send + 'static,
 ) -> Trial {
     Trial::ignorable_test(name, move || {
@@ -248,7 +266,7 @@ pub(crate) fn case(
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let mut world = World::new(hierarchies);
+        let mut world = World::new(hierarchies, wishes);
         let missing = &world.containers().report().missing;
         if let Some((facility, reason)) = missing
             .iter()
@@ -369,7 +387,8 @@ fn crashing_slave(root: &str, dir: &Path, mountinfo: &Path) {
         .unwrap();
     runtime.block_on(async {
         let isolation = Isolation::detect_from(&CgroupRoot::new(root, "b").unwrap(), mountinfo);
-        let (containers, _) = Containerizer::open(isolation, dir.join("containers")).unwrap();
+        let (containers, _) =
+            Containerizer::open(isolation, dir.join("containers"), &Wanted::nothing()).unwrap();
         let mut held = Vec::new();
         for id in ["one", "two"] {
             let command = TaskCommand::Shell(line.into());

@@ -3,6 +3,7 @@
 //! Its own `main`, because each test wants a runtime that ends with it.
 
 mod bad_input;
+mod hostile;
 mod life;
 mod world;
 
@@ -45,6 +46,10 @@ fn main() {
             "a_slave_that_leaves_unregisters_and_comes_back_as_a_new_one",
             life::leave,
         ),
+        case(
+            "a_slave_that_was_given_one_master_goes_to_those_that_it_is_told_of",
+            life::other_masters,
+        ),
         case("hundreds_of_tasks_each_end_exactly_once", life::many),
         case(
             "garbage_from_a_master_ends_the_connection_and_the_slave_returns",
@@ -59,6 +64,14 @@ fn main() {
             bad_input::in_use,
         ),
         case("nonsense_over_http_is_refused_with_a_code", bad_input::http),
+        case(
+            "hostile_tasks_are_contained_and_their_neighbour_is_not_harmed",
+            hostile::catalogue_of_tasks,
+        ),
+        case(
+            "isolation_that_is_asked_for_by_name_and_not_to_be_had_ends_the_start",
+            hostile::not_to_be_had,
+        ),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -10,7 +10,7 @@ use meros_proto::message::master::{SlaveToMaster, StatusUpdate};
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
 use meros_proto::task::{Command, TaskDescription};
 use meros_proto::transport::{
-    ClusterCa, Identity, PeerRole, Receiver, Sender, Server, ServerLimits,
+    ClusterCa, Gate, Identity, PeerRole, Receiver, Sender, Server, ServerLimits,
 };
 use meros_slave::config::{Config, RawConfig};
 use meros_slave::{Running, StartError};
@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub(crate) runtime: Runtime,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) master: Master,
+    ca: ClusterCa,
 }
 
 /// Runs a test in a world of its own.
@@ -49,6 +50,7 @@ pub(crate) fn run(body: fn(&mut World)) {
         runtime,
         dir,
         master,
+        ca,
     };
     body(&mut world);
     world.runtime.shutdown_timeout(Duration::from_secs(10));
@@ -84,7 +86,11 @@ impl World {
 
     /// A slave that is registered with the master.
     pub(crate) fn registered(&mut self) -> Running {
-        let slave = self.start();
+        self.registered_as(self.config())
+    }
+
+    pub(crate) fn registered_as(&mut self, config: Config) -> Running {
+        let slave = self.try_start(config).expect("the slave starts");
         self.runtime.block_on(async {
             self.master.accept().await;
             assert!(matches!(
@@ -94,6 +100,17 @@ impl World {
             self.master.welcome().await;
         });
         slave
+    }
+
+    /// Another master, which does not lead until its gate is opened.
+    pub(crate) fn follower(&self, name: &str) -> (Master, Gate) {
+        let identity = self.ca.issue(PeerRole::Master, name, &[]).unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listen = async { Master::listen(&identity, address) };
+        let master = self.runtime.block_on(listen);
+        let gate = master.server.gate();
+        gate.close();
+        (master, gate)
     }
 
     /// Stops it and waits for its end.
@@ -122,6 +139,11 @@ impl Master {
             address,
             link: None,
         }
+    }
+
+    /// Lets nobody in any more who would rather wait for a leader.
+    pub(crate) fn follow(&self) {
+        self.server.gate().close();
     }
 
     /// Waits for the slave's next connection.
@@ -159,13 +181,17 @@ impl Master {
         self.try_hear().await.expect("it is there")
     }
 
-    /// None if the slave has closed the connection.
+    /// None if the slave has closed the connection. That the term is durable comes at any moment, and is
+    /// left out.
     pub(crate) async fn try_hear(&mut self) -> Option<SlaveToMaster> {
         let receiver = &mut self.link.as_mut().unwrap().1;
-        timeout(PATIENCE, receiver.recv())
-            .await
-            .expect("the slave speaks")
-            .ok()
+        loop {
+            let heard = timeout(PATIENCE, receiver.recv()).await;
+            match heard.expect("the slave speaks").ok()? {
+                SlaveToMaster::TermHeard { epoch } => assert_eq!(epoch, Epoch(1)),
+                other => return Some(other),
+            }
+        }
     }
 
     pub(crate) async fn welcome(&self) {
@@ -252,6 +278,15 @@ pub(crate) fn get(slave: &Running, path: &str) -> Answer {
         headers: response.headers().clone(),
         body: response.body_mut().read_to_vec().expect("all of it"),
     }
+}
+
+/// The first process of a task, as the slave says.
+pub(crate) fn pid_of(slave: &Running, task: &str) -> Option<u64> {
+    let answer: serde_json::Value =
+        serde_json::from_str(&get(slave, "/api/v1/tasks").text()).unwrap();
+    let rows = answer.as_array().or_else(|| answer["tasks"].as_array());
+    let row = rows?.iter().find(|row| row["task_id"] == task);
+    row?["pid"].as_u64()
 }
 
 /// Until it holds; a deadline instead of a sleep.

@@ -7,7 +7,7 @@ use meros_proto::resources::ResourceName;
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::judge::{Candidate, First, Why};
+use super::judge::{Candidate, Case, First, Why};
 use super::slaves::Slave;
 use super::{Allocator, Exclusion, SmallestChange};
 
@@ -54,7 +54,10 @@ pub enum Reason {
         resource: ResourceName,
     },
     /// What is free is too little to be worth an offer.
-    BelowMinimum,
+    BelowMinimum {
+        /// The role whose minimum that is; none for the master's, or what the framework asks for.
+        of: Option<RoleName>,
+    },
     /// The framework has declined it, or more.
     Filtered,
 }
@@ -76,7 +79,7 @@ impl Reason {
             Self::ReservedForOthers => "reserved",
             Self::Limit { .. } => "limit",
             Self::Guarantees { .. } => "guarantees",
-            Self::BelowMinimum => "below_minimum",
+            Self::BelowMinimum { .. } => "below_minimum",
             Self::Filtered => "declined",
         }
     }
@@ -107,7 +110,12 @@ impl Reason {
             Self::Guarantees { resource } => {
                 format!("lower the guarantees of {resource} of other roles, or add slaves")
             }
-            Self::BelowMinimum => "wait for more to become free, or ask for less".to_owned(),
+            Self::BelowMinimum { of: None } => {
+                "wait for more to become free, or ask for less".to_owned()
+            }
+            Self::BelowMinimum { of: Some(role) } => {
+                format!("wait for more to become free, or lower the minimum of role {role}")
+            }
             Self::Filtered => "revive the role, or wait until the decline ends".to_owned(),
         }
     }
@@ -146,7 +154,12 @@ impl std::fmt::Display for Reason {
                     "the {resource} that are free are kept for guarantees of other roles"
                 )
             }
-            Self::BelowMinimum => f.write_str("what is free is too little to be worth an offer"),
+            Self::BelowMinimum { of: None } => {
+                f.write_str("what is free is too little to be worth an offer")
+            }
+            Self::BelowMinimum { of: Some(role) } => {
+                write!(f, "what is free is less than the minimum of role {role}")
+            }
             Self::Filtered => f.write_str("the framework has declined it, or more"),
         }
     }
@@ -192,7 +205,14 @@ impl Allocator {
     ) -> Result<(), (Reason, Option<Timestamp>)> {
         let mut first = None;
         for stage in self.stages(candidate.node) {
-            match self.judge((slave, row), candidate, stage, &mut First) {
+            let case = Case {
+                slave,
+                row,
+                candidate,
+                stage,
+                relief: None,
+            };
+            match self.judge(case, &mut First) {
                 Ok(_) => return Ok(()),
                 // Nothing more is due to it; that does not keep it from its share.
                 Err(Why::Owed(_)) => {}
@@ -293,7 +313,9 @@ impl Allocator {
             Why::Guarantees(number) | Why::Owed(number) => Reason::Guarantees {
                 resource: name(number),
             },
-            Why::BelowMinimum => Reason::BelowMinimum,
+            Why::BelowMinimum(node) => Reason::BelowMinimum {
+                of: node.map(|node| self.tree.node(node).name.clone()),
+            },
             Why::Filtered(_) => Reason::Filtered,
         }
     }

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::amounts::{Amounts, depth_of};
 use super::slaves::Slave;
 use super::tree::{LeafSlot, NodeSlot, is_full};
-use super::{Allocator, Exclusion};
+use super::{Allocator, Exclusion, Minimum};
 
 /// What may be offered.
 #[derive(Debug, Clone)]
@@ -43,7 +43,8 @@ pub(super) enum Why {
     Guarantees(usize),
     /// More than is due to it for a guarantee, for whose sake it is asked.
     Owed(usize),
-    BelowMinimum,
+    /// Of this role, if it is not the framework or the master that asks for more.
+    BelowMinimum(Option<NodeSlot>),
     Filtered(Timestamp),
 }
 
@@ -56,12 +57,19 @@ pub(super) enum Stage {
     Share,
 }
 
-/// What limits and guarantees are taken to give way by, and what is taken to be free beside what is:
-/// to find out what would have to change.
+/// What is taken to be otherwise than it is, to find out what would have to change.
 #[derive(Debug, Default)]
 pub(super) struct Relief {
+    /// By how much limits and guarantees give way.
     pub(super) given: SmallVec<[(Why, i64); 2]>,
+    /// What counts as free beside what does.
     pub(super) freed: Amounts,
+    /// To the framework everything is worth an offer.
+    pub(super) asks_for_less: bool,
+    /// In the role everything is worth an offer, unless the framework says otherwise.
+    pub(super) has_no_minimum: bool,
+    /// The framework has declined nothing.
+    pub(super) is_revived: bool,
 }
 
 impl Relief {
@@ -126,6 +134,17 @@ pub(super) struct Candidate<'a> {
     pub(super) is_active: bool,
 }
 
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) slave: SlaveId,
+    pub(super) row: &'a Slave,
+    pub(super) candidate: Candidate<'a>,
+    pub(super) stage: Stage,
+    /// None in a round.
+    pub(super) relief: Option<&'a Relief>,
+}
+
 impl Allocator {
     /// A leaf as a candidate.
     pub(super) fn candidate(&self, slot: LeafSlot) -> Candidate<'_> {
@@ -140,13 +159,27 @@ impl Allocator {
     }
 
     /// What of a slave may be offered to a candidate, unless an objection ends the judgement.
+    #[inline]
     pub(super) fn judge(
         &self,
-        (slave, row): (SlaveId, &Slave),
-        candidate: Candidate<'_>,
-        stage: Stage,
+        case: Case<'_>,
         objections: &mut impl Objections,
     ) -> Result<Portion, Why> {
+        let portion = self.judge_kind(case, objections)?;
+        if portion.of(&case.row.free).is_empty() {
+            return Ok(portion);
+        }
+        self.judge_amounts(case, portion, objections)
+    }
+
+    /// What of a slave a candidate may have and can do with, whatever the amounts.
+    #[inline]
+    pub(super) fn judge_kind(
+        &self,
+        case: Case<'_>,
+        objections: &mut impl Objections,
+    ) -> Result<Portion, Why> {
+        let Case { row, candidate, .. } = case;
         if let Some(exclusion) = row.exclusion() {
             objections.raise(Why::Excluded(exclusion))?;
         }
@@ -165,13 +198,20 @@ impl Allocator {
         if let Some((group, place)) = constraints.and_then(|it| it.refusing(&row.profile)) {
             objections.raise(Why::Constraint(group, place))?;
         }
-        let mut portion = self.strip(row, candidate, objections)?;
-        if portion.of(&row.free).is_empty() {
-            return Ok(portion);
-        }
-        if let Some(cut) = self.cap(row, &portion, candidate, stage) {
+        self.strip(row, candidate, objections)
+    }
+
+    /// How much of that limits and guarantees leave, if it is worth an offer and not declined.
+    #[inline]
+    pub(super) fn judge_amounts(
+        &self,
+        case: Case<'_>,
+        mut portion: Portion,
+        objections: &mut impl Objections,
+    ) -> Result<Portion, Why> {
+        if let Some(cut) = self.cap(case, &portion) {
             let part = Portion::Part(cut.part.into());
-            if self.is_to_blame(&part, (slave, row), &portion, candidate) {
+            if self.is_to_blame(case, &part, &portion) {
                 for why in cut.by {
                     objections.raise(why)?;
                 }
@@ -179,10 +219,10 @@ impl Allocator {
                 portion = part;
             }
         }
-        if !self.is_enough(row, &portion, candidate) {
-            objections.raise(Why::BelowMinimum)?;
+        if let Some(why) = self.too_little(case, &portion) {
+            objections.raise(why)?;
         }
-        if let Some(until) = self.hidden_until(slave, portion.of(&row.free), candidate) {
+        if let Some(until) = self.hidden_until(case, portion.of(&case.row.free)) {
             objections.raise(Why::Filtered(until))?;
         }
         Ok(portion)
@@ -190,56 +230,70 @@ impl Allocator {
 
     /// Whether it is for limits and guarantees that nothing is offered: what they leave is no use
     /// to anybody, or not worth an offer, or declined, and the whole is not.
-    fn is_to_blame(
-        &self,
-        part: &Portion,
-        (slave, row): (SlaveId, &Slave),
-        whole: &Portion,
-        candidate: Candidate<'_>,
-    ) -> bool {
-        let (left, all) = (part.of(&row.free), whole.of(&row.free));
+    fn is_to_blame(&self, case: Case<'_>, part: &Portion, whole: &Portion) -> bool {
+        let (left, all) = (part.of(&case.row.free), whole.of(&case.row.free));
         // Ports and sets alone are no use to anybody.
         if !left.iter().any(|it| matches!(it.value(), Value::Scalar(_)))
             || (!self.minimum.is_met_by(left) && self.minimum.is_met_by(all))
         {
             return true;
         }
-        if !self.is_enough(row, part, candidate) {
-            return self.is_enough(row, whole, candidate);
+        if self.too_little(case, part).is_some() {
+            return self.too_little(case, whole).is_none();
         }
-        let is_hidden = |offered| self.hidden_until(slave, offered, candidate).is_some();
+        let is_hidden = |offered| self.hidden_until(case, offered).is_some();
         is_hidden(left) && !is_hidden(all)
     }
 
-    /// Whether it is worth an offer, to anybody and to the framework.
-    pub(super) fn is_enough(
-        &self,
-        row: &Slave,
-        portion: &Portion,
-        candidate: Candidate<'_>,
-    ) -> bool {
-        let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
-        let own_minimum = wishes.and_then(|wishes| wishes.minimum.as_ref());
-        let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
+    /// Why it is not worth an offer.
+    fn too_little(&self, case: Case<'_>, portion: &Portion) -> Option<Why> {
+        let Case { row, candidate, .. } = case;
         let offered = portion.of(&row.free);
-        let is_worth_it = match own_minimum {
+        // Shared volumes stay free when they are offered: alone they would be offered without end.
+        if !row.is_plain() && offered.iter().all(Resource::is_shared) {
+            return Some(Why::BelowMinimum(None));
+        }
+        if case.relief.is_some_and(|relief| relief.asks_for_less) {
+            return None;
+        }
+        let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
+        let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
+        let (of_role, is_worth_it) = match self.minimum_of(candidate) {
             None if matches!(portion, Portion::All) && row.is_plain() => {
-                self.tree.is_worth(&row.charge.plain)
+                (None, self.tree.is_worth(&row.charge.plain))
             }
-            _ => own_minimum.unwrap_or(&self.minimum).is_met_by(offered),
+            None => (None, self.minimum.is_met_by(offered)),
+            Some((Some(_), _)) if case.relief.is_some_and(|it| it.has_no_minimum) => (None, true),
+            Some((of_role, minimum)) => (of_role, minimum.is_met_by(offered)),
         };
-        is_worth_it && constraints.is_none_or(|it| it.least.is_met_by(offered))
+        if !is_worth_it {
+            return Some(Why::BelowMinimum(of_role));
+        }
+        let is_wanted = constraints.is_none_or(|it| it.least.is_met_by(offered));
+        (!is_wanted).then_some(Why::BelowMinimum(None))
+    }
+
+    /// What is worth an offer to a candidate in place of the master's minimum, and the role that says
+    /// so, if it does not say so itself.
+    pub(super) fn minimum_of(
+        &self,
+        candidate: Candidate<'_>,
+    ) -> Option<(Option<NodeSlot>, &Minimum)> {
+        let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
+        if let Some(own) = wishes.and_then(|wishes| wishes.minimum.as_ref()) {
+            return Some((None, own));
+        }
+        let of_role = self.tree.minimum_of(candidate.node);
+        of_role.map(|(node, minimum)| (Some(node), minimum))
     }
 
     /// Until when a candidate does not want to be offered this.
-    pub(super) fn hidden_until(
-        &self,
-        slave: SlaveId,
-        offered: &Resources,
-        candidate: Candidate<'_>,
-    ) -> Option<Timestamp> {
-        let leaf = candidate.leaf?;
-        self.filters.until(leaf, slave, offered)
+    fn hidden_until(&self, case: Case<'_>, offered: &Resources) -> Option<Timestamp> {
+        if case.relief.is_some_and(|relief| relief.is_revived) {
+            return None;
+        }
+        self.filters
+            .until(case.candidate.leaf?, case.slave, offered)
     }
 
     /// What its role may have and the framework understands.
@@ -283,17 +337,12 @@ impl Allocator {
 
     /// No more than limits leave, and nothing that guarantees of others need (semantics E8); none
     /// if that is all.
-    fn cap(
-        &self,
-        row: &Slave,
-        portion: &Portion,
-        candidate: Candidate<'_>,
-        stage: Stage,
-    ) -> Option<Cut> {
+    fn cap(&self, case: Case<'_>, portion: &Portion) -> Option<Cut> {
         if !self.tree.has_quota() {
             return None;
         }
-        let caps = self.caps(candidate.node, stage, None);
+        let row = case.row;
+        let caps = self.caps(case.candidate.node, case.stage, case.relief);
         let offered = portion.of(&row.free);
         let fits = match portion {
             // All of it counts for every cap.

@@ -14,12 +14,12 @@
 
 mod amounts;
 mod bits;
+mod change;
 mod constraints;
 mod explain;
 mod filters;
 mod frameworks;
 mod judge;
-mod minimum;
 mod order;
 mod quota;
 mod ranking;
@@ -39,14 +39,15 @@ use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
 pub use amounts::SCALAR_NAMES_MAX;
+pub use meros_proto::minimum::{Minimum, MinimumError};
+
+pub use change::{Change, SmallestChange};
 pub use constraints::{ConstraintError, Constraints, Profile};
 pub use explain::{Explanation, Reason};
 pub use filters::{FILTERS_PER_FRAMEWORK_MAX, FILTERS_PER_KEY_MAX};
 pub use frameworks::{Abilities, Wishes};
-pub use minimum::{Minimum, MinimumError};
 pub use order::Sorter;
 pub use slaves::Exclusion;
-pub use smallest_change::{Change, SmallestChange};
 
 use crate::numbered::Numbered;
 use amounts::{Amounts, Charge, Names};
@@ -135,7 +136,8 @@ impl Allocator {
         let mut order = Order::new(policy.sorter);
         let excluded = policy.excluded_names.iter();
         order.exclude(excluded.filter_map(|name| names.number(name)).collect());
-        let minimum = policy.minimum.amounts(&mut names);
+        let least = policy.minimum.any_of.iter();
+        let minimum = least.map(|least| names.amounts(least)).collect();
         Self {
             slaves: Numbered::default(),
             names,
@@ -332,12 +334,13 @@ impl Allocator {
         Arc::make_mut(&mut row.total).checked_add_assign(more)?;
         let is_offered = row.exclusion().is_none();
         self.count_total(more, true);
-        let row = self.slaves.get_mut(slave.0).expect("looked up above");
-        row.change_free(&self.names, |free| free.checked_add_assign(more))
-            .expect("free is a part of the total");
+        let charge = Charge::of(more, &self.names);
         if is_offered {
-            self.available.add_all(&Charge::of(more, &self.names).plain);
+            self.available.add_all(&charge.plain);
         }
+        let row = self.slaves.get_mut(slave.0).expect("looked up above");
+        row.grow(more, charge, &self.names)
+            .expect("free is a part of the total");
         self.tree.order.measure(&self.totals);
         self.touch(slave);
         self.touch_held_back(has_reservations(more));

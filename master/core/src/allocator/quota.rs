@@ -1,12 +1,12 @@
-//! Weights and quotas of roles, and what is short because of them (semantics E8, E10).
+//! Weights, quotas and minimums of roles, and what is short because of them (semantics E2, E8, E10).
 
 use meros_proto::ids::FrameworkId;
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
 
-use super::Allocator;
 use super::tree::QuotaRow;
+use super::{Allocator, Minimum};
 
 impl Allocator {
     /// Sets the weight of a role among its siblings; 1 is what each has otherwise. Zero is taken
@@ -24,6 +24,14 @@ impl Allocator {
             limits: self.numbered(&quota.limits),
         });
         self.tree.set_quota(role, row);
+        self.touch_all();
+    }
+
+    /// Sets what is worth an offer in a role and those below it, for frameworks that do not say
+    /// otherwise; none takes that away. Roles whose limits leave less than the master's minimum get
+    /// nothing all the same.
+    pub fn set_minimum(&mut self, role: &RoleName, minimum: Option<Minimum>) {
+        self.tree.set_minimum(role, minimum);
         self.touch_all();
     }
 

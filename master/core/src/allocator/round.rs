@@ -4,7 +4,7 @@ use meros_proto::ids::SlaveId;
 use meros_proto::resources::Resources;
 
 use super::bits::Bits;
-use super::judge::{First, Portion, Stage};
+use super::judge::{Case, First, Portion, Stage};
 use super::order::visiting_place;
 use super::slaves::Slave;
 use super::tree::{LeafSlot, NodeSlot, ROOT};
@@ -125,9 +125,14 @@ impl Allocator {
             if hidden.is_some_and(|hidden| hidden.contains(leaf)) {
                 return None;
             }
-            let candidate = self.candidate(leaf);
-            let portion = self.judge((slave, row), candidate, Stage::Share, &mut First);
-            Some((leaf, portion.ok()?))
+            let case = Case {
+                slave,
+                row,
+                candidate: self.candidate(leaf),
+                stage: Stage::Share,
+                relief: None,
+            };
+            Some((leaf, self.judge(case, &mut First).ok()?))
         };
         let (active, hidden_len) = (self.active.len(), hidden.map_or(0, Bits::len));
         // To put a few into order is cheaper than to walk past all others. That there are many
@@ -172,10 +177,14 @@ impl Allocator {
                 if hidden.is_some_and(|hidden| hidden.contains(leaf)) {
                     return None;
                 }
-                let candidate = self.candidate(leaf);
-                let stage = Stage::Guarantee(node);
-                let portion = self.judge((slave, row), candidate, stage, &mut First);
-                Some((leaf, portion.ok()?))
+                let case = Case {
+                    slave,
+                    row,
+                    candidate: self.candidate(leaf),
+                    stage: Stage::Guarantee(node),
+                    relief: None,
+                };
+                Some((leaf, self.judge(case, &mut First).ok()?))
             })
         })
     }

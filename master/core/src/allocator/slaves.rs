@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use meros_proto::resources::{Resource, ResourceName, Resources};
+use meros_proto::resources::{Resource, ResourceName, Resources, SumTooLarge};
 
 use super::amounts::{Charge, Names};
 use super::constraints::Profile;
@@ -115,6 +115,22 @@ impl Slave {
         Ok(())
     }
 
+    /// More is free, which is that in amounts.
+    pub(super) fn grow(
+        &mut self,
+        more: &Resources,
+        charge: Charge,
+        names: &Names,
+    ) -> Result<(), SumTooLarge> {
+        if self.has_free() {
+            return self.change_free(names, |free| free.checked_add_assign(more));
+        }
+        self.charge = charge;
+        self.kind = Kind::of(more);
+        self.free = Arc::new(more.clone());
+        Ok(())
+    }
+
     /// Gives back what was taken.
     pub(super) fn put_back(&mut self, resources: Arc<Resources>, charge: &Charge, names: &Names) {
         if !self.has_free() && !resources.iter().any(|it| it.is_shared()) {
@@ -134,12 +150,12 @@ impl Slave {
         nothing: &Arc<Resources>,
         names: &Names,
     ) -> (Arc<Resources>, Charge) {
-        if self.is_plain() {
+        let charge = std::mem::take(&mut self.charge);
+        if self.is_plain() || !self.free.iter().any(|it| it.is_shared()) {
             self.kind = Kind::Nothing;
             let all = std::mem::replace(&mut self.free, nothing.clone());
-            return (all, std::mem::take(&mut self.charge));
+            return (all, charge);
         }
-        let charge = std::mem::take(&mut self.charge);
         let shared = Arc::new(self.free.filter(|it| it.is_shared()));
         self.charge = Charge::of(&shared, names);
         self.kind = Kind::of(&shared);

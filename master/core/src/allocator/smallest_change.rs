@@ -1,202 +1,33 @@
-//! The smallest change that would make an offer possible: the same judgement as in a round, which
-//! notes each objection and goes on as if it were lifted.
+//! The smallest change that would make an offer possible.
 //!
-//! All of it together is enough, and no part of it is: what is needed against limits and guarantees
-//! is judged once more with it done. Amounts are the least that is worth an offer. One thing is not
-//! searched: where nothing that is free may be had, for unlike reasons, the first of them is lifted.
-
-use std::fmt;
+//! What is in the way whatever the amounts is found by the same judgement as in a round, which notes each
+//! objection and goes on as if it were lifted. About amounts some remedies are thought of, and each is
+//! judged as if it were done. So all that is advised is enough, and what of it is not needed is left
+//! out. One thing is not searched: where nothing that is free may be had, for unlike reasons, the first
+//! of them is lifted.
 
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::SlaveId;
 use meros_proto::resources::{Resource, ResourceName, Resources, Scalar, Value};
-use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::Allocator;
-use super::amounts::{Amounts, Charge};
-use super::judge::{All, Candidate, Portion, Relief, Stage, Why};
-use super::slaves::Slave;
+use super::amounts::Charge;
+use super::judge::{All, Candidate, Case, First, Portion, Relief, Why};
+use super::slaves::{Slave, exclusive};
+use super::tree::NodeSlot;
+use super::{Allocator, Change, Minimum, SmallestChange};
 
-/// One thing that would have to change, as an order to whoever can give it.
+/// A part of a remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// Revive the role, or wait.
-    Revive {
-        /// When the last decline that hides something ends.
-        until: Timestamp,
-    },
-    /// Subscribe, or revive the role.
-    Activate,
-    /// Answer offers that the framework holds.
-    AnswerOffers {
-        /// So many.
-        count: u32,
-    },
-    /// Relax a constraint of the framework.
-    Relax {
-        /// Its group, from 0, …
-        group: usize,
-        /// … and its place in it, from 0.
-        place: usize,
-    },
-    /// Declare a capability.
-    Declare(FrameworkCapability),
-    /// Ask for less, because the slave will never have that much.
-    AskForLess {
-        /// What the slave lacks of the least that is worth an offer.
-        missing: Resources,
-    },
-    /// Raise a limit.
-    RaiseLimit {
-        /// Of this role.
-        role: RoleName,
-        /// What of.
-        resource: ResourceName,
-        /// By so much.
-        by: Scalar,
-    },
-    /// Lower guarantees that are not met, of whatever role, or add slaves.
-    LowerGuarantees {
-        /// What of.
-        resource: ResourceName,
-        /// By so much, all together.
-        by: Scalar,
-    },
-    /// Unreserve what is free, or use the role that it is reserved for.
-    Unreserve,
-    /// Activate the slave again.
-    ReactivateSlave,
-    /// End tasks or answer offers on the slave, or wait until that happens.
-    FreeUp {
-        /// At least these.
-        missing: Resources,
-    },
-    /// Bring the slave back.
-    BringBackSlave,
-}
-
-impl Change {
-    /// The word for it in JSON and metrics, which does not change.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Revive { .. } => "revive",
-            Self::Activate => "activate",
-            Self::AnswerOffers { .. } => "answer_offers",
-            Self::Relax { .. } => "relax",
-            Self::Declare(_) => "declare",
-            Self::AskForLess { .. } => "ask_for_less",
-            Self::RaiseLimit { .. } => "raise_limit",
-            Self::LowerGuarantees { .. } => "lower_guarantees",
-            Self::Unreserve => "unreserve",
-            Self::ReactivateSlave => "reactivate_slave",
-            Self::FreeUp { .. } => "free_up",
-            Self::BringBackSlave => "bring_back_slave",
-        }
-    }
-
-    /// The framework can do the first by a call and the next by another description of itself;
-    /// others are the operator's, and the last are nobody's to order.
-    fn effort(&self) -> u32 {
-        match self {
-            Self::Revive { .. } | Self::Activate | Self::AnswerOffers { .. } => 0,
-            Self::Relax { .. } | Self::Declare(_) | Self::AskForLess { .. } => 1,
-            Self::RaiseLimit { .. }
-            | Self::LowerGuarantees { .. }
-            | Self::Unreserve
-            | Self::ReactivateSlave => 2,
-            Self::FreeUp { .. } | Self::BringBackSlave => 3,
-        }
-    }
-
-    /// Of two like changes the one that is about less comes first.
-    fn size(&self) -> i64 {
-        let all = |resources: &Resources| {
-            let amounts = resources.iter().map(|it| match it.value() {
-                Value::Scalar(scalar) => scalar.thousandths(),
-                Value::Ranges(_) | Value::Set(_) => 0,
-            });
-            amounts.fold(0, i64::saturating_add)
-        };
-        match self {
-            Self::AskForLess { missing } | Self::FreeUp { missing } => all(missing),
-            Self::RaiseLimit { by, .. } | Self::LowerGuarantees { by, .. } => by.thousandths(),
-            Self::AnswerOffers { count } => i64::from(*count),
-            _ => 0,
-        }
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Revive { .. } => f.write_str("revive the role, or wait until the decline ends"),
-            Self::Activate => f.write_str("subscribe, or revive the role"),
-            Self::AnswerOffers { count: 1 } => f.write_str("answer an offer that it holds"),
-            Self::AnswerOffers { count } => write!(f, "answer {count} of the offers that it holds"),
-            Self::Relax { group, place } => write!(f, "relax constraint {place} of group {group}"),
-            Self::Declare(capability) => {
-                f.write_str("declare the capability ")?;
-                f.write_str(match capability {
-                    FrameworkCapability::PartitionAware => "PARTITION_AWARE",
-                    FrameworkCapability::TaskKillingState => "TASK_KILLING_STATE",
-                    FrameworkCapability::RevocableResources => "REVOCABLE_RESOURCES",
-                    FrameworkCapability::SharedResources => "SHARED_RESOURCES",
-                    FrameworkCapability::GpuResources => "GPU_RESOURCES",
-                    FrameworkCapability::ReservationRefinement => "RESERVATION_REFINEMENT",
-                })
-            }
-            Self::AskForLess { missing } => {
-                write!(f, "ask for less: the slave lacks {missing} of the least")
-            }
-            Self::RaiseLimit { role, resource, by } => {
-                write!(f, "raise the limit of {resource} of role {role} by {by}")
-            }
-            Self::LowerGuarantees { resource, by } => {
-                write!(f, "lower guarantees of {resource} by {by}, or add slaves")
-            }
-            Self::Unreserve => f.write_str("unreserve resources, or use their role"),
-            Self::ReactivateSlave => f.write_str("activate the slave again"),
-            Self::FreeUp { missing } => write!(f, "wait until {missing} more becomes free"),
-            Self::BringBackSlave => f.write_str("bring the slave back"),
-        }
-    }
-}
-
-/// Changes that together make an offer possible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SmallestChange {
-    /// All of them are needed.
-    pub changes: Vec<Change>,
-    /// The first slave of which something could be offered then.
-    pub slave: SlaveId,
-    /// For so many slaves in all it is the same changes.
-    pub slaves: u32,
-}
-
-impl fmt::Display for SmallestChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, change) in self.changes.iter().enumerate() {
-            let separator = if at == 0 { "" } else { ", and " };
-            write!(f, "{separator}{change}")?;
-        }
-        write!(f, ": slave {}", self.slave)?;
-        match self.slaves - 1 {
-            0 => Ok(()),
-            1 => f.write_str(" and 1 other"),
-            others => write!(f, " and {others} others"),
-        }
-    }
-}
-
-/// For whom, where and when it is asked what would have to change.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    slave: SlaveId,
-    row: &'a Slave,
-    candidate: Candidate<'a>,
-    stage: Stage,
+enum Step {
+    /// The slave lacks so much of what the framework asks for.
+    AskForLess(Resources),
+    /// The same of the minimum of a role.
+    LowerMinimum(NodeSlot, Resources),
+    FreeUp(Resources),
+    /// A limit or guarantees give way by so much.
+    GiveWay(Why, i64),
+    Revive(Timestamp),
 }
 
 impl Allocator {
@@ -235,11 +66,12 @@ impl Allocator {
         candidate: Candidate<'_>,
     ) -> Option<Vec<Change>> {
         let at = |stage| {
-            self.changes_at(Question {
+            self.changes_at(Case {
                 slave,
                 row,
                 candidate,
                 stage,
+                relief: None,
             })
         };
         let all = self.stages(candidate.node).filter_map(at);
@@ -247,39 +79,17 @@ impl Allocator {
     }
 
     /// The same at one of these times; none if nothing helps then.
-    fn changes_at(&self, question: Question<'_>) -> Option<Vec<Change>> {
-        let Question { slave, row, .. } = question;
+    fn changes_at(&self, case: Case<'_>) -> Option<Vec<Change>> {
         let mut objections = All::default();
-        let offered = self
-            .judge(
-                (slave, row),
-                question.candidate,
-                question.stage,
-                &mut objections,
-            )
+        let whole = self
+            .judge_kind(case, &mut objections)
             .expect("it goes on at each objection");
-        let offered = offered.of(&row.free);
+        let whole = whole.of(&case.row.free);
         let mut changes = Vec::new();
         for why in &objections.0 {
-            self.add_simple_changes(&mut changes, *why, question, offered);
+            self.add_simple_changes(&mut changes, *why, case, whole);
         }
-        let is_limited =
-            |why: &Why| matches!(why, Why::Limit(..) | Why::Guarantees(_) | Why::Owed(_));
-        let is_limited = objections.0.iter().any(is_limited);
-        if !is_limited && !offered.is_empty() && !objections.0.contains(&Why::BelowMinimum) {
-            let hidden = self.hidden_until(slave, offered, question.candidate);
-            changes.extend(hidden.map(|until| Change::Revive { until }));
-            return Some(changes);
-        }
-        let alternatives = self.least_amounts(question.candidate, offered);
-        let about_amounts = alternatives
-            .iter()
-            .filter_map(|least| self.changes_of_amounts(question, offered, is_limited, least));
-        let more = is_limited
-            .then(|| self.more_than_declined(question, offered))
-            .flatten();
-        let all = about_amounts.chain(more);
-        changes.extend(all.min_by_key(|changes| rank(changes))?);
+        changes.extend(self.changes_of_amounts(case, whole)?);
         Some(changes)
     }
 
@@ -289,10 +99,10 @@ impl Allocator {
         &self,
         changes: &mut Vec<Change>,
         why: Why,
-        question: Question<'_>,
-        offered: &Resources,
+        case: Case<'_>,
+        whole: &Resources,
     ) {
-        let Question { row, candidate, .. } = question;
+        let Case { row, candidate, .. } = case;
         match why {
             // The reason is the first; both may be so.
             Why::Excluded(_) => {
@@ -312,7 +122,7 @@ impl Allocator {
                 changes.extend(nearest.into_iter().flatten().map(relax));
             }
             Why::Gpus => changes.push(Change::Declare(FrameworkCapability::GpuResources)),
-            Why::Revocable => changes.push(Change::Declare(match offered.iter().next() {
+            Why::Revocable => changes.push(Change::Declare(match whole.iter().next() {
                 Some(first) if first.is_shared() => FrameworkCapability::SharedResources,
                 _ => FrameworkCapability::RevocableResources,
             })),
@@ -324,84 +134,190 @@ impl Allocator {
             | Why::Limit(..)
             | Why::Guarantees(_)
             | Why::Owed(_)
-            | Why::BelowMinimum
+            | Why::BelowMinimum(_)
             | Why::Filtered(_) => {}
         }
     }
 
-    /// What would have to change so that at least these amounts of what is on a slave, of which
-    /// `offered` is free, can be offered; none if that cannot be, or is what has been declined
-    /// already.
-    fn changes_of_amounts(
-        &self,
-        question: Question<'_>,
-        offered: &Resources,
-        is_limited: bool,
-        least: &Resources,
-    ) -> Option<Vec<Change>> {
-        let Question { row, candidate, .. } = question;
-        let never = lacking(least, &row.total);
-        let reachable = reachable(least, &never, offered, &row.total);
-        let missing = lacking(&reachable, offered);
-        let mut relief = relief_of(row);
-        relief
-            .freed
-            .add_all(&Charge::of(&missing, &self.names).plain);
-        let mut all = offered.clone();
-        all.checked_add_assign(&missing)
-            .expect("the least amounts are small");
-        let left = |relief: &Relief| {
-            let caps = self.caps(candidate.node, question.stage, Some(relief));
-            self.cut(&all, caps).part
-        };
-        let mut changes = Vec::new();
-        if is_limited || !missing.is_empty() {
-            // A role that cannot have the least is full, whatever it asks for.
-            let least = larger(least, &reachable);
-            changes = self.room_for(&least, question, &mut relief)?;
-            // What is reserved may be enough where what is not is kept for others.
-            for at in (0..changes.len()).rev() {
-                let given = relief.given.remove(at);
-                if lacking(&reachable, &left(&relief)).is_empty() {
-                    changes.remove(at);
-                } else {
-                    relief.given.insert(at, given);
-                }
-            }
-        }
-        let part = left(&relief);
-        let ask = (!never.is_empty()).then_some(Change::AskForLess { missing: never });
-        let free_up = (!missing.is_empty()).then_some(Change::FreeUp { missing });
-        changes.splice(0..0, ask.into_iter().chain(free_up));
-        match self.hidden_until(question.slave, &part, candidate) {
-            Some(_) if is_limited && changes.is_empty() && part != all => return None,
-            Some(until) => changes.push(Change::Revive { until }),
-            None => {}
-        }
-        Some(changes)
+    /// What would have to change for enough of what is free and may be had, which is `whole`.
+    fn changes_of_amounts(&self, case: Case<'_>, whole: &Resources) -> Option<Vec<Change>> {
+        let least = self.least_amounts(case.candidate).into_iter();
+        let changes = least.filter_map(|least| self.changes_for_least(case, whole, &least));
+        changes.min_by_key(|changes| rank(changes))
     }
 
-    /// What would have to change when what limits and guarantees leave would do and has been
-    /// declined: they must leave more than that of one of the names that they cut, or of all.
-    fn more_than_declined(
+    /// The same for one of the least amounts that are worth an offer: what the minimum asks for, and
+    /// what the framework's constraints do.
+    fn changes_for_least(
         &self,
-        question: Question<'_>,
-        offered: &Resources,
+        case: Case<'_>,
+        whole: &Resources,
+        (minimum, constraints): &(Resources, Resources),
     ) -> Option<Vec<Change>> {
-        let candidate = question.candidate;
-        let leaf = candidate.leaf?;
-        let relief = relief_of(question.row);
-        let caps = self.caps(candidate.node, question.stage, Some(&relief));
-        let cut = self.cut(offered, caps);
-        if !self.minimum.is_met_by(&cut.part)
-            || !self.is_enough(
-                question.row,
-                &Portion::Part(cut.part.clone().into()),
-                candidate,
-            )
-        {
+        let total = &case.row.total;
+        let mut steps = Vec::new();
+        let mut wanted = Resources::new();
+        let mut never = lacking(constraints, total);
+        if never.is_empty() {
+            wanted = constraints.clone();
+        }
+        let of_role = self.minimum_of(case.candidate).and_then(|(role, _)| role);
+        let never_of_minimum = lacking(minimum, total);
+        match of_role {
+            _ if never_of_minimum.is_empty() => wanted = larger(&wanted, minimum),
+            Some(role) => steps.push(Step::LowerMinimum(role, never_of_minimum)),
+            None => never = larger(&never, &never_of_minimum),
+        }
+        if !never.is_empty() {
+            steps.push(Step::AskForLess(never));
+        }
+        // Of shared volumes alone nothing is offered.
+        let own = exclusive(whole);
+        if wanted.is_empty() {
+            wanted = least_of(if own.is_empty() { total } else { &own });
+        }
+        let missing = lacking(&wanted, &own);
+        if !missing.is_empty() {
+            steps.push(Step::FreeUp(missing));
+        }
+        let as_it_is = self.enough(case, whole, steps.clone());
+        as_it_is.or_else(|| self.with_more_room(case, whole, &steps, &wanted))
+    }
+
+    /// The same if limits or guarantees are in the way.
+    fn with_more_room(
+        &self,
+        case: Case<'_>,
+        whole: &Resources,
+        steps: &[Step],
+        wanted: &Resources,
+    ) -> Option<Vec<Change>> {
+        if !self.tree.has_quota() {
             return None;
         }
+        let (relief, all) = self.after(case, whole, steps);
+        let with_room_for = |target: &Resources| {
+            let mut steps = steps.to_vec();
+            self.add_room_for(&mut steps, target, case, &relief);
+            self.enough(case, whole, steps)
+        };
+        // A role that cannot have the least of the master is full, whatever is asked for.
+        let masters = &self.minimum.any_of;
+        let or_masters = |target: &Resources| {
+            let all = std::iter::once(target.clone());
+            let all = all.chain(masters.iter().map(|least| larger(target, least)));
+            all.filter_map(|target| with_room_for(&target))
+                .min_by_key(|changes| rank(changes))
+        };
+        or_masters(wanted)
+            .or_else(|| {
+                let more = self.more_than_declined(case, &all, &relief).into_iter();
+                more.filter_map(|target| with_room_for(&larger(wanted, &target)))
+                    .min_by_key(|changes| rank(changes))
+            })
+            .or_else(|| or_masters(&all))
+    }
+
+    /// What is free on the slave when some steps are done, and what is otherwise then.
+    fn after(&self, case: Case<'_>, whole: &Resources, steps: &[Step]) -> (Relief, Resources) {
+        let mut relief = Relief::default();
+        if case.row.exclusion().is_some() {
+            // What it has free counts as free only once it is offered.
+            relief.freed = case.row.charge.plain.clone();
+        }
+        let mut all = whole.clone();
+        for step in steps {
+            match step {
+                Step::AskForLess(_) => relief.asks_for_less = true,
+                Step::LowerMinimum(..) => relief.has_no_minimum = true,
+                Step::FreeUp(missing) => {
+                    let freed = Charge::of(missing, &self.names);
+                    relief.freed.add_all(&freed.plain);
+                    all.checked_add_assign(missing)
+                        .expect("neither is more than what the slave has in all");
+                }
+                Step::GiveWay(why, by) => relief.given.push((*why, *by)),
+                Step::Revive(_) => relief.is_revived = true,
+            }
+        }
+        (relief, all)
+    }
+
+    /// Whether something can be offered when some steps are done.
+    fn judge_after(&self, case: Case<'_>, whole: &Resources, steps: &[Step]) -> Result<(), Why> {
+        let (relief, all) = self.after(case, whole, steps);
+        if all.is_empty() {
+            return Err(Why::NothingFree);
+        }
+        let case = Case {
+            relief: Some(&relief),
+            ..case
+        };
+        let offered = self.judge_amounts(case, Portion::Part(all.into()), &mut First);
+        offered.map(drop)
+    }
+
+    /// What of some steps is enough, if all of them are, or are when declines end as well.
+    fn enough(
+        &self,
+        case: Case<'_>,
+        whole: &Resources,
+        mut steps: Vec<Step>,
+    ) -> Option<Vec<Change>> {
+        match self.judge_after(case, whole, &steps) {
+            Ok(()) => {}
+            Err(Why::Filtered(until)) => {
+                steps.push(Step::Revive(until));
+                self.judge_after(case, whole, &steps).ok()?;
+            }
+            Err(_) => return None,
+        }
+        for at in (0..steps.len()).rev() {
+            let step = steps.remove(at);
+            if self.judge_after(case, whole, &steps).is_err() {
+                steps.insert(at, step);
+            }
+        }
+        steps.into_iter().map(|step| self.change(step)).collect()
+    }
+
+    /// A step for those who take it; none if it is about more than there can be.
+    fn change(&self, step: Step) -> Option<Change> {
+        let role = |node| self.tree.node(node).name.clone();
+        Some(match step {
+            Step::AskForLess(missing) => Change::AskForLess { missing },
+            Step::LowerMinimum(node, missing) => Change::LowerMinimum {
+                role: role(node),
+                missing,
+            },
+            Step::FreeUp(missing) => Change::FreeUp { missing },
+            Step::GiveWay(Why::Limit(node, number), by) => Change::RaiseLimit {
+                role: role(node),
+                resource: self.names.name(number)?.clone(),
+                by: Scalar::from_thousandths(by)?,
+            },
+            Step::GiveWay(Why::Guarantees(number), by) => Change::LowerGuarantees {
+                resource: self.names.name(number)?.clone(),
+                by: Scalar::from_thousandths(by)?,
+            },
+            Step::GiveWay(..) => return None,
+            Step::Revive(until) => Change::Revive { until },
+        })
+    }
+
+    /// What would be offered where what limits and guarantees leave has been declined: more than that
+    /// of one of the names that they cut.
+    fn more_than_declined(
+        &self,
+        case: Case<'_>,
+        all: &Resources,
+        relief: &Relief,
+    ) -> Vec<Resources> {
+        let Some(leaf) = case.candidate.leaf else {
+            return Vec::new();
+        };
+        let caps = self.caps(case.candidate.node, case.stage, Some(relief));
+        let cut = self.cut(all, caps);
         let more_of = |why: &Why| {
             let (Why::Limit(_, number) | Why::Guarantees(number)) = why else {
                 return None;
@@ -411,22 +327,18 @@ impl Allocator {
             let mut amount = cut.part.scalar(name);
             loop {
                 amount = amount.saturating_add(step);
-                let more = Resources::from(Resource::new(name.clone(), amount).ok()?);
-                let more = larger(&cut.part, &more);
-                if amount > offered.scalar(name) {
+                if amount > all.scalar(name) {
                     return None;
                 }
-                match self.filters.hiding(leaf, question.slave, &more) {
+                let of_name = Resources::from(Resource::new(name.clone(), amount).ok()?);
+                let more = larger(&cut.part, &of_name);
+                match self.filters.hiding(leaf, case.slave, &more) {
                     Some(refused) => amount = refused.scalar(name).max(amount),
-                    None => break,
+                    None => return Some(of_name),
                 }
             }
-            let least = Resources::from(Resource::new(name.clone(), amount).ok()?);
-            self.changes_of_amounts(question, offered, true, &least)
         };
-        let more_of_one = cut.by.iter().filter_map(more_of);
-        let least = more_of_one.min_by_key(|changes| rank(changes));
-        least.or_else(|| self.changes_of_amounts(question, offered, true, offered))
+        cut.by.iter().filter_map(more_of).collect()
     }
 
     /// The least of a name that is worth an offer by itself.
@@ -439,43 +351,34 @@ impl Allocator {
         })
     }
 
-    /// The least amounts any one of which is worth an offer to a candidate, and that leave its
-    /// role something under its limits.
-    fn least_amounts(&self, candidate: Candidate<'_>, offered: &Resources) -> Vec<Resources> {
+    /// The least amounts that are worth an offer to a candidate, any one of them: by the minimum, and
+    /// by the constraints of the framework.
+    fn least_amounts(&self, candidate: Candidate<'_>) -> Vec<(Resources, Resources)> {
+        let minimum = self.minimum_of(candidate).map(|(_, minimum)| minimum);
         let wishes = candidate.leaf.and_then(|leaf| self.wishes_of(leaf));
-        let own = wishes.and_then(|wishes| wishes.minimum.as_ref());
         let constraints = wishes.and_then(|wishes| wishes.constraints.as_ref());
-        let mut all = own.unwrap_or(&self.minimum).any_of.clone();
-        for more in [
-            constraints.map(|it| &it.least),
-            Some(&self.minimum).filter(|_| own.is_some() && self.tree.has_quota()),
-        ] {
-            let any_of = more.map_or(&[][..], |more| &more.any_of);
-            all = match (all.is_empty(), any_of.is_empty()) {
-                (_, true) => all,
-                (true, false) => any_of.to_vec(),
-                (false, false) => {
-                    let both = |one: &Resources| any_of.iter().map(|it| larger(one, it)).collect();
-                    all.iter().flat_map::<Vec<_>, _>(both).collect()
-                }
-            };
-        }
-        match all.is_empty() {
-            true => vec![least_of(offered)],
-            false => all,
-        }
+        let any_of = |minimum: Option<&Minimum>| match minimum {
+            Some(minimum) if !minimum.any_of.is_empty() => minimum.any_of.clone(),
+            _ => vec![Resources::new()],
+        };
+        let of_constraints = any_of(constraints.map(|it| &it.least));
+        let of_minimum = any_of(Some(minimum.unwrap_or(&self.minimum)));
+        let both = |least: Resources| {
+            let with = of_constraints.iter().cloned();
+            with.map(move |other| (least.clone(), other))
+        };
+        of_minimum.into_iter().flat_map(both).collect()
     }
 
-    /// What limits and guarantees would have to give way for so much, which is added to the relief;
-    /// none if it is more than is due for the sake of a guarantee.
-    fn room_for(
+    /// By how much limits and guarantees would have to give way for so much.
+    fn add_room_for(
         &self,
-        least: &Resources,
-        question: Question<'_>,
-        relief: &mut Relief,
-    ) -> Option<Vec<Change>> {
-        let mut changes: Vec<Change> = Vec::new();
-        for cap in self.caps(question.candidate.node, question.stage, None) {
+        steps: &mut Vec<Step>,
+        target: &Resources,
+        case: Case<'_>,
+        relief: &Relief,
+    ) {
+        for cap in self.caps(case.candidate.node, case.stage, None) {
             let Some(resource) = self.names.name(cap.number) else {
                 continue;
             };
@@ -486,47 +389,20 @@ impl Allocator {
                     left.find(|(it, _)| *it == number)
                         .map_or(cap.left, |it| it.1)
                 }
-                // It gets nothing else while it is full of another; that one is in the list.
-                Why::Limit(..) => continue,
-                Why::Owed(_) => cap.left,
-                _ => {
-                    let free = self.available.get(cap.number) + relief.freed.get(cap.number);
-                    free - self.tree.required_below().get(cap.number)
+                Why::Guarantees(number) => {
+                    let free = self.available.get(number) + relief.freed.get(number);
+                    free - self.tree.required_below().get(number)
                 }
+                // It gets nothing else while it is full of another; that one is in the list. And what
+                // is owed to it for a guarantee is no more than that.
+                _ => continue,
             };
-            let wanted = least.scalar(resource).thousandths();
-            if wanted == 0 || wanted <= left {
-                continue;
-            }
-            let given = (cap.why, wanted - left);
-            let resource = resource.clone();
-            let by = Scalar::from_thousandths(given.1)?;
-            let change = match cap.why {
-                Why::Owed(_) => return None,
-                Why::Limit(node, _) => Change::RaiseLimit {
-                    role: self.tree.node(node).name.clone(),
-                    resource,
-                    by,
-                },
-                _ => Change::LowerGuarantees { resource, by },
-            };
-            if !changes.contains(&change) {
-                changes.push(change);
-                relief.given.push(given);
+            let wanted = target.scalar(resource).thousandths();
+            let step = Step::GiveWay(cap.why, wanted.saturating_sub(left));
+            if wanted > left.max(0) && !steps.contains(&step) {
+                steps.push(step);
             }
         }
-        Some(changes)
-    }
-}
-
-/// What a slave has free counts as free only once it is offered.
-fn relief_of(row: &Slave) -> Relief {
-    Relief {
-        freed: match row.exclusion() {
-            Some(_) => row.charge.plain.clone(),
-            None => Amounts::default(),
-        },
-        ..Relief::default()
     }
 }
 
@@ -568,22 +444,6 @@ fn least_of(offered: &Resources) -> Resources {
     Resource::new(name.clone(), least.unwrap_or(Scalar::ONE))
         .expect("a scalar of a name that has scalars")
         .into()
-}
-
-/// The least, or if a slave can never have that, what it can have.
-fn reachable(
-    least: &Resources,
-    never: &Resources,
-    offered: &Resources,
-    total: &Resources,
-) -> Resources {
-    let reachable = lacking(least, never);
-    match (never.is_empty(), offered.is_empty()) {
-        (true, _) => least.clone(),
-        (false, false) => least_of(offered),
-        (false, true) if reachable.is_empty() => least_of(total),
-        (false, true) => reachable,
-    }
 }
 
 /// The hardest of some changes, their number, and what they are about.

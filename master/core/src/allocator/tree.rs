@@ -11,6 +11,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use meros_proto::ids::FrameworkId;
+use meros_proto::minimum::Minimum;
 use meros_proto::role::RoleName;
 use smallvec::SmallVec;
 
@@ -69,6 +70,8 @@ pub(super) struct Node {
     own_key: Key,
     own_order: Ranking<(Key, FrameworkId, LeafSlot)>,
     pub(super) quota: Option<Box<QuotaRow>>,
+    /// What is worth an offer in it and below, in place of what its parent or the master says.
+    minimum: Option<Box<Minimum>>,
     /// What its leaves and those below hold that is not reserved for it or below it.
     taken: Amounts,
     /// What is reserved for it and below on all slaves, held or not.
@@ -96,6 +99,7 @@ impl Node {
             own_key: Key::default(),
             own_order: Ranking::default(),
             quota: None,
+            minimum: None,
             taken: Amounts::default(),
             reserved: Amounts::default(),
             required: Amounts::default(),
@@ -165,6 +169,7 @@ pub(super) struct Tree {
     /// Roles with active leaves whose guarantees are not met.
     unmet: Ranking<(Key, RoleName, NodeSlot)>,
     quotas: u32,
+    minimums: u32,
     /// The least amounts that are worth an offer, any one of them.
     pub(super) minimum: Vec<Amounts>,
 }
@@ -183,6 +188,7 @@ impl Tree {
             weights: BTreeMap::new(),
             unmet: Ranking::default(),
             quotas: 0,
+            minimums: 0,
             minimum,
         }
     }
@@ -315,7 +321,8 @@ impl Tree {
     fn drop_node(&mut self, mut slot: NodeSlot) {
         while slot != ROOT {
             let node = self.node(slot);
-            if node.children + node.leaves > 0 || node.quota.is_some() || !node.reserved.is_zero() {
+            let is_configured = node.quota.is_some() || node.minimum.is_some();
+            if node.children + node.leaves > 0 || is_configured || !node.reserved.is_zero() {
                 return;
             }
             let (name, parent) = (node.name.clone(), node.parent);
@@ -465,16 +472,11 @@ impl Tree {
         let name = node.name.clone();
         self.node_mut(slot).key = key;
         if is_ordered {
-            let order = &mut self.node_mut(parent).order;
-            let mut entry = (before, name, slot);
-            order.remove(&entry);
-            entry.0 = key;
-            order.insert(entry.clone());
+            let (old, new) = ((before, name.clone(), slot), (key, name, slot));
             if is_unmet {
-                self.unmet.insert(entry.clone());
-                entry.0 = before;
-                self.unmet.remove(&entry);
+                self.unmet.replace(&old, new.clone());
             }
+            self.node_mut(parent).order.replace(&old, new);
         }
     }
 
@@ -628,6 +630,32 @@ impl Tree {
             self.node_mut(slot).weight = weight;
             self.rekey(slot);
         }
+    }
+
+    /// Sets what is worth an offer in a role and below it; none takes that away.
+    pub(super) fn set_minimum(&mut self, role: &RoleName, minimum: Option<Minimum>) {
+        let slot = self.make_node(role);
+        self.minimums += u32::from(minimum.is_some());
+        let before = std::mem::replace(&mut self.node_mut(slot).minimum, minimum.map(Box::new));
+        self.minimums -= u32::from(before.is_some());
+        self.drop_node(slot);
+    }
+
+    /// What is worth an offer in a role, and the role that says so: itself or the next above it. None
+    /// if the master's minimum is all there is.
+    pub(super) fn minimum_of(&self, slot: NodeSlot) -> Option<(NodeSlot, &Minimum)> {
+        if self.minimums == 0 {
+            return None;
+        }
+        let mut at = slot;
+        while at != ROOT {
+            let node = self.node(at);
+            if let Some(minimum) = node.minimum.as_deref() {
+                return Some((at, minimum));
+            }
+            at = node.parent;
+        }
+        None
     }
 
     /// Computes all places anew: the proportions of the cluster have changed, or the minimum.
@@ -787,8 +815,9 @@ impl Tree {
         let nodes = (0u32..).zip(&self.nodes).skip(1);
         let nodes = nodes.filter_map(|(slot, node)| Some((slot, node.as_deref()?)));
         let mut all_is_well = self.node(ROOT).active == active[0];
-        let mut unmet = 0;
+        let (mut unmet, mut minimums) = (0, 0);
         for (slot, node) in nodes {
+            minimums += u32::from(node.minimum.is_some());
             let at = slot as usize;
             let entry = (node.key, node.name.clone(), slot);
             let is_unmet = node.active > 0 && node.unmet().next().is_some();
@@ -804,6 +833,6 @@ impl Tree {
                 && is_unmet == node.is_unmet
                 && self.unmet.contains(&entry) == is_unmet;
         }
-        all_is_well && unmet == self.unmet.len()
+        all_is_well && unmet == self.unmet.len() && minimums == self.minimums
     }
 }

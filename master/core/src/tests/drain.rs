@@ -9,7 +9,7 @@ use meros_proto::view::{ClusterChange, SlaveView};
 
 use super::world::{CLUSTER, World, check, framework, report, secs, slave, task};
 use crate::registry::GONE_FOR;
-use crate::{Command, OperatorCall, Registry};
+use crate::{Command, Event, OperatorCall, Registry};
 
 const S0: SlaveId = SlaveId(0);
 
@@ -163,6 +163,28 @@ fn a_slave_that_is_gone_is_told_so_and_never_comes_back() {
         slave_id: SlaveId(9),
     };
     check(next.operator(4, nobody), &["reply 4 no_such_slave"]);
+}
+
+#[test]
+fn who_waits_for_a_slave_to_be_gone_is_answered_when_another_commit_came_first() {
+    let (mut world, s, _) = World::with_a_running_task();
+    world.disconnect(s);
+    world.commits = false;
+    check(world.pass(secs(90)), &["propose MarkSlaveUnreachable"]);
+    let slave_id = S0;
+    check(
+        world.operator(1, OperatorCall::MarkSlaveGone { slave_id }),
+        &[],
+    );
+    // Of the leader before: ours changes nothing after it.
+    let at = Timestamp(1);
+    let command = Command::MarkSlaveUnreachable { slave_id, at };
+    world.committed.push(command.clone());
+    let proposal = None;
+    world.handle(Event::Committed { proposal, command });
+    check(world.commit_next(), &["propose MarkSlaveGone"]);
+    let lines = world.commit_next();
+    assert!(lines.contains(&"reply 1 done".to_owned()), "{lines:?}");
 }
 
 #[test]

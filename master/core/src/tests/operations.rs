@@ -2,7 +2,7 @@
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{Epoch, OperationId, SlaveId};
-use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
+use meros_proto::message::master::{FrameworkToMaster, ReconcileOperation, SlaveToMaster};
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::operation::{
     Change, ChangeKind, DecidedOperation, OPERATIONS_PENDING_MAX, OperationNumber,
@@ -11,7 +11,7 @@ use meros_proto::operation::{
 use meros_proto::task::TaskDescription;
 use meros_proto::view::ClusterChange;
 
-use super::world::{CLUSTER, World, offer, resources, role, secs, slave, task};
+use super::world::{CLUSTER, World, check, offer, resources, role, secs, slave, task};
 use crate::event::{ConnectionId, OperatorCall};
 
 const S0: SlaveId = SlaveId(0);
@@ -349,4 +349,51 @@ fn a_slave_is_drained_when_it_has_answered() {
     assert!(!is_drained(&world));
     applied(&mut world, s, 1);
     assert!(is_drained(&world));
+}
+
+#[test]
+fn how_an_operation_stands_is_told_to_who_asks() {
+    // semantics: B14
+    let mut world = World::new();
+    let s = world.slave("cpus:4;mem:1024");
+    let f = world.framework(web());
+    accept(
+        &mut world,
+        f,
+        vec![step("r", ChangeKind::Reserve, "cpus(web, ):1")],
+    );
+    let ask = |asked: &[(&str, Option<u32>)]| {
+        let operations = asked.iter().map(|(id, slave)| ReconcileOperation {
+            operation_id: OperationId::new(*id).expect("a good id"),
+            slave_id: slave.map(SlaveId),
+        });
+        FrameworkToMaster::ReconcileOperations {
+            operations: operations.collect(),
+        }
+    };
+    check(
+        world.framework_says(f, ask(&[])),
+        &["f2 r OPERATION_PENDING"],
+    );
+    check(
+        world.framework_says(
+            f,
+            ask(&[("r", None), ("x", None), ("y", Some(0)), ("z", Some(9))]),
+        ),
+        &[
+            "f2 r OPERATION_PENDING",
+            "f2 x OPERATION_UNKNOWN",
+            "f2 y OPERATION_UNKNOWN",
+            "f2 z OPERATION_UNKNOWN",
+        ],
+    );
+    check(applied(&mut world, s, 1), &["f2 r OPERATION_FINISHED"]);
+    check(world.framework_says(f, ask(&[])), &[]);
+    check(
+        world.framework_says(f, ask(&[("r", Some(0))])),
+        &["f2 r OPERATION_UNKNOWN"],
+    );
+    world.operator(1, OperatorCall::MarkSlaveGone { slave_id: S0 });
+    let lines = world.framework_says(f, ask(&[("r", Some(0))]));
+    check(lines, &["f2 r OPERATION_GONE_BY_OPERATOR"]);
 }

@@ -216,6 +216,65 @@ fn weights_of_zero_or_beyond_reason_are_refused_and_others_are_live() {
 }
 
 #[test]
+fn what_is_worth_an_offer_in_a_role_is_set_for_it_and_those_below() {
+    // semantics: E2
+    let mut world = World::new();
+    let set = |minimums: &[(&str, Option<&str>)]| OperatorCall::SetMinimums {
+        minimums: minimums
+            .iter()
+            .map(|(name, text)| (role(name), text.map(|text| text.parse().expect("amounts"))))
+            .collect(),
+    };
+    let both = [("a", Some("cpus:3")), ("a/b/c", Some(""))];
+    check(world.operator(1, set(&both)), &["reply 1 done"]);
+    world.slave("cpus:2");
+    world.slave("disk:5");
+    world.framework(in_role("a/b"));
+    let why = || OperatorCall::Why(WhyQuestion::Framework(FrameworkId(0)));
+    check(
+        world.operator(2, why()),
+        &["reply 2 F0 a/b can=0 cannot=below_minimum:2 left_out=0"],
+    );
+    // The nearest role above says it, and a framework for itself in the end.
+    world.framework(in_role("a/b/c"));
+    assert_eq!(world.core.offers.of_framework(FrameworkId(1)).len(), 2);
+    // A new leader knows it, and readers hear of it.
+    let next = world.after_failover();
+    let role_views = next.changes.iter().filter_map(|change| match change {
+        ClusterChange::Role(view) => Some((view.role.as_str(), view.minimum.clone())),
+        _ => None,
+    });
+    let expected = both.map(|(name, text)| (name, text.map(|text| text.parse().unwrap())));
+    assert_eq!(role_views.collect::<Vec<_>>(), expected);
+    // What is offered stays; what is taken away is as it was.
+    check(
+        world.operator(3, set(&[("a/b/c", None), ("a", None)])),
+        &["reply 3 done"],
+    );
+    assert!(world.core.registry().minimums().is_empty());
+    assert_eq!(world.core.offers.of_framework(FrameworkId(1)).len(), 2);
+    world.slave("cpus:1");
+    assert_eq!(world.core.offers.iter().count(), 3);
+}
+
+#[test]
+fn minimums_that_cannot_be_set_are_refused_and_nothing_changes() {
+    let mut world = World::new();
+    let least = || Some("cpus:1".parse().expect("an amount"));
+    let refused = [
+        (vec![("a", least()), ("a", None)], "invalid"),
+        (vec![("a", least()), ("b", None)], "role_unknown"),
+    ];
+    for (minimums, code) in refused {
+        let minimums = minimums.into_iter().map(|(name, it)| (role(name), it));
+        let minimums = minimums.collect();
+        let lines = world.operator(1, OperatorCall::SetMinimums { minimums });
+        assert_eq!(lines, [format!("reply 1 {code}")]);
+        assert!(world.core.registry().minimums().is_empty());
+    }
+}
+
+#[test]
 fn with_a_quota_a_new_leader_offers_nothing_before_most_slaves_are_back() {
     // semantics: E9
     let mut world = World::new();

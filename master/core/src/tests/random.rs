@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate};
+use meros_proto::minimum::Minimum;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::operation::{
     Change, ChangeKind, DecidedOperation, OperationNumber, ResourceOperation,
@@ -335,6 +336,13 @@ fn quotas() -> impl Strategy<Value = Vec<(RoleName, Quota)>> {
     prop::collection::vec((role, quota), 0..3)
 }
 
+fn minimums() -> impl Strategy<Value = Vec<(RoleName, Option<Minimum>)>> {
+    let text = prop_oneof![Just(""), Just("cpus:1"), Just("mem:64|disk:1")];
+    let minimum = prop::option::of(text.prop_map(|text| text.parse().unwrap()));
+    let role = prop::sample::select(&ROLES[..]).prop_map(role);
+    prop::collection::vec((role, minimum), 0..3)
+}
+
 fn weights() -> impl Strategy<Value = Vec<(RoleName, Scalar)>> {
     let role = prop::sample::select(&ROLES[..]).prop_map(role);
     let weight = prop::sample::select(&[0, 1, 3][..]).prop_map(Scalar::whole);
@@ -379,6 +387,7 @@ fn command() -> impl Strategy<Value = Command> {
         framework_id().prop_map(move |framework_id| Command::RemoveFramework { framework_id, at }),
         quotas().prop_map(|quotas| Command::SetQuotas { quotas }),
         weights().prop_map(|weights| Command::SetWeights { weights }),
+        minimums().prop_map(|minimums| Command::SetMinimums { minimums }),
         (slave_id(), mode()).prop_map(move |(slave_id, mode)| Command::SetSlaveMode {
             slave_id,
             mode,
@@ -421,6 +430,7 @@ fn action() -> impl Strategy<Value = Action> {
         (quotas(), any::<bool>())
             .prop_map(|(quotas, force)| OperatorCall::SetQuotas { quotas, force }),
         weights().prop_map(|weights| OperatorCall::SetWeights { weights }),
+        minimums().prop_map(|minimums| OperatorCall::SetMinimums { minimums }),
         (slave_id(), mode())
             .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
         (slave_id(), mode())

@@ -2,10 +2,12 @@
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{FrameworkId, SlaveId};
-use meros_proto::message::master::{CALL_ITEMS_MAX, FrameworkToMaster, ReconcileTask};
+use meros_proto::message::master::{
+    CALL_ITEMS_MAX, FrameworkToMaster, ReconcileTask, SlaveToMaster,
+};
 use meros_proto::status::TaskState;
 
-use super::world::{World, check, framework, secs, task, task_id};
+use super::world::{CLUSTER, World, check, framework, report, secs, slave, task, task_id};
 
 fn again() -> FrameworkDescription {
     FrameworkDescription {
@@ -61,6 +63,48 @@ fn there_is_no_answer_about_a_task_that_may_be_on_a_slave_not_yet_back() {
         &[
             "f1 t TASK_GONE by Master on S0 Reconciliation",
             "f1 t TASK_UNKNOWN by Master Reconciliation",
+        ],
+    );
+}
+
+/// The simulator's seed 895.
+#[test]
+fn there_is_no_answer_about_a_task_that_a_deposed_leader_may_still_start() {
+    // semantics: H2
+    let (world, _, _) = World::with_a_running_task();
+    let mut world = world.after_failover();
+    let f = world.framework(again());
+    let back = |world: &mut World, tasks| {
+        let s = world.connect_slave("slave");
+        world.slave_says(s, SlaveToMaster::ReportTasks { tasks });
+        let message = SlaveToMaster::Reregister {
+            slave_id: SlaveId(0),
+            cluster_id: CLUSTER,
+            slave: slave("cpus:4;mem:1024"),
+        };
+        world.slave_says(s, message);
+        s
+    };
+    // It is welcome, but does not hear of it, and goes back to the leader before.
+    let s = back(&mut world, Vec::new());
+    let questions = [("t", Some(0)), ("t", None)];
+    check(world.reconcile(f, &questions), &[]);
+    world.disconnect(s);
+    check(world.reconcile(f, &questions), &[]);
+    // Which gave it something to do.
+    let task = report(FrameworkId(0), "t", SlaveId(0), TaskState::Running);
+    let s = back(&mut world, vec![task]);
+    check(
+        world.reconcile(f, &[("t", Some(0)), ("u", Some(0)), ("u", None)]),
+        &["f1 t TASK_STAGING by Master on S0 Reconciliation"],
+    );
+    check(world.term_heard(s), &[]);
+    check(
+        world.reconcile(f, &[("t", Some(0)), ("u", Some(0)), ("u", None)]),
+        &[
+            "f1 t TASK_STAGING by Master on S0 Reconciliation",
+            "f1 u TASK_GONE by Master on S0 Reconciliation",
+            "f1 u TASK_UNKNOWN by Master Reconciliation",
         ],
     );
 }

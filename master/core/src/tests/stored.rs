@@ -11,7 +11,7 @@ use meros_proto::state::{
 use meros_proto::time::Timestamp;
 
 use super::world::{framework, secs, slave};
-use crate::{Command, Registry};
+use crate::{ClusterSetting, Command, Format, NotApplied, Registry};
 
 #[test]
 fn commands_keep_their_numbers_and_their_bytes() {
@@ -87,6 +87,13 @@ fn commands_keep_their_numbers_and_their_bytes() {
             space,
             session: SessionId(8),
         },
+        Command::RaiseFormat { format: Format(3) },
+        Command::SetSettings {
+            settings: vec![(ClusterSetting::HoardingOffers, Some(7))],
+        },
+        Command::SetMinimums {
+            minimums: Vec::new(),
+        },
     ];
     for (number, command) in commands.iter().enumerate() {
         let bytes = encode_record(command).expect("small");
@@ -100,6 +107,8 @@ fn commands_keep_their_numbers_and_their_bytes() {
     let change = b"\x01\x0e\x01f\x01s\x01\x08\x02\x02\x01\x03\x01l\x09\x01\x00\x01k\x01v";
     assert_eq!(bytes(&commands[14]), change);
     assert_eq!(bytes(&commands[15]), b"\x01\x0f\x01f\x01s\x08");
+    assert_eq!(bytes(&commands[16]), [1, 16, 3]);
+    assert_eq!(bytes(&commands[17]), [1, 17, 1, 4, 1, 7]);
     // A slave and a framework as the first release wrote them.
     let slave = "\x01\x01\x03\x01s\x04host\x00";
     assert!(bytes(&commands[1]).starts_with(slave.as_bytes()));
@@ -125,4 +134,21 @@ fn a_snapshot_of_before_quotas_and_drains_can_be_read() {
     assert_eq!(record.mode, SlaveMode::Active);
     assert!(!registry.is_gone_slave(SlaveId(0)) && registry.quotas().is_empty());
     assert_eq!(registry.state().revision(), Revision(0));
+    assert_eq!(registry.format(), Format::FIRST);
+}
+
+#[test]
+fn a_format_is_raised_and_never_lowered() {
+    let mut registry = Registry::default();
+    assert_eq!(registry.format(), Format::FIRST);
+    let raise = |format| Command::RaiseFormat {
+        format: Format(format),
+    };
+    assert_eq!(registry.apply(&raise(5)), Ok(()));
+    for format in [5, 4, 0] {
+        assert_eq!(registry.apply(&raise(format)), Err(NotApplied::SoAlready));
+    }
+    let json = serde_json::to_string(&registry).expect("it has a form");
+    let read: Registry = serde_json::from_str(&json).expect("just written");
+    assert_eq!(read.format(), Format(5));
 }

@@ -374,7 +374,16 @@ impl World {
             slave: slave(text),
         };
         lines.extend(self.slave_says(connection, message));
+        if lines.iter().any(|line| line.contains(" registered ")) {
+            lines.extend(self.term_heard(connection));
+        }
         (connection, lines)
+    }
+
+    /// A slave obeys no leader before this one any more.
+    pub(crate) fn term_heard(&mut self, connection: ConnectionId) -> Vec<String> {
+        let epoch = self.core.epoch.expect("leads");
+        self.slave_says(connection, SlaveToMaster::TermHeard { epoch })
     }
 
     /// A subscribed framework, in ids from F0; the answers are not looked at.
@@ -611,6 +620,7 @@ fn slave_line(message: &MasterToSlave) -> String {
         MasterToSlave::ChangeResources { number, change } => {
             format!("{} {} {}", change.kind, number.number, change.resources)
         }
+        MasterToSlave::Masters { addresses } => format!("masters {}", addresses.join(",")),
     }
 }
 
@@ -642,6 +652,7 @@ fn framework_line(message: &MasterToFramework) -> String {
         MasterToFramework::State { request, answer } => {
             format!("state {request} {}", state_line(answer))
         }
+        MasterToFramework::Masters { addresses } => format!("masters {}", addresses.join(",")),
     }
 }
 

@@ -5,25 +5,28 @@
 //! nothing of HTTP.
 
 mod operator;
+mod rate;
 mod reads;
 mod scheduler;
 mod sessions;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use meros_daemon::http::ApiError;
 use meros_proto::refusal::Refusal;
-use meros_v1::encoding::Media;
+use meros_v1::encoding::{Media, Message, Name, decode};
+use meros_v1::ids::Ids;
 
-use super::Api;
+use super::{Api, to_leader};
 
 pub(crate) use sessions::Sessions;
 
@@ -48,7 +51,9 @@ pub(super) fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
                 .route(&at("frameworks"), get(reads::frameworks))
                 .route(&at("tasks"), get(reads::tasks))
                 .route(&at("roles"), get(reads::roles));
-            any_master = any_master.route(&at("version"), get(reads::version));
+            any_master = any_master
+                .route(&at("version"), get(reads::version))
+                .route(&at("flags"), get(reads::flags));
         }
         // What is below it and has no name of its own falls back to it.
         let path = format!("{prefix}/api/v1/operator");
@@ -63,32 +68,24 @@ pub(super) fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
         .merge(leading)
 }
 
-/// 307 to the leader, 503 if there is none: decided before anything else is looked at (semantics A6,
-/// R5).
-async fn to_leader(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if api.projection.is_leading() {
-        return next.run(request).await;
-    }
-    let Some(leader) = api.status.other_leader() else {
-        return ApiError::from(Refusal::Recovering).into_response();
-    };
-    let path = request.uri().path_and_query();
-    let location = format!("//{}{}", leader.address, path.map_or("/", |it| it.as_str()));
-    let leader = Some(leader.address);
-    let mut answer = ApiError::from(Refusal::NotLeading { leader }).into_response();
-    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        answer.headers_mut().insert(header::LOCATION, location);
-    }
-    answer
-}
-
 /// A call as it came, and how it is to be answered.
 struct Posted {
     headers: HeaderMap,
     body: Bytes,
     media: Media,
     answer: Media,
+    /// Streams are to say so (semantics R2).
+    is_recordio: bool,
+}
+
+impl Posted {
+    /// The message, and how ids are written in this cluster.
+    fn call<C: Message + Default + Name>(&self, api: &Api) -> Result<(C, Ids), ApiError> {
+        let call = decode(self.media, &self.body)
+            .map_err(|error| ApiError::invalid(format!("the call cannot be read: {error}")))?;
+        let cluster = api.projection.read().master().map(|it| it.cluster_id);
+        Ok((call, Ids::new(cluster.ok_or(Refusal::Recovering)?)))
+    }
 }
 
 /// Looks at everything about a request but its message (semantics A2).
@@ -105,7 +102,15 @@ async fn posted(request: Request) -> Result<Posted, ApiError> {
         let why = "Content-Type must be application/json or application/x-protobuf";
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", why)
     })?;
-    let answer = Media::from_accept(text(header::ACCEPT).unwrap_or_default()).ok_or_else(|| {
+    let accept = text(header::ACCEPT).unwrap_or_default();
+    let is_recordio = accept.contains("application/recordio");
+    let accept = match is_recordio {
+        true => headers
+            .get("message-accept")
+            .and_then(|it| it.to_str().ok()),
+        false => Some(accept),
+    };
+    let answer = Media::from_accept(accept.unwrap_or_default()).ok_or_else(|| {
         let why = "Accept must allow application/json or application/x-protobuf";
         ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", why)
     })?;
@@ -116,6 +121,7 @@ async fn posted(request: Request) -> Result<Posted, ApiError> {
         body,
         media,
         answer,
+        is_recordio,
     })
 }
 

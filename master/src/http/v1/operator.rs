@@ -19,7 +19,7 @@ use meros_proto::role::RoleName;
 use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::view::{FrameworkState, OfferView};
 use meros_v1::Refused;
-use meros_v1::encoding::{Media, decode, encode};
+use meros_v1::encoding::{Media, encode};
 use meros_v1::ids::Ids;
 use meros_v1::pb;
 use meros_v1::pb::master::call::Type;
@@ -31,7 +31,7 @@ use meros_v1::{events, views};
 use tracing::info;
 
 use super::reads::{Picked, snapshot};
-use super::{not_a_call, posted};
+use super::{not_a_call, posted, watch};
 use crate::http::Api;
 use crate::http::orders::ordered;
 use crate::projection::RoleFilter;
@@ -47,10 +47,7 @@ pub(super) async fn call(State(api): State<Arc<Api>>, request: Request) -> Respo
 
 async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let posted = posted(request).await?;
-    let call: Call = decode(posted.media, &posted.body)
-        .map_err(|error| ApiError::invalid(format!("the call cannot be read: {error}")))?;
-    let cluster = api.projection.read().master().map(|it| it.cluster_id);
-    let ids = Ids::new(cluster.ok_or(Refusal::Recovering)?);
+    let (call, ids) = posted.call::<Call>(&api)?;
     if let Some((order, status)) = order_of(&call, ids)? {
         info!(
             call = call.r#type().as_str_name(),
@@ -58,6 +55,9 @@ async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError>
         );
         ordered(&api, order).await?;
         return Ok(status.into_response());
+    }
+    if call.r#type() == Type::Subscribe {
+        return watch::subscribe(api, &posted).await;
     }
     let media = posted.answer;
     // Picking and writing out are kept away from the threads that serve the network.
@@ -70,7 +70,7 @@ async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError>
     Ok(([(header::CONTENT_TYPE, Media::name(media))], body).into_response())
 }
 
-fn refused(refused: Refused) -> ApiError {
+pub(super) fn refused(refused: Refused) -> ApiError {
     let status = match &refused {
         Refused::Invalid { .. } => StatusCode::BAD_REQUEST,
         Refused::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
@@ -256,13 +256,7 @@ fn answer(api: &Api, asked: Type) -> Result<Answer, ApiError> {
             Kind::GetLoggingLevel
         }
         Type::GetState => {
-            let picked = picked()?;
-            out.get_state = Some(parts::GetState {
-                get_tasks: Some(tasks(&picked)),
-                get_executors: Some(parts::GetExecutors::default()),
-                get_frameworks: Some(frameworks(&picked)),
-                get_agents: Some(agents(&picked)),
-            });
+            out.get_state = Some(state_of(&picked()?));
             Kind::GetState
         }
         Type::GetAgents => {
@@ -301,6 +295,16 @@ fn answer(api: &Api, asked: Type) -> Result<Answer, ApiError> {
     };
     out.set_type(kind);
     Ok(out)
+}
+
+/// All there is.
+pub(super) fn state_of(picked: &Picked) -> parts::GetState {
+    parts::GetState {
+        get_tasks: Some(tasks(picked)),
+        get_executors: Some(parts::GetExecutors::default()),
+        get_frameworks: Some(frameworks(picked)),
+        get_agents: Some(agents(picked)),
+    }
 }
 
 fn agents(picked: &Picked) -> parts::GetAgents {

@@ -14,7 +14,8 @@ use meros_proto::refusal::Refusal;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::view::{
-    FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SlaveRow, TaskRow, TaskView,
+    FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SettingView, SlaveRow, TaskRow,
+    TaskView,
 };
 use meros_v1::ids::Ids;
 use meros_v1::pb;
@@ -153,11 +154,6 @@ pub(super) async fn whole(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
                 .count()
         };
         let address = api.address;
-        let flags: serde_json::Map<String, Value> = api
-            .settings
-            .iter()
-            .map(|it| (it.option.clone(), json!(it.value)))
-            .collect();
         json!({
             "version": VERSION,
             "meros_version": picked.master.version,
@@ -172,7 +168,7 @@ pub(super) async fn whole(State(api): State<Arc<Api>>) -> Result<Response, ApiEr
             "activated_slaves": in_state(SlaveState::Registered),
             "deactivated_slaves": in_state(SlaveState::Disconnected),
             "unreachable_slaves": in_state(SlaveState::Unreachable),
-            "flags": flags,
+            "flags": flags_of(api),
             "slaves": picked.slaves(),
             "recovered_slaves": picked.recovered_slaves(),
             "frameworks": frameworks,
@@ -346,6 +342,16 @@ pub(super) fn frameworks_of_roles(model: &ReadModel) -> BTreeMap<String, Vec<Fra
 /// Any master answers for itself.
 pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": VERSION, "meros_version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// The settings in force; any master answers for itself.
+pub(super) async fn flags(State(api): State<Arc<Api>>) -> Json<Value> {
+    Json(json!({"flags": flags_of(&api)}))
+}
+
+fn flags_of(api: &Api) -> serde_json::Map<String, Value> {
+    let flag = |it: &SettingView| (it.option.clone(), json!(it.value));
+    api.settings.iter().map(flag).collect()
 }
 
 /// 307 to the base address of the leader, maybe this one (semantics R5).

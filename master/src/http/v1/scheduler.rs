@@ -1,20 +1,21 @@
 //! `POST /api/v1/scheduler`: subscriptions and calls of frameworks (semantics A4, A5, B).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::{ApiError, Endless};
-use meros_master_core::event::{ConnectionId, Event};
+use meros_master_core::event::{ConnectionId, Event, OperatorCall};
+use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::FrameworkId;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::refusal::Refusal;
 use meros_proto::view::FrameworkState;
-use meros_v1::Refused;
 use meros_v1::calls::{self, Request as Asked};
-use meros_v1::encoding::{Media, decode};
+use meros_v1::encoding::Media;
 use meros_v1::events::Teller;
 use meros_v1::framework::{Subscription, subscription};
 use meros_v1::ids::Ids;
@@ -22,10 +23,12 @@ use meros_v1::pb::scheduler::Call;
 use meros_v1::pb::scheduler::call::Type;
 use tracing::{info, warn};
 
+use super::operator::refused;
 use super::sessions::Session;
 use super::stream::{self, FrameworkStream};
 use super::{Posted, not_a_call, posted};
 use crate::http::Api;
+use crate::http::orders::ordered;
 use crate::running::draw;
 use crate::shell::inbox::Input;
 use crate::shell::link::{FrameworkLink, Outgoing};
@@ -47,10 +50,7 @@ pub(super) async fn call(State(api): State<Arc<Api>>, request: Request) -> Respo
 
 async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let posted = posted(request).await?;
-    let call: Call = decode(posted.media, &posted.body)
-        .map_err(|error| ApiError::invalid(format!("the call cannot be read: {error}")))?;
-    let cluster = api.projection.read().master().map(|it| it.cluster_id);
-    let ids = Ids::new(cluster.ok_or(Refusal::Recovering)?);
+    let (call, ids) = posted.call::<Call>(&api)?;
     match call.r#type() {
         Type::Subscribe => subscribe(api, ids, &posted, &call).await,
         _ => ask(&api, ids, &posted, &call).await,
@@ -134,13 +134,15 @@ async fn open(
 /// A call on a stream that is open already.
 async fn ask(api: &Api, ids: Ids, posted: &Posted, call: &Call) -> Result<Response, ApiError> {
     let (framework, session) = whose(api, ids, &posted.headers, call)?;
-    let asked = calls::request(call, ids).map_err(|refused| {
-        let status = match &refused {
-            Refused::Invalid { .. } => StatusCode::BAD_REQUEST,
-            Refused::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
-        };
-        ApiError::new(status, refused.code(), refused.to_string())
-    })?;
+    if !session.rate.take(Instant::now()) {
+        let why = "the framework calls too often: wait a moment";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        return Err(ApiError::new(status, "over_limit", why));
+    }
+    if call.r#type() == Type::UpdateFramework {
+        return update(api, ids, framework, &session, call).await;
+    }
+    let asked = calls::request(call, ids).map_err(refused)?;
     if let Asked::Ask {
         message,
         told,
@@ -161,6 +163,37 @@ async fn ask(api: &Api, ids: Ids, posted: &Posted, call: &Call) -> Result<Respon
         api.metrics.received("framework", 1);
     }
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// The only call that is answered when it is done: 200 (semantics A5, B17).
+async fn update(
+    api: &Api,
+    ids: Ids,
+    framework: FrameworkId,
+    session: &Session,
+    call: &Call,
+) -> Result<Response, ApiError> {
+    let missing = || ApiError::invalid("update_framework is missing");
+    let update = call.update_framework.as_ref().ok_or_else(missing)?;
+    let read = meros_v1::framework::update(update, ids).map_err(refused)?;
+    if read.framework.framework_id != Some(framework) {
+        let why = "update_framework.framework_info.id differs from framework_id";
+        return Err(ApiError::invalid(why));
+    }
+    let description = FrameworkDescription {
+        principal: Some(read.principal),
+        ..read.framework
+    };
+    let order = OperatorCall::UpdateFramework {
+        framework_id: framework,
+        framework: Box::new(description),
+        suppressed_roles: read.suppressed_roles,
+        wishes: read.wishes,
+    };
+    ordered(api, order).await?;
+    // One that does not read is cut off by the core's next message.
+    let _ = session.link.send(Outgoing::Form(read.form));
+    Ok(StatusCode::OK.into_response())
 }
 
 fn message_of(connection: ConnectionId, message: FrameworkToMaster) -> Input {

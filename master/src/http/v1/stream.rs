@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body::{Body, Frame};
@@ -30,9 +29,6 @@ use super::sessions::Session;
 use crate::http::Api;
 use crate::shell::inbox::Input;
 use crate::shell::link::{Outgoing, V1Link};
-
-/// Between two heartbeats (semantics A7).
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The stream of one framework.
 pub(super) struct FrameworkStream {
@@ -102,11 +98,9 @@ impl FrameworkStream {
     fn subscribe(&mut self, framework: FrameworkId) {
         // Calls may follow as soon as the framework has read this.
         self.api.sessions.insert(framework, self.session.clone());
-        let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.subscribed = Some((framework, heartbeat));
+        self.subscribed = Some((framework, heartbeats(&self.api)));
         let master = master_info(&self.api);
-        let seconds = HEARTBEAT.as_secs_f64();
+        let seconds = self.api.heartbeat.as_secs_f64();
         self.tell(&self.teller.subscribed(framework, seconds, master));
         self.tell(&events::heartbeat());
     }
@@ -121,6 +115,13 @@ impl FrameworkStream {
         // A core that has ended needs no reports.
         let _ = self.api.inbox.report(Input::Event(Box::new(event)));
     }
+}
+
+/// When heartbeats are due (semantics A7); the first has been sent already (semantics R4).
+pub(super) fn heartbeats(api: &Api) -> Interval {
+    let mut due = tokio::time::interval_at(Instant::now() + api.heartbeat, api.heartbeat);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    due
 }
 
 /// Where a slave is reached, as far as its description has an address.
@@ -188,6 +189,7 @@ impl Body for FrameworkStream {
             match this.session.link.poll_next(cx) {
                 Poll::Ready(Ok(Outgoing::Message(message))) => this.take(message),
                 Poll::Ready(Ok(Outgoing::Event(event))) => this.tell(&event),
+                Poll::Ready(Ok(Outgoing::Form(form))) => this.teller.form = form,
                 Poll::Ready(Err(why)) => {
                     if why == Refusal::TooSlow {
                         warn!(
@@ -252,6 +254,7 @@ pub(super) fn session(api: &Api, stream_id: String) -> Session {
     Session {
         connection: api.inbox.connection(),
         stream_id,
-        link: V1Link::default(),
+        link: V1Link::new(&api.pool),
+        rate: Arc::default(),
     }
 }

@@ -31,10 +31,12 @@ impl Alone {
         let parts = ReplicaParts {
             member: member(),
             client: Client::new(&identity).unwrap(),
+            knows: Knows::this(Pace::default()),
             metrics: Arc::clone(&metrics),
             exit: exit.clone(),
             report: Box::new(move |report| drop(reporter.send(report))),
             on_end: Box::new(|| {}),
+            on_members: Box::new(|_| {}),
         };
         let (replica, proposals) = Replica::start(opened, parts).await.expect("starts");
         Self {
@@ -77,7 +79,7 @@ impl Alone {
         match self.next() {
             Report::Committed {
                 reign: of,
-                proposal,
+                proposal: Some(proposal),
                 command,
             } if of == reign => (proposal, *command),
             other => panic!("{other:?}"),
@@ -171,6 +173,35 @@ async fn proposals_of_an_ended_reign_are_void() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_committed_in_a_reign_reaches_its_core_whoever_has_proposed_it() {
+    let dir = TempDir::new().unwrap();
+    let alone = Alone::start(dir.path()).await;
+    let (first, ..) = alone.leads().await;
+    alone.replica.leadership().end_reign(first);
+    let (second, ..) = alone.leads().await;
+    // As if it had been on its way when the first reign ended.
+    let batch = Batch {
+        reign: Reign {
+            master: ME,
+            number: first,
+        },
+        body: Body::Commands(vec![(5, admit(0))]),
+        check: None,
+    };
+    let written = alone.replica.raft.client_write(batch).await;
+    written.expect("it leads");
+    match alone.next() {
+        Report::Committed {
+            reign,
+            proposal: None,
+            command,
+        } => assert_eq!((reign, *command), (second, admit(0))),
+        other => panic!("{other:?}"),
+    }
+    alone.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_replaces_the_log_and_loses_nothing() {
     let dir = TempDir::new().unwrap();
     let alone = Alone::start(dir.path()).await;
@@ -242,7 +273,7 @@ async fn a_registry_that_differs_from_the_leaders_ends_the_process() {
         .await
         .expect("it ends");
     assert!(
-        matches!(reason, crate::exit::ExitReason::RegistryDiverged { .. }),
+        matches!(reason, ExitReason::RegistryDiverged { .. }),
         "{reason}"
     );
     alone.stop().await;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
+use meros_master_core::ClusterSetting;
 use meros_proto::codec::{DecodeError, decode_record, encode_record};
 use meros_proto::maintenance::Unavailability;
 use meros_proto::quota::Quota;
@@ -165,6 +166,24 @@ fn full_life() -> Vec<Command> {
         },
     ]);
     life.extend(life_of_state());
+    life.extend([
+        Command::RaiseFormat {
+            format: Format::NEWEST,
+        },
+        Command::SetSettings {
+            settings: vec![
+                (ClusterSetting::OfferTimeout, Some(60_000)),
+                (ClusterSetting::HoardingOffers, Some(7)),
+                (ClusterSetting::HoardingAfter, None),
+            ],
+        },
+    ]);
+    life.push(Command::SetMinimums {
+        minimums: vec![
+            ("ads".parse().unwrap(), "cpus:0.5|mem:64".parse().ok()),
+            ("web".parse().unwrap(), None),
+        ],
+    });
     life
 }
 

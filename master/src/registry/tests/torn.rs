@@ -54,7 +54,7 @@ fn write(db: &Db, index: u64) {
             snapshot_id: format!("s{index}"),
         };
         let json = snapshot::encode(&Registry::default()).unwrap();
-        snapshot::store(db, &meta, &json).unwrap();
+        snapshot::store(db, &meta, Format::FIRST, &json).unwrap();
         let mut batch = WriteBatch::default();
         let end = (index - 20).to_be_bytes();
         batch.delete_range_cf(db.log(), 0_u64.to_be_bytes(), end);

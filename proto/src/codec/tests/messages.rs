@@ -9,7 +9,10 @@ use crate::{
     ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, TaskId, UpdateId},
     message::{
         framework::MasterToFramework,
-        master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate, TaskReport},
+        master::{
+            FrameworkToMaster, ReconcileOperation, ReconcileTask, SlaveToMaster, StatusUpdate,
+            TaskReport,
+        },
         slave::{MasterToSlave, RunTask, TaskFramework},
     },
     offer::{Filters, Operation},
@@ -176,7 +179,13 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
             },
         },
     };
-    check(&[subscribe, accept, reconcile, state], 2);
+    let operations = FrameworkToMaster::ReconcileOperations {
+        operations: vec![ReconcileOperation {
+            operation_id: OperationId::new("op").unwrap(),
+            slave_id: Some(SlaveId(2)),
+        }],
+    };
+    check(&[subscribe, accept, reconcile, state, operations], 2);
 }
 
 #[test]

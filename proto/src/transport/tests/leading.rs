@@ -3,7 +3,13 @@
 use super::*;
 
 fn closed_server(ca: &ClusterCa) -> (Server, SocketAddr, Gate) {
-    let (server, address) = server_of(ca);
+    closed_server_named(ca, "m1")
+}
+
+fn closed_server_named(ca: &ClusterCa, name: &str) -> (Server, SocketAddr, Gate) {
+    let identity = ca.issue(PeerRole::Master, name, &[]).unwrap();
+    let server = Server::bind(anywhere(), &identity, limits()).unwrap();
+    let address = server.local_addr().unwrap();
     let gate = server.gate();
     gate.close();
     (server, address, gate)
@@ -61,7 +67,7 @@ async fn whoever_waits_at_a_master_that_stops_is_sent_away() {
 async fn a_new_leader_is_heard_of_while_the_one_before_is_still_connected() {
     let ca = cluster();
     let (mut first, first_address) = server_of(&ca);
-    let (mut second, second_address, gate) = closed_server(&ca);
+    let (mut second, second_address, gate) = closed_server_named(&ca, "m2");
     let slave = client_of(&ca, PeerRole::Slave, "s1");
     let hosts = [first_address, second_address].map(|address| address.to_string());
     let mut masters = Masters::new(&slave, Protocol::Slave, &hosts);
@@ -110,7 +116,51 @@ async fn masters_that_cannot_be_reached_are_named() {
     else {
         panic!("a stranger was let in");
     };
-    assert_eq!((host, number), (0, 1));
+    assert_eq!((host, number), (address.to_string(), 1));
     assert!(!error.is_retryable(), "{error}");
     drop(server);
+}
+
+#[tokio::test]
+async fn masters_that_are_learnt_of_are_dialled_and_those_that_were_given_stay() {
+    let ca = cluster();
+    let (first, first_address, _closed) = closed_server(&ca);
+    let (mut second, second_address, gate) = closed_server_named(&ca, "m2");
+    let (third, third_address, _also_closed) = closed_server_named(&ca, "m3");
+    let slave = client_of(&ca, PeerRole::Slave, "s1");
+    let mut masters = Masters::new(&slave, Protocol::Slave, &[first_address.to_string()]);
+    eventually(|| first.connections() == 1).await;
+    masters.learn(&[second_address, third_address].map(|address| address.to_string()));
+    eventually(|| second.connections() == 1 && third.connections() == 1).await;
+    // The third is none any more.
+    masters.learn(&[second_address.to_string()]);
+    eventually(|| third.connections() == 0).await;
+    assert_eq!(first.connections(), 1, "it was given");
+    gate.open();
+    let (news, _accepted) = soon(async { tokio::join!(masters.next(), second.accept()) }).await;
+    let MasterNews::Leads(connection) = news else {
+        panic!("{news:?}")
+    };
+    assert_eq!(connection.peer().name(), "m2");
+}
+
+#[tokio::test]
+async fn a_master_that_goes_by_several_addresses_has_one_connection() {
+    let ca = cluster();
+    let (mut server, address) = server_of(&ca);
+    let client = client_of(&ca, PeerRole::Slave, "s1");
+    let connected = connect(&client, Protocol::Slave, address);
+    let (first, accepted) = soon(async { tokio::join!(connected, server.accept()) }).await;
+    let (first, accepted) = (first.unwrap(), accepted.unwrap());
+    let aliases = [address.to_string(), format!("localhost:{}", address.port())];
+    let mut masters = Masters::holding(&client, Protocol::Slave, &aliases[..1], first.anchor());
+    masters.learn(&aliases);
+    let early = timeout(Duration::from_millis(300), masters.next()).await;
+    assert!(early.is_err(), "there is one: {early:?}");
+    // It ends, and one of the addresses takes its place: the other one waits.
+    accepted.close(CloseCode::Refused, "not now");
+    let (news, _accepted) = soon(async { tokio::join!(masters.next(), server.accept()) }).await;
+    assert!(matches!(news, MasterNews::Leads(_)), "{news:?}");
+    let early = timeout(Duration::from_millis(300), masters.next()).await;
+    assert!(early.is_err(), "{early:?}");
 }

@@ -102,7 +102,7 @@ fn an_operation_that_cannot_be_done_makes_the_slave_report_what_it_has() {
             "send 1 report F1/t RUNNING",
             "send 1 reregister S4",
         ]);
-        slave.hear(registered(), &[]);
+        slave.hear(registered(), &["send 1 term 1"]);
     }
     assert_eq!(slave.core.counters().changes_refused, 3);
     assert_eq!(*slave.core.total(), config().slave.resources);

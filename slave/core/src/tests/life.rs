@@ -372,7 +372,10 @@ fn a_restart_keeps_the_id_and_the_unacknowledged_updates() {
     );
     slave.hear(
         registered(),
-        &["send 1 update F1/t RUNNING #1 latest FINISHED"],
+        &[
+            "send 1 term 1",
+            "send 1 update F1/t RUNNING #1 latest FINISHED",
+        ],
     );
 }
 
@@ -458,7 +461,7 @@ fn a_stopped_slave_leaves_its_tasks_to_its_next_life() {
     let connection = ConnectionId(1);
     let lines = ["send 1 report F1/t RUNNING", "send 1 reregister S4"];
     slave.on(Event::Connected { connection }, &lines);
-    slave.hear(registered(), &[]);
+    slave.hear(registered(), &["send 1 term 1"]);
     slave.hear(kill(Some(0)), &["kill 1-1 0ns"]);
     slave.on(
         ended(TaskExit::Signal(9)),
@@ -546,6 +549,31 @@ fn a_kill_that_was_told_is_done_by_the_next_life() {
     slave.durable(&["send 1 update F1/t KILLING #2 latest KILLING"]);
     let mut slave = slave.restarted_with(FoundState::Running { pid: 99 });
     slave.expect(&["persist incarnation 2", "kill 1-1 3s"]);
+    slave.on(
+        ended(TaskExit::Signal(15)),
+        &["persist update F1/t KILLED #1"],
+    );
+}
+
+/// The simulator's seed 2752.
+#[test]
+fn a_kill_whose_news_was_acknowledged_is_not_told_again_by_the_next_life() {
+    // semantics: F2, L2
+    let mut slave = Slave::running(killing(run(1, "t")));
+    let lines = ["kill 1-1 3s", "persist update F1/t KILLING #2"];
+    slave.hear(kill(None), &lines);
+    slave.durable(&["send 1 update F1/t KILLING #2 latest KILLING"]);
+    slave.acknowledge("t", 2, &["persist acknowledged F1/t #2"]);
+    slave.durable(&[]);
+    let mut slave = slave.restarted_with(FoundState::Running { pid: 99 });
+    slave.expect(&["persist incarnation 2", "kill 1-1 3s"]);
+    slave.durable(&[]);
+    let connection = ConnectionId(1);
+    let lines = ["send 1 report F1/t KILLING", "send 1 reregister S4"];
+    slave.on(Event::Connected { connection }, &lines);
+    slave.hear(registered(), &["send 1 term 1"]);
+    // The master, which does not know what came of it, orders it again.
+    slave.hear(kill(None), &[]);
     slave.on(
         ended(TaskExit::Signal(15)),
         &["persist update F1/t KILLED #1"],

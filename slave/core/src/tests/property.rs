@@ -2,7 +2,6 @@
 
 use meros_proto::message::slave::ReconcileOnSlave;
 use meros_proto::operation::{Change, ChangeKind, OperationNumber};
-use meros_proto::status::TaskState;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -561,18 +560,6 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
     let updates = core.streams.iter();
     let updates = updates.map(|(key, stream)| (key.clone(), stream.statuses().cloned().collect()));
     let kept = core.tasks.iter().filter(|(_, task)| !task.abandoned);
-    let started = |key: &TaskKey, task: &Task| {
-        let is_running = |state| matches!(state, TaskState::Running);
-        let acknowledged = task
-            .acknowledged
-            .as_ref()
-            .is_some_and(|s| is_running(s.state));
-        let queued = core
-            .streams
-            .get(key)
-            .is_some_and(|s| s.statuses().any(|s| is_running(s.state)));
-        acknowledged || queued || matches!(task.state, TaskState::Killing)
-    };
     Checkpoint {
         identity: core.identity,
         incarnation: core.incarnation,
@@ -580,14 +567,8 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
         epoch: core.identity.map(|_| core.epoch).unwrap_or_default(),
         tasks: kept
             .map(|(key, task)| {
-                let started = started(key, task);
-                (
-                    key.clone(),
-                    CheckpointedTask {
-                        run: task.run.clone(),
-                        started,
-                    },
-                )
+                let (run, reached) = (task.run.clone(), task.state);
+                (key.clone(), CheckpointedTask { run, reached })
             })
             .collect(),
         updates: updates.collect(),
@@ -613,10 +594,10 @@ proptest! {
             world.make_durable(usize::MAX);
         }
         let mut held = remembered(&world.core);
-        // Whether an ended task had run is no longer held in memory, and no longer matters.
+        // How far an ended task had come is no longer held in memory, and no longer matters.
         for (key, task) in &mut held.tasks {
-            if world.core.tasks[key].state.is_terminal() {
-                task.started = world.disk.tasks.get(key).is_some_and(|t| t.started);
+            if task.reached.is_terminal() {
+                task.reached = world.disk.tasks.get(key).map_or(task.reached, |it| it.reached);
             }
         }
         // The term becomes durable before the id; without one it says nothing to the next life.

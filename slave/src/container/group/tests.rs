@@ -14,6 +14,7 @@ fn limits() -> Limits {
         cpu_shares_millis: 2_000,
         cpu_quota_millis: Some(500),
         memory_bytes: Some(64 << 20),
+        disk_bytes: None,
         pids_max: Some(32),
     }
 }

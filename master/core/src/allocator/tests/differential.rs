@@ -11,7 +11,7 @@ use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 
-use super::super::{Abilities, Allocator, Grant, Policy};
+use super::super::{Abilities, Allocator, Grant, Minimum, Policy, Wishes};
 use super::naive::Naive;
 
 /// Chance that a seed fixes: SplitMix64.
@@ -48,6 +48,14 @@ const TOTALS: [&str; 9] = [
     "cpus(b):3;mem(b):40;cpus:0.005",
 ];
 
+const MINIMUMS: [Option<&str>; 5] = [
+    None,
+    Some(""),
+    Some("cpus:2"),
+    Some("cpus:1;mem:64|gpus:1"),
+    Some("disk:50|extra:1"),
+];
+
 fn role(text: &str) -> RoleName {
     RoleName::new(text).unwrap()
 }
@@ -63,6 +71,9 @@ pub(super) struct Pair {
     held: Vec<Grant>,
     now: Timestamp,
     chance: Chance,
+    /// Of roles and frameworks. Not in all histories, so that those that found something stay what
+    /// they were.
+    sets_minimums: bool,
 }
 
 impl Pair {
@@ -76,6 +87,7 @@ impl Pair {
             held: Vec::new(),
             now: Timestamp(0),
             chance: Chance(seed),
+            sets_minimums: seed.is_multiple_of(4),
         }
     }
 
@@ -225,6 +237,22 @@ impl Pair {
             19 | 20 if !self.held.is_empty() => {
                 let at = self.chance.below(self.held.len());
                 self.use_some(at);
+            }
+            21 if self.sets_minimums => {
+                let (role, text) = (self.who().1, self.chance.pick(&MINIMUMS));
+                let minimum: Option<Minimum> = text.map(|text| text.parse().unwrap());
+                self.fast.set_minimum(&role, minimum.clone());
+                self.naive.set_minimum(&role, minimum);
+            }
+            22 if self.sets_minimums => {
+                let (who, text) = (self.who(), self.chance.pick(&MINIMUMS));
+                let minimum: Option<Minimum> = text.map(|text| text.parse().unwrap());
+                let wishes = minimum.clone().map(|minimum| Wishes {
+                    minimum: Some(minimum),
+                    constraints: None,
+                });
+                self.fast.set_wishes(who.0, &who.1, wishes);
+                self.naive.set_own_minimum(&who, minimum);
             }
             _ => self.plan(),
         }

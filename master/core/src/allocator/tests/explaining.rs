@@ -173,6 +173,33 @@ fn what_must_become_free_is_told_in_amounts_and_what_never_will_be_as_well() {
 }
 
 #[test]
+fn a_minimum_of_a_role_that_no_slave_will_ever_have_is_for_its_operator_to_lower() {
+    // semantics: E2
+    let (own, above) = (role("a/b"), role("a"));
+    let mut allocator = cluster(2, "cpus:4;mem:400", &[(0, "a/b")]);
+    allocator.set_minimum(&above, "cpus:9".parse().ok());
+    let expected =
+        "lower the minimum of role a: the slave lacks cpus:5 of it: slave S0 and 1 other";
+    assert_eq!(text(&allocator, F, &own), expected);
+    // What it will have one day is waited for.
+    assert!(allocator.charge(FrameworkId(9), &own, S, &resources("cpus:1")));
+    allocator.set_minimum(&above, "cpus:4".parse().ok());
+    let of_first = allocator.explain_one(F, &own, S);
+    let missing = resources("cpus:1");
+    assert_eq!(changes(&of_first), [Change::FreeUp { missing }]);
+    // A framework that asks for something itself is told to ask for less.
+    let minimum = "cpus:9".parse().ok();
+    let wishes = Wishes {
+        minimum,
+        constraints: None,
+    };
+    allocator.set_wishes(F, &own, Some(wishes));
+    let missing = resources("cpus:5");
+    let explained = allocator.explain_all(F, &own);
+    assert_eq!(changes(&explained), [Change::AskForLess { missing }]);
+}
+
+#[test]
 fn guarantees_of_others_are_told_by_how_much_they_are_too_high() {
     // semantics: E8
     let mut allocator = cluster(1, "cpus:4;mem:400", &[(0, "b")]);
@@ -296,6 +323,10 @@ fn apply(
             };
             allocator.set_wishes(who.0, &who.1, Some(wishes));
         }
+        Change::LowerMinimum { role, .. } => {
+            let none = Minimum { any_of: Vec::new() };
+            allocator.set_minimum(role, Some(none));
+        }
         Change::RaiseLimit { role, resource, by } => {
             for (_, quota) in quotas.iter_mut().filter(|(it, _)| it == role) {
                 let limit = quota.limits.get_mut(resource).expect("it is limited");
@@ -389,6 +420,8 @@ fn who_does_what_is_advised_can_be_offered_something() {
         "raise_limit",
         "lower_guarantees",
         "free_up",
+        "ask_for_less",
+        "lower_minimum",
     ] {
         assert!(
             codes.contains_key(code),

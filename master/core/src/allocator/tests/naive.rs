@@ -33,6 +33,9 @@ pub(super) struct Naive {
     filters: Vec<(Who, SlaveId, Resources, Timestamp)>,
     weights: BTreeMap<RoleName, Scalar>,
     quotas: BTreeMap<RoleName, Quota>,
+    minimums: BTreeMap<RoleName, Minimum>,
+    /// What frameworks ask for themselves.
+    own_minimums: BTreeMap<Who, Minimum>,
     abilities: BTreeMap<FrameworkId, Abilities>,
     measured: Sums,
     shuffle: Option<u64>,
@@ -149,6 +152,31 @@ impl Naive {
         }
     }
 
+    pub(super) fn set_minimum(&mut self, role: &RoleName, minimum: Option<Minimum>) {
+        match minimum {
+            Some(minimum) => self.minimums.insert(role.clone(), minimum),
+            None => self.minimums.remove(role),
+        };
+    }
+
+    pub(super) fn set_own_minimum(&mut self, who: &Who, minimum: Option<Minimum>) {
+        match minimum {
+            Some(minimum) => self.own_minimums.insert(who.clone(), minimum),
+            None => self.own_minimums.remove(who),
+        };
+        self.forget();
+    }
+
+    /// Its own, or that of its role, or of the next one above it that has one, or else the master's.
+    fn minimum_of(&self, who: &Who) -> Minimum {
+        let of_roles = path(&who.1);
+        let mut of_roles = of_roles.iter().rev();
+        let own = self.own_minimums.get(who);
+        own.or_else(|| of_roles.find_map(|it| self.minimums.get(it)))
+            .cloned()
+            .unwrap_or_default()
+    }
+
     pub(super) fn charge(&mut self, who: &Who, slave: SlaveId, resources: &Resources) -> bool {
         let Some(row) = self.slaves.get_mut(&slave) else {
             return false;
@@ -201,8 +229,10 @@ impl Naive {
     /// Who wants nothing, holds nothing and hides nothing is forgotten, with his count.
     fn forget(&mut self) {
         let (active, held, filters) = (&self.active, &self.held, &self.filters);
+        let own_minimums = &self.own_minimums;
         self.grants.retain(|who, _| {
             active.contains(who)
+                || own_minimums.contains_key(who)
                 || held.iter().any(|it| it.0 == *who)
                 || filters.iter().any(|it| it.0 == *who)
         });
@@ -399,10 +429,19 @@ impl Naive {
             it.reservations().allow(&who.1) && (!it.is_revocable() || abilities.revocable)
         });
         let portion = self.capped(&stripped, who, owed)?;
+        // Nothing is no offer, even to those to whom everything is worth one.
+        if portion.is_empty() {
+            return None;
+        }
         let is_hidden = |filter: &(Who, SlaveId, Resources, Timestamp)| {
             filter.0 == *who && filter.1 == slave && filter.2.contains(&portion)
         };
-        let enough = Minimum::default().is_met_by(&portion);
+        let enough = |minimum: &Minimum, sum: &Resources| minimum.is_met_by(sum);
+        let masters = Minimum::default();
+        if portion != stripped && !enough(&masters, &portion) && enough(&masters, &stripped) {
+            return None;
+        }
+        let enough = enough(&self.minimum_of(who), &portion);
         (enough && !self.filters.iter().any(is_hidden)).then_some(portion)
     }
 

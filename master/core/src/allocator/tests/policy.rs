@@ -314,10 +314,9 @@ fn a_limit_cuts_an_offer_down_and_then_stops_them() {
         resource: ResourceName::CPUS,
     };
     assert!(
-        explained
-            .refused
-            .keys()
-            .all(|it| *it == of_cpus || *it == Reason::NothingFree || *it == Reason::BelowMinimum),
+        explained.refused.keys().all(|it| *it == of_cpus
+            || *it == Reason::NothingFree
+            || *it == Reason::BelowMinimum { of: None }),
         "{explained:?}"
     );
 }
@@ -466,7 +465,7 @@ fn constraints_on_amounts_wait_for_enough_on_one_slave() {
     assert!(allocator.charge(FrameworkId(9), &any, SlaveId(0), &resources("cpus:5")));
     assert!(plan(&mut allocator).is_empty());
     let reason = allocator.explain(FrameworkId(0), &any, SlaveId(0));
-    assert_eq!(reason, Err((Reason::BelowMinimum, None)));
+    assert_eq!(reason, Err((Reason::BelowMinimum { of: None }, None)));
     allocator.release(FrameworkId(9), &any, SlaveId(0), resources("cpus:5"));
     assert_eq!(plan(&mut allocator).len(), 1);
 }
@@ -521,6 +520,35 @@ fn a_framework_can_ask_for_more_than_the_least_or_for_less() {
             "{total} {least}"
         );
     }
+}
+
+#[test]
+fn the_nearest_role_says_what_is_worth_an_offer_and_a_framework_for_itself() {
+    // semantics: E2
+    let (own, above) = (role("a/b"), role("a"));
+    let (framework, slave) = (FrameworkId(0), SlaveId(0));
+    let least = |text: &str| -> Option<Minimum> { text.parse().ok() };
+    let mut allocator = cluster(1, "cpus:4", &[(0, "a/b")]);
+    for (name, text) in [(&above, "cpus:5"), (&own, "gpus:1|cpus:4.001")] {
+        allocator.set_minimum(name, least(text));
+        assert!(plan(&mut allocator).is_empty());
+        let reason = allocator.explain(framework, &own, slave);
+        let of = Some(name.clone());
+        assert_eq!(reason, Err((Reason::BelowMinimum { of }, None)));
+    }
+    let wishes = Wishes {
+        minimum: least("cpus:4"),
+        constraints: None,
+    };
+    allocator.set_wishes(framework, &own, Some(wishes));
+    assert_eq!(plan(&mut allocator).len(), 1);
+    allocator.set_wishes(framework, &own, None);
+    allocator.release(framework, &own, slave, resources("cpus:4"));
+    assert!(plan(&mut allocator).is_empty());
+    allocator.set_minimum(&own, None);
+    assert!(plan(&mut allocator).is_empty(), "that above counts again");
+    allocator.set_minimum(&above, None);
+    assert_eq!(plan(&mut allocator).len(), 1);
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn the_first_reason_is_the_first_in_the_order_of_the_rules() {
     };
     assert_eq!(reason(&allocator), Some(limit));
     allocator.set_quota(&any, &quota("", ""));
-    assert_eq!(reason(&allocator), Some(Reason::BelowMinimum));
+    assert_eq!(reason(&allocator), Some(Reason::BelowMinimum { of: None }));
     allocator.set_wishes(F, &any, Some(wishes(false, "cpus:4")));
     assert_eq!(reason(&allocator), Some(Reason::Filtered));
     allocator.clear_filters(F, Some(&any));
@@ -240,6 +240,35 @@ fn a_shared_volume_stays_in_offers_while_it_is_used() {
     allocator.release(F, &role("a"), S, grants[0].resources.clone());
     assert_eq!(allocator.free(S), Some(&total));
     assert!(allocator.is_consistent());
+}
+
+#[test]
+fn a_shared_volume_alone_is_no_offer_whatever_is_worth_one() {
+    // semantics: D7, E2
+    let (a, shared) = (role("a"), shared(&volume("v")));
+    let mut total = resources("cpus:4");
+    total.checked_add_assign(&shared).unwrap();
+    let mut allocator = Allocator::default();
+    allocator.add_slave(S, &total);
+    allocator.set_active(F, &a, true);
+    let able = Abilities {
+        shared: true,
+        ..Abilities::default()
+    };
+    allocator.set_abilities(F, able);
+    allocator.set_minimum(&a, "".parse().ok());
+    let grants = plan(&mut allocator);
+    assert_eq!(*grants[0].resources, total);
+    // It stays free, so that nothing would end the offers of it.
+    allocator.release(F, &a, S, shared.clone());
+    assert_eq!(allocator.free(S), Some(&shared));
+    assert!(plan(&mut allocator).is_empty());
+    let explained = allocator.explain_all(F, &a);
+    let too_little = Reason::BelowMinimum { of: None };
+    assert_eq!(explained.refused, [(too_little, 1)].into());
+    let least = explained.smallest_change.map(|it| it.to_string());
+    let expected = "wait until cpus:0.001 more becomes free: slave S0";
+    assert_eq!(least.as_deref(), Some(expected));
 }
 
 /// What can happen between two rounds, each to something else, so that any order of them is

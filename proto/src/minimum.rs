@@ -1,15 +1,16 @@
-//! The least that is worth an offer (semantics E2).
+//! The least that is worth an offer (semantics E2): to anybody, in a role, or to a framework.
 
 use std::fmt;
 use std::str::FromStr;
 
-use meros_proto::constraint::{LEAST_NAMES_MAX, MINIMUM_ALTERNATIVES_MAX};
-use meros_proto::resources::{Resources, Value};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::amounts::{Amounts, Names};
+use crate::constraint::{LEAST_NAMES_MAX, MINIMUM_ALTERNATIVES_MAX};
+use crate::resources::{Resources, Value};
 
-/// The least that is worth an offer. As text: alternatives with a bar between them, such as
-/// `cpus:0.01|mem:32`; an empty text if everything is worth an offer.
+/// The least that is worth an offer. As text, also in JSON: alternatives with a bar between them, such
+/// as `cpus:0.01|mem:32`; an empty text if everything is worth an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Minimum {
     /// At least the scalars of one of these; without any, everything is worth an offer.
@@ -54,29 +55,15 @@ impl FromStr for Minimum {
         if alternatives.len() > MINIMUM_ALTERNATIVES_MAX {
             return Err(MinimumError::TooMany);
         }
-        let any_of = alternatives.into_iter().map(parse_alternative);
-        Ok(Self {
-            any_of: any_of.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-fn parse_alternative(text: &str) -> Result<Resources, MinimumError> {
-    let least: Option<Resources> = text.trim().parse().ok();
-    let is_amount = |least: &Resources| {
-        !least.is_empty()
-            && least.iter().all(|it| {
-                matches!(it.value(), Value::Scalar(_)) && it.is_unreserved() && !it.is_revocable()
+        let parse = |text: &str| {
+            let least: Option<Resources> = text.trim().parse().ok();
+            let least = least.filter(|least| !least.is_empty());
+            least.ok_or_else(|| MinimumError::NotAmounts {
+                alternative: text.to_owned(),
             })
-    };
-    let least = least
-        .filter(is_amount)
-        .ok_or_else(|| MinimumError::NotAmounts {
-            alternative: text.to_owned(),
-        })?;
-    match least.iter().len() > LEAST_NAMES_MAX {
-        true => Err(MinimumError::TooManyNames),
-        false => Ok(least),
+        };
+        let any_of = alternatives.into_iter().map(parse);
+        Self::checked(any_of.collect::<Result<_, _>>()?)
     }
 }
 
@@ -90,9 +77,53 @@ impl fmt::Display for Minimum {
     }
 }
 
+impl Serialize for Minimum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(self),
+            false => self.any_of.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Minimum {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = match deserializer.is_human_readable() {
+            true => String::deserialize(deserializer)?.parse(),
+            false => Self::checked(Vec::deserialize(deserializer)?),
+        };
+        read.map_err(D::Error::custom)
+    }
+}
+
 impl Minimum {
+    /// Of these, if they are few and plain amounts.
+    fn checked(any_of: Vec<Resources>) -> Result<Self, MinimumError> {
+        if any_of.len() > MINIMUM_ALTERNATIVES_MAX {
+            return Err(MinimumError::TooMany);
+        }
+        let is_amount = |least: &&Resources| {
+            let mut parts = least.iter();
+            !least.is_empty()
+                && parts.all(|it| {
+                    let is_scalar = matches!(it.value(), Value::Scalar(_));
+                    is_scalar && it.is_unreserved() && !it.is_revocable()
+                })
+        };
+        if let Some(other) = any_of.iter().find(|least| !is_amount(least)) {
+            return Err(MinimumError::NotAmounts {
+                alternative: other.to_string(),
+            });
+        }
+        match any_of.iter().any(|it| it.iter().len() > LEAST_NAMES_MAX) {
+            true => Err(MinimumError::TooManyNames),
+            false => Ok(Self { any_of }),
+        }
+    }
+
     /// Whether something has enough.
-    pub(super) fn is_met_by(&self, resources: &Resources) -> bool {
+    #[must_use]
+    pub fn is_met_by(&self, resources: &Resources) -> bool {
         let has = |least: &Resources| {
             least.iter().all(|it| match it.value() {
                 Value::Scalar(scalar) => resources.scalar(it.name()) >= *scalar,
@@ -100,12 +131,6 @@ impl Minimum {
             })
         };
         self.any_of.is_empty() || self.any_of.iter().any(has)
-    }
-
-    /// As amounts, for roles that are full.
-    pub(super) fn amounts(&self, names: &mut Names) -> Vec<Amounts> {
-        let alternatives = self.any_of.iter();
-        alternatives.map(|least| names.amounts(least)).collect()
     }
 }
 
@@ -118,6 +143,15 @@ mod tests {
         for text in ["cpus:0.01|mem:32", "", "cpus:1;mem:64;gpus:2"] {
             let minimum: Minimum = text.parse().expect("well formed");
             assert_eq!(minimum.to_string(), text);
+            let json = serde_json::to_string(&minimum).expect("a text");
+            assert_eq!(json, format!("{text:?}"));
+            assert_eq!(
+                serde_json::from_str::<Minimum>(&json).expect("read"),
+                minimum
+            );
+            let bytes = crate::codec::encode_record(&minimum).expect("small");
+            let read = crate::codec::decode_record::<Minimum>(&bytes);
+            assert_eq!(read.expect("read"), minimum);
         }
         assert_eq!("cpus:0.01 | mem:32".parse(), Ok(Minimum::default()));
     }
@@ -142,6 +176,9 @@ mod tests {
         }
         let many = vec!["cpus:1"; MINIMUM_ALTERNATIVES_MAX + 1].join("|");
         assert_eq!(many.parse::<Minimum>(), Err(MinimumError::TooMany));
+        let bytes = crate::codec::encode_record(&vec!["cpus:1".parse::<Resources>().unwrap(); 17]);
+        let read = crate::codec::decode_record::<Minimum>(&bytes.unwrap());
+        assert!(read.is_err(), "{read:?}");
         let names: Vec<String> = (0..=LEAST_NAMES_MAX).map(|it| format!("n{it}:1")).collect();
         let many = names.join(";").parse::<Minimum>();
         assert_eq!(many, Err(MinimumError::TooManyNames));
