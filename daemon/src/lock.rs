@@ -4,6 +4,13 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a lock is waited for whose holder has ended. A process that dies while it starts
+/// another leaves the lock with the child until that runs its own program: milliseconds, and more
+/// on a busy machine, which must not make the restart of a killed daemon fail.
+const INHERITED: Duration = Duration::from_secs(10);
 
 /// Why a data directory could not be locked.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +49,8 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// Locks a directory that exists.
+    /// Locks a directory that exists. Of a holder that has ended, what it left is waited for, 10 s
+    /// at most.
     ///
     /// # Errors
     /// Another process holds it, or the lock file cannot be written.
@@ -59,15 +67,21 @@ impl DataDirLock {
             .mode(0o600)
             .open(data_dir.join("lock"))
             .map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let deadline = Instant::now() + INHERITED;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
+            let pid = read_pid(&mut file);
+            if pid.is_none_or(runs) || Instant::now() >= deadline {
                 return Err(LockError::Held {
                     path: data_dir.to_owned(),
-                    pid: read_pid(&mut file),
+                    pid,
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(io(source)),
+            thread::sleep(Duration::from_millis(5));
         }
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
@@ -76,14 +90,21 @@ impl DataDirLock {
     }
 }
 
+fn runs(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
+    file.rewind().ok()?;
     file.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -98,6 +119,25 @@ mod tests {
         );
         drop(first);
         DataDirLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_holder_that_has_ended_left_to_a_child_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let mut held = File::create(dir.path().join("lock")).unwrap();
+        held.try_lock().unwrap();
+        writeln!(held, "{}", ended.id()).unwrap();
+        // The only holder from here on, as a child is between fork and exec.
+        let mut child = Command::new("sleep")
+            .arg("0.3")
+            .stdin(Stdio::from(held))
+            .spawn()
+            .unwrap();
+        let lock = DataDirLock::acquire(dir.path());
+        child.wait().unwrap();
+        lock.unwrap();
     }
 
     #[test]
