@@ -2,10 +2,10 @@
 //!
 //! Invariants: M8 each row has its record in the registry; one that is away has a deadline.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meros_proto::constraint::OfferWishes;
-use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::ids::{FrameworkId, OperationId, SlaveId, TaskId};
 use meros_proto::role::RoleName;
 use meros_proto::time::Timestamp;
 use meros_proto::view::FrameworkState;
@@ -43,6 +43,9 @@ pub(crate) struct Framework {
     pub(crate) suppressed: BTreeSet<RoleName>,
     /// How far an implicit reconciliation has come, while it goes on.
     pub(crate) answered: Option<TaskId>,
+    /// The slaves that have not answered its operations, by id and number. A framework may use an id
+    /// again.
+    pub(crate) operations: BTreeMap<(OperationId, u64), SlaveId>,
     /// The roles that the allocator makes offers for.
     pub(crate) offered_roles: BTreeSet<RoleName>,
     /// What it wishes of its offers, as it said it.
@@ -66,11 +69,21 @@ impl Framework {
             teardown_requests: Vec::new(),
             suppressed: BTreeSet::new(),
             answered: None,
+            operations: BTreeMap::new(),
             offered_roles: BTreeSet::new(),
             wishes: Vec::new(),
             holding: Holding::default(),
             offers_max: None,
         }
+    }
+}
+
+impl Framework {
+    /// The slave that has not answered the operation of this id; the first one's, of several.
+    pub(crate) fn pending(&self, id: &OperationId) -> Option<SlaveId> {
+        let mut found = self.operations.range((id.clone(), 0)..);
+        let ((first, _), slave) = found.next()?;
+        (first == id).then_some(*slave)
     }
 }
 

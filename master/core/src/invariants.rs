@@ -235,6 +235,16 @@ impl MasterCore {
             let is_counted = claims.is_none_or(|claims| claims == known);
             let is_bounded = slave.operations.len() <= OPERATIONS_PENDING_MAX;
             check("M15", is_counted && is_bounded, name)?;
+            let is_found = slave.operations.iter().all(|operation| {
+                let Some((framework, operation_id)) = &operation.origin else {
+                    return true;
+                };
+                let key = (operation_id.clone(), operation.number);
+                // A framework that is removed asks no more.
+                let framework = self.frameworks.get(*framework);
+                framework.is_none_or(|it| it.operations.get(&key) == Some(&id))
+            });
+            check("M15", is_found, name)?;
             check(
                 "M7",
                 slave.connection.is_some() || !self.allocator.is_offerable(id),
@@ -281,6 +291,11 @@ impl MasterCore {
             check("M8", is_subscribed == framework.connection.is_some(), name)?;
             let has_deadline = self.timers.is_armed(&Timer::Failover(id)) || framework.is_ending;
             check("M8", is_subscribed || has_deadline, name)?;
+            let are_pending = framework.operations.iter().all(|((_, number), slave)| {
+                let slave = self.slaves.get(*slave);
+                slave.is_some_and(|it| it.operations.iter().any(|it| it.number == *number))
+            });
+            check("M15", are_pending, name)?;
             check(
                 "M8",
                 is_subscribed || framework.offered_roles.is_empty(),

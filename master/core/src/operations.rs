@@ -6,9 +6,8 @@
 //! volumes from slaves only, and a new one knows them as soon as its slaves are back.
 //!
 //! Invariants: M15 what a slave has claimed is what the allocator counts of it, and the operations that
-//! it has not answered are bounded.
+//! it has not answered are bounded, and each is found at the framework that ordered it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use meros_proto::ids::{FrameworkId, OperationId, SlaveId};
@@ -268,9 +267,17 @@ impl MasterCore {
         self.counters.operations_ordered += 1;
         let number = self.operations_made;
         row.claims = kept(claims);
+        let connection = row.connection;
+        let framework = origin.as_ref().map(|(framework, _)| *framework);
+        if let (Some(framework), Some((_, id))) = (
+            framework.and_then(|id| self.frameworks.get_mut(id)),
+            &origin,
+        ) {
+            framework.operations.insert((id.clone(), number), slave_id);
+        }
         row.operations
             .push_back(PendingOperation { number, origin });
-        if let Some(connection) = row.connection {
+        if let Some(connection) = connection {
             let number = OperationNumber { epoch, number };
             turn.send_slave(
                 connection,
@@ -363,6 +370,11 @@ impl MasterCore {
             warn!(%slave_id, number = operation.number, %state, why, "an operation was not done");
         }
         if let Some((framework_id, operation_id)) = operation.origin {
+            let key = (operation_id, operation.number);
+            if let Some(framework) = self.frameworks.get_mut(framework_id) {
+                framework.operations.remove(&key);
+            }
+            let (operation_id, _) = key;
             let status = OperationStatus {
                 operation_id,
                 slave_id: Some(slave_id),
@@ -412,52 +424,39 @@ impl MasterCore {
         if let Err(refusal) = check_items("operations", questions.len()) {
             return self.refuse_call(connection, "ReconcileOperations", refusal, turn);
         }
-        let pending = self.pending_operations(framework);
+        let Some(row) = self.frameworks.get(framework) else {
+            return;
+        };
+        let pending = |id: &OperationId, slave| standing(id, Some(slave), OperationState::Pending);
         let mut answers: Vec<OperationStatus> = Vec::new();
         if questions.is_empty() {
-            let all = pending.iter();
-            answers.extend(
-                all.map(|(id, slave)| standing(id.clone(), Some(*slave), OperationState::Pending)),
-            );
+            let all = row.operations.iter();
+            answers.extend(all.map(|((id, _), slave)| pending(id, *slave)));
         }
-        for question in questions {
-            let found = pending.get(&question.operation_id);
-            answers.push(match found {
-                Some(slave) => standing(
-                    question.operation_id.clone(),
-                    Some(*slave),
-                    OperationState::Pending,
-                ),
-                None => {
-                    let state = self.state_of_unknown(question.slave_id);
-                    standing(question.operation_id.clone(), question.slave_id, state)
-                }
-            });
-        }
+        answers.extend(questions.iter().map(|question| {
+            let ReconcileOperation {
+                operation_id,
+                slave_id,
+            } = question;
+            match row.pending(operation_id) {
+                Some(slave) => pending(operation_id, slave),
+                None => standing(operation_id, *slave_id, self.state_of_unknown(*slave_id)),
+            }
+        }));
         for status in answers {
             self.tell_framework(framework, MasterToFramework::Operation(status), turn);
         }
-    }
-
-    /// What a framework has ordered under an id, and no slave has answered.
-    fn pending_operations(&self, framework: FrameworkId) -> BTreeMap<OperationId, SlaveId> {
-        let slaves = self.slaves.iter();
-        let all = slaves.flat_map(|(slave, row)| row.operations.iter().map(move |it| (slave, it)));
-        all.filter_map(|(slave, operation)| match &operation.origin {
-            Some((of, id)) if *of == framework => Some((id.clone(), slave)),
-            _ => None,
-        })
-        .collect()
     }
 
     fn state_of_unknown(&self, slave_id: Option<SlaveId>) -> OperationState {
         let Some(slave_id) = slave_id else {
             return OperationState::Unknown;
         };
-        match self.slaves.get(slave_id).map(|slave| slave.state()) {
-            Some(SlaveState::Recovered) => OperationState::Recovering,
-            Some(SlaveState::Unreachable) => OperationState::Unreachable,
-            Some(SlaveState::Registered | SlaveState::Disconnected) => OperationState::Unknown,
+        match self.slaves.get(slave_id) {
+            Some(slave) if slave.state() == SlaveState::Unreachable => OperationState::Unreachable,
+            Some(slave) if slave.is_known() => OperationState::Unknown,
+            // Not back yet, or a deposed leader may still order something of it.
+            Some(_) => OperationState::Recovering,
             None if self.registry.is_gone_slave(slave_id) => OperationState::GoneByOperator,
             None => OperationState::Unknown,
         }
@@ -465,12 +464,12 @@ impl MasterCore {
 }
 
 fn standing(
-    operation_id: OperationId,
+    operation_id: &OperationId,
     slave_id: Option<SlaveId>,
     state: OperationState,
 ) -> OperationStatus {
     OperationStatus {
-        operation_id,
+        operation_id: operation_id.clone(),
         slave_id,
         state,
         message: String::new(),

@@ -351,6 +351,16 @@ fn a_slave_is_drained_when_it_has_answered() {
     assert!(is_drained(&world));
 }
 
+fn ask(asked: &[(&str, Option<u32>)]) -> FrameworkToMaster {
+    let operations = asked.iter().map(|(id, slave)| ReconcileOperation {
+        operation_id: OperationId::new(*id).expect("a good id"),
+        slave_id: slave.map(SlaveId),
+    });
+    FrameworkToMaster::ReconcileOperations {
+        operations: operations.collect(),
+    }
+}
+
 #[test]
 fn how_an_operation_stands_is_told_to_who_asks() {
     // semantics: B14
@@ -362,15 +372,6 @@ fn how_an_operation_stands_is_told_to_who_asks() {
         f,
         vec![step("r", ChangeKind::Reserve, "cpus(web, ):1")],
     );
-    let ask = |asked: &[(&str, Option<u32>)]| {
-        let operations = asked.iter().map(|(id, slave)| ReconcileOperation {
-            operation_id: OperationId::new(*id).expect("a good id"),
-            slave_id: slave.map(SlaveId),
-        });
-        FrameworkToMaster::ReconcileOperations {
-            operations: operations.collect(),
-        }
-    };
     check(
         world.framework_says(f, ask(&[])),
         &["f2 r OPERATION_PENDING"],
@@ -396,4 +397,29 @@ fn how_an_operation_stands_is_told_to_who_asks() {
     world.operator(1, OperatorCall::MarkSlaveGone { slave_id: S0 });
     let lines = world.framework_says(f, ask(&[("r", Some(0))]));
     check(lines, &["f2 r OPERATION_GONE_BY_OPERATOR"]);
+}
+
+#[test]
+fn of_a_slave_that_a_deposed_leader_may_still_order_no_operation_is_called_unknown() {
+    // semantics: B14
+    let mut world = World::new();
+    world.slave("cpus:4;mem:1024");
+    let mut world = world.after_failover();
+    let f = world.framework(web());
+    let question = || ask(&[("r", Some(0))]);
+    let recovering = &["f1 r OPERATION_RECOVERING"];
+    check(world.framework_says(f, question()), recovering);
+    // Welcome, but it has not said yet that it heard of it.
+    let s = world.connect_slave("slave");
+    world.slave_says(s, SlaveToMaster::ReportTasks { tasks: Vec::new() });
+    let message = SlaveToMaster::Reregister {
+        slave_id: S0,
+        cluster_id: CLUSTER,
+        slave: slave("cpus:4;mem:1024"),
+    };
+    world.slave_says(s, message);
+    check(world.framework_says(f, question()), recovering);
+    world.term_heard(s);
+    let unknown = &["f1 r OPERATION_UNKNOWN"];
+    check(world.framework_says(f, question()), unknown);
 }
