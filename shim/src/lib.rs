@@ -47,6 +47,7 @@ pub use frames::{BadFrame, FRAME_BYTES_MAX, Frames, Order, Told, frame};
 pub use logs::{LOG_FLOOR_BYTES, LogUsage};
 pub use request::{Account, Failure, REQUEST_BYTES_MAX, Request};
 pub use rights::FILTER_BYTES_MAX;
+pub use view::mount_path;
 
 /// Does it all. For the program `meros-shim`, called before anything else: the process must have
 /// one thread. Never fails aloud: what goes wrong is told to the slave.

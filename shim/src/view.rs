@@ -5,9 +5,11 @@
 //! process. A task without the privilege to mount cannot undo it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -234,15 +236,17 @@ struct Mounts {
 
 impl Mounts {
     fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read_to_string("/proc/self/mountinfo")?))
+        Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
     }
 
     /// Lines that make no sense are left out. Of mounts over each other the last one is seen.
-    fn parse(text: &str) -> Self {
-        let mounts = text.lines().filter_map(|line| {
-            let mut fields = line.split(' ').skip(4);
-            let path = unescape(fields.next()?);
-            let flags = fields.next()?.split(',').filter_map(flag).collect();
+    fn parse(text: &[u8]) -> Self {
+        let lines = text.split(|byte| *byte == b'\n');
+        let mounts = lines.filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').skip(4);
+            let path = mount_path(fields.next()?);
+            let flags = str::from_utf8(fields.next()?).ok()?;
+            let flags = flags.split(',').filter_map(flag).collect();
             Some((path, flags))
         });
         Self {
@@ -275,26 +279,24 @@ fn flag(word: &str) -> Option<MsFlags> {
     })
 }
 
-/// Blanks and the like are written as `\040`.
-fn unescape(text: &str) -> PathBuf {
-    let mut parts = text.split('\\');
-    let mut path = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let code = part
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(byte) => {
-                path.push(char::from(byte));
-                path.push_str(&part[3..]);
-            }
-            None => {
-                path.push('\\');
-                path.push_str(part);
-            }
-        }
+/// A path as `/proc/self/mountinfo` writes it: blanks, tabs, newlines and backslashes as `\040` and so
+/// on, any other byte as it is (proc(5)).
+#[must_use]
+pub fn mount_path(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let digits = behind.get(..3).filter(|_| byte == b'\\');
+        let digits = digits.and_then(|digits| str::from_utf8(digits).ok());
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        path.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() {
+            &behind[3..]
+        } else {
+            behind
+        };
     }
-    path.into()
+    OsString::from_vec(path).into()
 }
 
 /// Takes rights off the mounts that are there now: to write to the kernel's switches, or anywhere; to
@@ -356,20 +358,27 @@ fn remount(at: &Path, had: MsFlags, more: MsFlags) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
     fn mounts_are_read_with_their_flags_and_the_last_one_counts() {
-        let text = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+        let text = b"22 27 0:21 / /proc rw,relatime - proc proc rw\n\
             23 27 0:22 / /sys ro,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw\n\
             31 23 0:28 / /sys/fs/a\\040b rw - tmpfs tmpfs rw,mode=755\n\
             32 23 0:29 / /proc rw,nosuid - proc proc rw\n\
+            33 23 0:30 / /mnt/\xe9\\777\\9 rw,nosuid - tmpfs tmpfs rw\n\
             garbage\n 1 2\n";
         let mounts = Mounts::parse(text);
-        assert_eq!(mounts.all.len(), 3);
+        assert_eq!(mounts.all.len(), 4);
         assert_eq!(mounts.all[Path::new("/proc")], MsFlags::MS_NOSUID);
         let sys = INERT | MsFlags::MS_RDONLY | MsFlags::MS_RELATIME;
         assert_eq!(mounts.all[Path::new("/sys")], sys);
         assert!(mounts.all.contains_key(Path::new("/sys/fs/a b")));
+        // Names of other encodings, and what looks like an escape and is none.
+        let odd = Path::new(OsStr::from_bytes(b"/mnt/\xe9\\777\\9"));
+        assert_eq!(mounts.all[odd], MsFlags::MS_NOSUID);
     }
 }

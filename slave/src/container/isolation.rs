@@ -233,7 +233,7 @@ impl Isolation {
     /// slaves that are to use only some of the hierarchies.
     #[must_use]
     pub fn detect_from(root: &CgroupRoot, mountinfo: &Path) -> Self {
-        let mounts = fs::read_to_string(mountinfo)
+        let mounts = fs::read(mountinfo)
             .map(|text| parse_mountinfo(&text))
             .unwrap_or_default();
         let has_v2 = mounts

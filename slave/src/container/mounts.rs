@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use meros_shim::mount_path;
+
 /// A mounted cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CgroupMount {
@@ -17,15 +19,18 @@ pub(crate) enum CgroupMount {
     V2 { path: PathBuf },
 }
 
-/// The cgroup mounts among the lines of a mountinfo file, in order; other lines are skipped.
-pub(crate) fn parse_mountinfo(text: &str) -> Vec<CgroupMount> {
-    text.lines().filter_map(parse_line).collect()
+/// The cgroup mounts among the lines of a mountinfo file, in order; other lines are skipped, whatever
+/// bytes they have.
+pub(crate) fn parse_mountinfo(text: &[u8]) -> Vec<CgroupMount> {
+    let lines = text.split(|byte| *byte == b'\n');
+    let lines = lines.filter_map(|line| str::from_utf8(line).ok());
+    lines.filter_map(parse_line).collect()
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - type source super,options` (proc(5)).
 fn parse_line(line: &str) -> Option<CgroupMount> {
     let (before, after) = line.split_once(" - ")?;
-    let path = PathBuf::from(unescape(before.split(' ').nth(4)?));
+    let path = mount_path(before.split(' ').nth(4)?.as_bytes());
     let mut after = after.split(' ');
     let kind = after.next()?;
     let super_options = after.nth(1)?;
@@ -39,35 +44,14 @@ fn parse_line(line: &str) -> Option<CgroupMount> {
     }
 }
 
-/// Undoes the kernel's `\040` style of writing blanks, tabs, newlines and backslashes.
-fn unescape(field: &str) -> String {
-    let mut parts = field.split('\\');
-    let mut path = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let octal = part
-            .get(..3)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal {
-            Some(byte) => {
-                path.push(char::from(byte));
-                path.push_str(&part[3..]);
-            }
-            None => {
-                path.push('\\');
-                path.push_str(part);
-            }
-        }
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn v1_and_v2_mounts_are_told_apart_and_others_skipped() {
-        let text = "\
+        let text = b"\
+            30 23 0:27 / /mnt/\xe9 rw - cgroup2 cgroup2 rw\n\
             31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
             32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 master:1 - cgroup cgroup rw,cpu,cpuacct\n\
             40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
@@ -91,7 +75,7 @@ mod tests {
 
     #[test]
     fn broken_lines_are_skipped() {
-        let text = "\n - \n1 2 3 - cgroup\na b c d e f - cgroup2\nx - cgroup cgroup rw,cpu\n1 2 3 / \\9\\ rw - cgroup2 c rw\n";
+        let text = b"\n - \n1 2 3 - cgroup\na b c d e f - cgroup2\nx - cgroup cgroup rw,cpu\n1 2 3 / \\9\\ rw - cgroup2 c rw\n";
         assert_eq!(
             parse_mountinfo(text),
             [CgroupMount::V2 {
