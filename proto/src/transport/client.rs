@@ -116,7 +116,7 @@ impl Client {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
             .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
             .map_err(ClientError::Socket)?;
-        let endpoint = tls::endpoint(socket, None).map_err(ClientError::Socket)?;
+        let endpoint = tls::client_endpoint(socket).map_err(ClientError::Socket)?;
         Ok(Self { endpoint, configs })
     }
 

@@ -157,7 +157,7 @@ impl Server {
             .incoming_buffer_size(16 * 1024)
             .incoming_buffer_size_total(8 * 1024 * 1024);
         let endpoint = UdpSocket::bind(address)
-            .and_then(|socket| tls::endpoint(socket, Some(config)))
+            .and_then(|socket| tls::server_endpoint(socket, identity, config))
             .map_err(|source| BindError::Socket { address, source })?;
         let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
         let counters = Arc::new(Counters::default());

@@ -2,10 +2,12 @@
 
 use std::{io, net::UdpSocket, sync::Arc, time::Duration};
 
+use ::aws_lc_rs::hmac;
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use rustls::{
     RootCertStore,
     client::Resumption,
@@ -46,6 +48,11 @@ const _: () = assert!(UDP_PAYLOAD_BYTES_MAX as u32 * PACKETS_PER_SEND <= UDP_SEN
 /// The kernel's buffer for the one socket that thousands of peers share: 4 MiB is a burst of 3,000
 /// full packets. The kernel silently gives less where its own limit is lower.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// From one sign to the next that a connection is not known any more: 1 ms. Each answers a packet that
+/// is larger, so it cannot be made to amplify, and 10,000 slaves of a master that was restarted hear it
+/// within [`KEEP_ALIVE_INTERVAL`] and a few seconds.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Our certificate, key or CA cannot be used for TLS.
 #[derive(Debug, thiserror::Error)]
@@ -147,9 +154,43 @@ fn transport_config() -> TransportConfig {
     config
 }
 
-/// An endpoint on this socket, with the buffers and sizes above.
-pub(super) fn endpoint(
+/// What a master answers peers with whose connection it does not know any more because it was
+/// restarted: they dial again at once rather than after [`IDLE_TIMEOUT`] (RFC 9000, section 10.3). The
+/// secrets behind it must outlive the process, so they are derived from the private key.
+fn reset_config(identity: &Identity) -> EndpointConfig {
+    let private = identity.private_key();
+    let private = hmac::Key::new(hmac::HMAC_SHA256, private.secret_der());
+    let derived = |purpose: &[u8]| hmac::sign(&private, purpose);
+    let reset = derived(b"meros quic stateless reset");
+    let ids = derived(b"meros quic connection ids");
+    let (ids, _) = ids.as_ref().split_first_chunk().expect("it has 32 bytes");
+    let ids = u64::from_le_bytes(*ids);
+    let mut config =
+        EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));
+    config
+        .min_reset_interval(RESET_INTERVAL)
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
+/// An endpoint on this socket that takes connections.
+pub(super) fn server_endpoint(
     socket: UdpSocket,
+    identity: &Identity,
+    server: quinn::ServerConfig,
+) -> io::Result<quinn::Endpoint> {
+    endpoint(socket, reset_config(identity), Some(server))
+}
+
+/// An endpoint on this socket that only dials.
+pub(super) fn client_endpoint(socket: UdpSocket) -> io::Result<quinn::Endpoint> {
+    endpoint(socket, EndpointConfig::default(), None)
+}
+
+/// An endpoint on this socket, with the buffers and sizes above.
+fn endpoint(
+    socket: UdpSocket,
+    mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<quinn::Endpoint> {
     let state = quinn::udp::UdpSocketState::new((&socket).into())?;
@@ -160,7 +201,6 @@ pub(super) fn endpoint(
     if let Err(error) = sized {
         tracing::debug!(%error, "udp socket buffers keep the system's size");
     }
-    let mut config = EndpointConfig::default();
     config
         .max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX)
         .expect("within QUIC's 1,200 to 65,527 bytes");

@@ -313,3 +313,37 @@ async fn the_largest_message_passes_and_a_larger_one_ends_the_connection_as_our_
         "{error:?}"
     );
 }
+
+#[test]
+fn a_master_that_was_restarted_says_that_it_does_not_know_the_connection() {
+    let ca = cluster();
+    let identity = ca.issue(PeerRole::Master, "m1", &[]).unwrap();
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (ours, theirs) = (runtime(), runtime());
+    let client = ours.block_on(async { client_of(&ca, PeerRole::Slave, "s1") });
+    let mut server = theirs
+        .block_on(async { Server::bind(anywhere(), &identity, limits()).expect("a port is free") });
+    let address = server.local_addr().unwrap();
+    let slave = ours.spawn(async move { connect(&client, Protocol::Slave, address).await });
+    let master = theirs.block_on(soon(server.accept())).expect("accepted");
+    let slave = ours.block_on(slave).unwrap().expect("connected");
+    // As kill -9 does: everything is gone, and nobody is told.
+    theirs.shutdown_timeout(PATIENCE);
+    std::mem::forget((server, master));
+
+    let theirs = runtime();
+    let _enter = theirs.enter();
+    let _server = Server::bind(address, &identity, limits()).expect("its port is free again");
+    let began = Instant::now();
+    let ended = ours.block_on(soon(async {
+        let (to_master, mut from_master) = slave.split::<Call, Event>(8);
+        to_master.try_send(update(1)).expect("there is room");
+        from_master.recv().await
+    }));
+    assert_eq!(ended, Err(RecvError::Closed(Disconnect::Reset)));
+    assert!(
+        began.elapsed() < IDLE_TIMEOUT / 2,
+        "after {:?}",
+        began.elapsed()
+    );
+}
