@@ -7,6 +7,7 @@ mod setup;
 mod step;
 mod test;
 mod tidy;
+mod vm;
 
 use std::env;
 use std::process::ExitCode;
@@ -21,9 +22,11 @@ usage: cargo xtask COMMAND
   demo --stay       the same, and the datacenter stays up until Ctrl-C
   setup             install or name what this machine lacks to build Meros
   test              everything that must pass: format, clippy, build, tests, doc tests,
-                    documentation, benchmarks once, tidy; writes nothing
+                    documentation, benchmarks once, isolation in qemu, tidy; writes nothing
   test --quick      format, clippy, build and tests only
   test --list       print the steps and run none
+  vm [KIND...]      the tests of isolation on a kernel of Debian in qemu; KIND is v2 (root, cgroup2 alone),
+                    v2-user (without root, in a group that was given), v1, hybrid or user; else v2
   fix               format the sources and apply what clippy can
   tidy              the rules of the project that neither compiler nor clippy can see
   help              this text";
@@ -37,6 +40,7 @@ enum Request {
     Test { scope: Scope, list: bool },
     Fix,
     Tidy,
+    Vm { kinds: Vec<vm::Kind> },
 }
 
 /// Reads the arguments; None if they mean nothing.
@@ -48,6 +52,10 @@ fn parse(arguments: &[&str]) -> Option<Request> {
         "fix" => Request::Fix,
         "tidy" => Request::Tidy,
         "demo" if flags == ["--stay"] => return Some(Request::Demo { stay: true }),
+        "vm" => {
+            let kinds: Option<Vec<_>> = flags.iter().map(|name| vm::Kind::named(name)).collect();
+            return kinds.map(|kinds| Request::Vm { kinds });
+        }
         "demo" => Request::Demo { stay: false },
         "test" => {
             let scope = if flags.contains(&"--quick") {
@@ -81,6 +89,17 @@ fn main() -> ExitCode {
         Some(Request::Demo { stay }) => setup() && demo::run(stay),
         Some(Request::Fix) => fix(),
         Some(Request::Tidy) => tidy(),
+        Some(Request::Vm { kinds }) => match vm::run(&kinds) {
+            vm::Outcome::Skipped(why) => {
+                println!("vm: skipped: {why}");
+                return ExitCode::from(step::SKIPPED);
+            }
+            vm::Outcome::Failed(why) => {
+                eprintln!("vm: {why}");
+                false
+            }
+            vm::Outcome::Passed => true,
+        },
         None => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -159,6 +178,8 @@ mod tests {
     #[test]
     fn commands_and_their_flags_are_understood() {
         assert_eq!(parse(&["tidy"]), Some(Request::Tidy));
+        let kinds = vec![vm::Kind::V2User, vm::Kind::V1];
+        assert_eq!(parse(&["vm", "v2-user", "v1"]), Some(Request::Vm { kinds }));
         assert_eq!(parse(&["demo"]), Some(Request::Demo { stay: false }));
         assert_eq!(
             parse(&["demo", "--stay"]),
@@ -186,6 +207,7 @@ mod tests {
             &["test", "--fast"],
             &["tidy", "--quick"],
             &["setup", "x"],
+            &["vm", "v3"],
         ] {
             assert_eq!(parse(arguments), None, "{arguments:?}");
         }
@@ -193,7 +215,7 @@ mod tests {
 
     #[test]
     fn the_usage_names_every_command() {
-        for command in ["demo", "setup", "test", "fix", "tidy", "help"] {
+        for command in ["demo", "setup", "test", "vm", "fix", "tidy", "help"] {
             assert!(
                 parse(&[command]).is_some() && USAGE.contains(&format!("\n  {command} ")),
                 "{command}"

@@ -154,7 +154,7 @@ fn commands(lacks: &[Lack], root: bool) -> Vec<Vec<&'static str>> {
 }
 
 /// Whether we may install packages.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 

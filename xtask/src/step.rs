@@ -11,6 +11,9 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// With which a command of ours ends that cannot do its work on this machine and has said why.
+pub(crate) const SKIPPED: u8 = 77;
+
 /// The folder of the project.
 pub(crate) fn root() -> PathBuf {
     // Asked for at run time first: two clones may share one target directory.
@@ -76,6 +79,7 @@ impl Step {
             .status();
         match status {
             Ok(status) if status.success() => Verdict::Passed,
+            Ok(status) if status.code() == Some(SKIPPED.into()) => Verdict::Skipped,
             Ok(status) => Verdict::Failed(status.to_string()),
             Err(error) => Verdict::Failed(format!("cannot run {program}: {error}")),
         }
@@ -96,6 +100,8 @@ impl fmt::Display for Step {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
+    /// It has said why.
+    Skipped,
     /// With the reason.
     Failed(String),
     /// A gating step failed before it.
@@ -109,11 +115,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether every step passed.
+    /// Whether every step passed, or could not be done here.
     pub(crate) fn passed(&self) -> bool {
-        self.rows
-            .iter()
-            .all(|(_, verdict, _)| *verdict == Verdict::Passed)
+        self.failed() == 0
+    }
+
+    fn failed(&self) -> usize {
+        let verdicts = self.rows.iter().map(|(_, verdict, _)| verdict);
+        verdicts
+            .filter(|verdict| !matches!(verdict, Verdict::Passed | Verdict::Skipped))
+            .count()
     }
 }
 
@@ -125,23 +136,32 @@ impl fmt::Display for Report {
             let elapsed = Clock(*elapsed);
             match verdict {
                 Verdict::Passed => writeln!(f, "  passed  {elapsed}  {name}")?,
+                Verdict::Skipped => {
+                    writeln!(f, "  skipped {elapsed}  {name}: the reason is above")?
+                }
                 Verdict::Failed(reason) => writeln!(f, "  FAILED  {elapsed}  {name}: {reason}")?,
                 Verdict::NotRun => writeln!(f, "  not run         {name}")?,
             }
         }
-        let failed = self
+        let skipped = self
             .rows
             .iter()
-            .filter(|(_, verdict, _)| *verdict != Verdict::Passed)
+            .filter(|(_, verdict, _)| *verdict == Verdict::Skipped)
             .count();
-        match failed {
-            0 => write!(
+        match (self.failed(), skipped) {
+            (0, 0) => write!(
                 f,
                 "all {} steps passed in {}",
                 self.rows.len(),
                 Clock(total)
             ),
-            _ => write!(
+            (0, skipped) => write!(
+                f,
+                "{} steps passed in {}, {skipped} skipped",
+                self.rows.len() - skipped,
+                Clock(total)
+            ),
+            (failed, _) => write!(
                 f,
                 "{failed} of {} steps did not pass, after {}",
                 self.rows.len(),
@@ -189,9 +209,10 @@ pub(crate) fn run(steps: &[Step], root: &Path) -> Report {
                 step.name,
                 Clock(elapsed)
             ),
+            Verdict::Skipped => println!("==> {} skipped after {}", step.name, Clock(elapsed)),
             _ => println!("==> {} passed in {}", step.name, Clock(elapsed)),
         }
-        stopped = step.gates && verdict != Verdict::Passed;
+        stopped = step.gates && matches!(verdict, Verdict::Failed(_));
         report.rows.push((step.name, verdict, elapsed));
     }
     println!("\n==> summary\n{report}");
@@ -225,6 +246,25 @@ mod tests {
         assert!(
             matches!(found[..], [Verdict::Failed(_), Verdict::NotRun]),
             "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_done_here_is_skipped_and_stops_nothing() {
+        let mut step = Step::new("a", "sh -c").gating();
+        step.command.push("exit 77");
+        let report = run(&[step, Step::new("b", "true")], &root());
+        let verdicts: Vec<_> = report.rows.iter().map(|(_, verdict, _)| verdict).collect();
+        assert_eq!(verdicts, [&Verdict::Skipped, &Verdict::Passed]);
+        assert!(report.passed());
+        let shown = report.to_string();
+        assert!(
+            shown.starts_with("  skipped   0:00  a: the reason is above\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.ends_with("1 steps passed in   0:00, 1 skipped"),
+            "{shown}"
         );
     }
 
