@@ -9,6 +9,8 @@ mod ending;
 mod limits;
 mod recovery;
 mod running;
+#[path = "../common/sweep.rs"]
+mod sweep;
 mod world;
 
 use std::collections::BTreeMap;

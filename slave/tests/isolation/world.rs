@@ -6,7 +6,6 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Completion, Failed, Trial};
@@ -15,6 +14,8 @@ use meros_slave::container::{
     Limits, OpenError, StartError, TaskCommand, Wanted,
 };
 use tempfile::TempDir;
+
+use crate::sweep::{Sweep, cgroup_mounts, groups_below};
 
 /// Longer than anything takes on a loaded machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -37,33 +38,6 @@ pub(crate) struct World {
     sweep: Sweep,
 }
 
-/// Removes the test's cgroups whatever happened; nobody else's have its name.
-struct Sweep {
-    root: String,
-}
-
-impl Drop for Sweep {
-    fn drop(&mut self) {
-        for mount in cgroup_mounts() {
-            let root = mount.join(&self.root);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while root.exists() && Instant::now() < deadline {
-                for group in groups_below(&root) {
-                    for pid in fs::read_to_string(group.join("cgroup.procs"))
-                        .unwrap_or_default()
-                        .lines()
-                    {
-                        let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
-                        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                    }
-                    let _ = fs::remove_dir(group);
-                }
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
-    }
-}
-
 impl World {
     fn new(hierarchies: Hierarchies, wishes: &str) -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
@@ -78,7 +52,7 @@ impl World {
         };
         let lines: Vec<&str> = host.lines().filter(wanted).collect();
         fs::write(dir.path().join("mountinfo"), lines.join("\n")).unwrap();
-        let sweep = Sweep { root: root.clone() };
+        let sweep = Sweep::new(&root, dir.path());
         let isolation = Isolation::detect_from(
             &CgroupRoot::new(&root, "a").unwrap(),
             &dir.path().join("mountinfo"),
@@ -119,7 +93,7 @@ impl World {
     }
 
     pub(crate) fn root_name(&self) -> String {
-        self.sweep.root.clone()
+        self.sweep.root().to_owned()
     }
 
     pub(crate) fn mountinfo(&self) -> PathBuf {
@@ -198,7 +172,7 @@ impl World {
     pub(crate) fn control_file(&self, id: &str, names: &[&str]) -> String {
         let groups = cgroup_mounts()
             .into_iter()
-            .map(|mount| mount.join(&self.sweep.root).join("a").join(id));
+            .map(|mount| mount.join(self.sweep.root()).join("a").join(id));
         let mut files = groups.flat_map(|group| names.iter().map(move |name| group.join(name)));
         let file = files
             .find(|file| file.exists())
@@ -218,7 +192,7 @@ impl World {
     pub(crate) fn instance_groups(&self, instance: &str) -> Vec<String> {
         let instances = cgroup_mounts()
             .into_iter()
-            .map(|mount| mount.join(&self.sweep.root).join(instance));
+            .map(|mount| mount.join(self.sweep.root()).join(instance));
         instances
             .flat_map(|group| groups_below(&group))
             .map(|group| group.display().to_string())
@@ -327,32 +301,6 @@ pub(crate) fn own_children() -> Vec<String> {
 /// How many descriptors we have open.
 pub(crate) fn own_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-fn cgroup_mounts() -> Vec<PathBuf> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let lines = text.lines().filter(|line| line.contains(" - cgroup"));
-    lines
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .collect()
-}
-
-/// A group and all below it, children first.
-fn groups_below(group: &Path) -> Vec<PathBuf> {
-    let children = fs::read_dir(group)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let mut found: Vec<PathBuf> = children
-        .filter(|path| path.is_dir())
-        .flat_map(|path| groups_below(&path))
-        .collect();
-    if group.is_dir() {
-        found.push(group.to_owned());
-    }
-    found
 }
 
 /// What this program does as a task.

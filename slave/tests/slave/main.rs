@@ -5,6 +5,8 @@
 mod bad_input;
 mod hostile;
 mod life;
+#[path = "../common/sweep.rs"]
+mod sweep;
 mod world;
 
 use libtest_mimic::{Arguments, Trial};

@@ -1,6 +1,7 @@
 //! What the tests are made of: a cluster's certificates, a master, a slave.
 
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use meros_slave::config::{Config, RawConfig};
 use meros_slave::{Running, StartError};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+
+use crate::sweep::Sweep;
 
 /// Nothing here takes longer on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,15 +48,22 @@ pub(crate) fn run(body: fn(&mut World)) {
     let identity = ca.issue(PeerRole::Master, "master-1", &[]).unwrap();
     let master =
         runtime.block_on(async { Master::listen(&identity, "127.0.0.1:0".parse().unwrap()) });
+    let cgroup_root = format!("meros-test-{}-s{number}", std::process::id());
+    let sweep = Sweep::new(&cgroup_root, dir.path());
     let mut world = World {
-        cgroup_root: format!("meros-test-{}-s{number}", std::process::id()),
+        cgroup_root,
         runtime,
         dir,
         master,
         ca,
     };
-    body(&mut world);
+    let ended = panic::catch_unwind(AssertUnwindSafe(|| body(&mut world)));
+    // A slave that was not stopped would hold a runtime that is merely dropped.
     world.runtime.shutdown_timeout(Duration::from_secs(10));
+    drop(sweep);
+    if let Err(reason) = ended {
+        panic::resume_unwind(reason);
+    }
 }
 
 impl World {
