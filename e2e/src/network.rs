@@ -1,9 +1,13 @@
 //! Hosts of a test's own: network namespaces on one bridge, cut from each other in either direction.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 
 /// The addresses of these are for tests of networks (RFC 2544), so that nobody else has them.
 const NET: &str = "198.18";
+/// How many networks of tests a machine has room for at the same time.
+const NETWORKS_MAX: u8 = 200;
 /// Nobody's address on the wire: what is sent there reaches nobody.
 const NOBODY: &str = "02:00:00:00:00:01";
 
@@ -13,22 +17,30 @@ pub struct Network {
     hosts: usize,
     bridge: String,
     subnet: String,
+    /// While it is held, no other test has the same subnet. The kernel lets go of it in any case.
+    _number: UnixListener,
 }
 
 impl Network {
     /// So many hosts, at most 200; none if this process may not make any, and says why.
     #[must_use]
     pub fn new(hosts: usize) -> Option<Self> {
-        let pid = std::process::id();
         if !nix::unistd::Uid::effective().is_root() {
             eprintln!("skipped: network namespaces need root");
             return None;
         }
+        let Some((number, held)) = (0..NETWORKS_MAX).find_map(hold) else {
+            eprintln!("skipped: {NETWORKS_MAX} networks of tests are in use");
+            return None;
+        };
         let network = Self {
             hosts,
-            bridge: format!("mb{pid}"),
-            subnet: format!("{NET}.{}", pid % 250),
+            bridge: format!("mb{number}"),
+            subnet: format!("{NET}.{number}"),
+            _number: held,
         };
+        // Of a test that was killed: nobody who lives has this number.
+        network.remove();
         match network.make() {
             Ok(()) => Some(network),
             Err(why) => {
@@ -58,6 +70,14 @@ impl Network {
             ip(&format!("-n {name} link set eth0 up"))?;
         }
         Ok(())
+    }
+
+    /// Some of it may not have been made.
+    fn remove(&self) {
+        for host in 0..self.hosts {
+            let _ = ip(&format!("netns del {}", self.name(host)));
+        }
+        let _ = ip(&format!("link del {}", self.bridge));
     }
 
     /// The name of a host's namespace.
@@ -119,12 +139,16 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Some may not have been made.
-        for host in 0..self.hosts {
-            let _ = ip(&format!("netns del {}", self.name(host)));
-        }
-        let _ = ip(&format!("link del {}", self.bridge));
+        self.remove();
     }
+}
+
+/// The number of a network, if no other test has it, and the hold on it.
+fn hold(number: u8) -> Option<(u8, UnixListener)> {
+    let name = format!("meros-test-network-{number}");
+    let address = SocketAddr::from_abstract_name(name).ok()?;
+    let held = UnixListener::bind_addr(&address).ok()?;
+    Some((number, held))
 }
 
 fn ip(args: &str) -> Result<(), String> {
@@ -140,5 +164,17 @@ fn run(program: &str, args: &str) -> Result<(), String> {
             "{program} {args}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_held_is_given_to_nobody_else() {
+        let (number, held) = (0..NETWORKS_MAX).find_map(hold).expect("one is free");
+        assert!(hold(number).is_none());
+        drop(held);
     }
 }

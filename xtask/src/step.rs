@@ -31,7 +31,7 @@ pub(crate) struct Step {
     /// The program and its arguments; `cargo` is the cargo that started us.
     pub(crate) command: Vec<&'static str>,
     /// Set for this command only.
-    pub(crate) environment: Vec<(&'static str, &'static str)>,
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// Whether the steps after it make no sense when it fails.
     pub(crate) gates: bool,
 }
@@ -57,8 +57,8 @@ impl Step {
     }
 
     /// Sets a variable for the command.
-    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -74,7 +74,7 @@ impl Step {
         };
         let status = command
             .args(arguments)
-            .envs(self.environment.iter().copied())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(root)
             .status();
         match status {

@@ -1,6 +1,12 @@
 //! `cargo xtask test`: everything that must pass. Reads only; `cargo xtask fix` writes.
 
+use std::num::NonZeroUsize;
+use std::thread;
+
 use crate::step::{self, Step};
+
+/// As many tests at a time as .config/nextest.toml says, which knows no formula.
+const THREADS: usize = 4;
 
 /// How much to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,11 @@ pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
             "cargo test --locked --workspace --features meros-sim/mutants --test mutants"
         }
     };
+    let mut tests = Step::new("tests", tests);
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    if cores > THREADS {
+        tests = tests.with("NEXTEST_TEST_THREADS", cores.to_string());
+    }
     let mut steps = vec![
         Step::new("format", "cargo fmt --all --check"),
         Step::new("clippy", clippy),
@@ -67,7 +78,7 @@ pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
             "cargo build --locked --workspace --bins --examples",
         )
         .gating(),
-        Step::new("tests", tests),
+        tests,
         // Known bugs in the cores are found. Of this one test, so that the feature reaches no `meros`;
         // in the workspace, so that dependencies keep the features with which they are compiled.
         Step::new("mutants", mutants),
