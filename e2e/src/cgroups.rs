@@ -1,6 +1,11 @@
 //! The control groups of a test: its own root, and nothing of it left at the end.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than what was killed takes to be gone.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A root for control groups that no other test uses; removed when dropped.
 #[derive(Debug)]
@@ -71,13 +76,21 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
 
 impl Drop for CgroupRoot {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.kill_all();
-        }
-        // Deepest first, as found. What still has processes cannot be removed and shows up in
-        // the test that looks for it.
-        for group in self.groups().into_iter().chain(self.roots()) {
-            drop(std::fs::remove_dir(group));
+        let deadline = Instant::now() + DYING;
+        loop {
+            if thread::panicking() {
+                self.kill_all();
+            }
+            // Deepest first, as found. What still has processes cannot be removed and shows up in
+            // the test that looks for it.
+            for group in self.groups().into_iter().chain(self.roots()) {
+                drop(std::fs::remove_dir(group));
+            }
+            let is_over = !thread::panicking() || Instant::now() > deadline;
+            if is_over || self.roots().is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
