@@ -28,7 +28,7 @@ const MEBIBYTES: &str = "1536";
 const VERDICT: &str = "machine: the tests ended with ";
 const INIT: &[u8] = include_bytes!("init.sh");
 /// Users, of whom the tests know two.
-const USERS: &[u8] = b"root:x:0:0:root:/root:/bin/sh\ntests:x:1000:1000::/tmp:/bin/sh\n\
+const USERS: &[u8] = b"root:x:0:0:root:/:/bin/sh\ntests:x:1000:1000::/tmp:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 const GROUPS: &[u8] = b"root:x:0:\ntests:x:1000:\nnogroup:x:65534:\n";
 
@@ -206,7 +206,7 @@ fn make_archive(folder: &Path, tests: &Path) -> Result<PathBuf, String> {
     archive.file(Path::new("/etc/passwd"), 0o644, USERS);
     archive.file(Path::new("/etc/group"), 0o644, GROUPS);
     archive.file(Path::new("/etc/hostname"), 0o644, b"machine\n");
-    for path in ["/mnt", "/root", "/run", "/tmp", "/var/lib", "/var/tmp"] {
+    for path in ["/mnt", "/run", "/tmp", "/var/lib", "/var/tmp"] {
         archive.folder(Path::new(path));
     }
     let path = folder.join("files.cpio");
