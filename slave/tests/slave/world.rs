@@ -27,10 +27,10 @@ pub(crate) const SLAVE: SlaveId = SlaveId(0);
 
 /// The directory of one test, its certificates and its runtime.
 pub(crate) struct World {
-    // Tests of one process may run at the same time.
-    cgroup_root: String,
     // Ended before the directory goes.
     pub(crate) runtime: Runtime,
+    // Tests of one process may run at the same time: each has control groups of its own.
+    sweep: Sweep,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) master: Master,
     ca: ClusterCa,
@@ -49,10 +49,9 @@ pub(crate) fn run(body: fn(&mut World)) {
     let master =
         runtime.block_on(async { Master::listen(&identity, "127.0.0.1:0".parse().unwrap()) });
     let cgroup_root = format!("meros-test-{}-s{number}", std::process::id());
-    let sweep = Sweep::new(&cgroup_root, dir.path());
     let mut world = World {
-        cgroup_root,
         runtime,
+        sweep: Sweep::new(&cgroup_root, dir.path()),
         dir,
         master,
         ca,
@@ -60,7 +59,6 @@ pub(crate) fn run(body: fn(&mut World)) {
     let ended = panic::catch_unwind(AssertUnwindSafe(|| body(&mut world)));
     // A slave that was not stopped would hold a runtime that is merely dropped.
     world.runtime.shutdown_timeout(Duration::from_secs(10));
-    drop(sweep);
     if let Err(reason) = ended {
         panic::resume_unwind(reason);
     }
@@ -75,7 +73,7 @@ impl World {
             data_dir: Some(self.data_dir()),
             identity: Some(self.dir.path().join("identity")),
             resources: Some("cpus:4;mem:4096;disk:100;ports:[31000-31010]".to_owned()),
-            cgroup_root: Some(self.cgroup_root.clone()),
+            cgroup_root: Some(self.sweep.root().to_owned()),
             tasks_end_with_slave: Some(true),
             ..RawConfig::default()
         };
