@@ -22,7 +22,7 @@ usage: cargo xtask COMMAND
   demo --stay       the same, and the datacenter stays up until Ctrl-C
   setup             install or name what this machine lacks to build Meros
   test              everything that must pass: format, clippy, build, tests, doc tests,
-                    documentation, benchmarks once, isolation in qemu, tidy; writes nothing
+                    documentation, benchmarks once, tidy; writes nothing
   test --quick      format, clippy, build and tests only
   test --list       print the steps and run none
   vm [KIND...]      the tests of isolation on a kernel of Debian in qemu; KIND is v2 (root, cgroup2 alone),

@@ -96,8 +96,6 @@ pub(crate) fn steps(scope: Scope, runner: Runner) -> Vec<Step> {
                 "benchmarks",
                 "cargo bench --locked --workspace --profile dev --bench * -- --test",
             ),
-            // Control groups of the other version than this host's, most likely.
-            Step::new("isolation", "cargo xtask vm"),
             Step::new("tidy", "cargo xtask tidy"),
         ]);
     }
