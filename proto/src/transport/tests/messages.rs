@@ -329,7 +329,7 @@ fn a_master_that_was_restarted_says_that_it_does_not_know_the_connection() {
     let slave = ours.block_on(slave).unwrap().expect("connected");
     // As kill -9 does: everything is gone, and nobody is told.
     theirs.shutdown_timeout(PATIENCE);
-    std::mem::forget((server, master));
+    drop((server, master));
 
     let theirs = runtime();
     let _enter = theirs.enter();
