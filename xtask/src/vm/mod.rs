@@ -24,6 +24,8 @@ use crate::step;
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// More than the tests take on two cores of software; the tests of memory have 256 MiB at most.
 const MEBIBYTES: &str = "1536";
+/// Lines that it has said and that are not shown yet; then it waits.
+const LINES_MAX: usize = 64;
 /// What the machine says last.
 const VERDICT: &str = "machine: the tests ended with ";
 const INIT: &[u8] = include_bytes!("init.sh");
@@ -264,7 +266,7 @@ impl Machine {
             .spawn()
             .map_err(|error| format!("cannot run qemu: {error}"))?;
         let output = BufReader::new(emulator.stdout.take().expect("piped above"));
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         thread::spawn(move || {
             for line in output.split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
