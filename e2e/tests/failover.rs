@@ -14,7 +14,7 @@ use serde_json::Value;
 #[path = "common/burst.rs"]
 mod burst;
 
-use burst::{Burst, assert_each_ended_once, assert_in_order, journal};
+use burst::{Burst, assert_each_ended_once, assert_in_order};
 
 const TASKS: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(420);
@@ -59,7 +59,7 @@ fn leaders_killed_one_after_the_other_lose_and_repeat_nothing() {
     let mut pauses = Vec::new();
     for round in 1..=rounds {
         eventually("some tasks have ended", PATIENCE, || {
-            burst.ended() >= (2 * round - 1) * tasks / (2 * rounds + 1)
+            burst.finished() >= (2 * round - 1) * tasks / (2 * rounds + 1)
         });
         let leader = await_leader(&cluster);
         let killed_at = Instant::now();
@@ -79,15 +79,9 @@ fn leaders_killed_one_after_the_other_lose_and_repeat_nothing() {
     );
     // A launch on its way to the killed master is dropped or unknown to its successor.
     let allowed = ["TASK_FINISHED", "TASK_UNKNOWN", "TASK_GONE", "TASK_DROPPED"];
-    assert_each_ended_once(dir.path(), tasks, &allowed);
-    let finished = journal(dir.path())
-        .values()
-        .filter(|ends| ends[0] == "TASK_FINISHED")
-        .count();
-    assert!(
-        finished >= tasks - rounds * SLAVES * burst::BATCH_MAX,
-        "only {finished} of {tasks} finished"
-    );
+    let in_vain = assert_each_ended_once(dir.path(), tasks, &allowed);
+    // What fits on the slaves at once is what a kill can cost at most.
+    assert!(in_vain <= rounds * SLAVES * 80);
     cluster.await_registered(SLAVES);
 }
 
@@ -114,14 +108,17 @@ fn tasks_end_while_no_master_runs_and_their_frameworks_hear_of_it_in_order() {
     for at in 0..3 {
         cluster.master_at(at).kill();
     }
-    let before = burst.ended();
+    let before = burst.finished();
     std::thread::sleep(Duration::from_secs(down));
     for at in 0..3 {
         cluster.master_at(at).start();
     }
     burst.finish();
     eprintln!("of {tasks} tasks {before} had ended before the masters were gone for {down} s");
-    assert_each_ended_once(dir.path(), tasks, &["TASK_FINISHED"]);
+    assert_eq!(
+        assert_each_ended_once(dir.path(), tasks, &["TASK_FINISHED"]),
+        0
+    );
     assert_in_order(dir.path());
 }
 

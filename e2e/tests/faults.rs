@@ -55,9 +55,9 @@ fn a_network_that_is_cut_in_any_way_stops_a_minority_only_and_loses_nothing() {
     hosts.await_leader(&all);
     let burst = burst_on(&hosts, 3, dir.path());
     let progress = |what: &str| {
-        let before = burst.ended();
+        let before = burst.finished();
         eventually(what, PATIENCE, || {
-            burst.ended() >= TASKS.min(before + PROGRESS)
+            burst.finished() >= TASKS.min(before + PROGRESS)
         });
     };
     progress("tasks end");
