@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::cgroups::CgroupRoot;
 use crate::daemon::Daemon;
 use crate::meros::{Ran, meros};
+use crate::ports::Ports;
 use crate::wait::eventually;
 
 /// How a cluster is to be.
@@ -60,6 +61,7 @@ pub struct LocalCluster {
     address: String,
     addresses: Vec<String>,
     dir: Option<TempDir>,
+    _ports: Ports,
 }
 
 impl LocalCluster {
@@ -75,26 +77,26 @@ impl LocalCluster {
         for name in ["master", "operator", "framework"] {
             issue(&root, name, name);
         }
-        let mut master = Daemon::new(&root, "master-1", master_args(&root, &options));
-        let listening = master.start();
-        let address = listening.http.to_string();
         // A restarted master must come back where its slaves look for it.
-        master.set_arg("listen", &address);
-        master.set_arg("http-listen", &address);
+        let ports = Ports::reserve();
+        let mut next = ports.iter();
+        let mut master_args = || {
+            let port = next.next().expect("there are more than masters");
+            master_args(&root, &options, port)
+        };
+        let mut master = Daemon::new(&root, "master-1", master_args());
+        let address = master.start().http.to_string();
         let mut addresses = vec![address.clone()];
         let mut others = Vec::new();
         for number in 2..=options.masters {
             let name = format!("master-{number}");
             issue(&root, "master", &name);
-            let mut args = master_args(&root, &options);
+            let mut args = master_args();
             args.push(format!("--join={address}"));
             let mut other = Daemon::new(&root, &name, args);
             let identity = root.join("identities").join(&name);
             other.set_arg("identity", &identity.display().to_string());
-            let listening = other.start().http.to_string();
-            other.set_arg("listen", &listening);
-            other.set_arg("http-listen", &listening);
-            addresses.push(listening);
+            addresses.push(other.start().http.to_string());
             others.push(other);
         }
         let cgroups = CgroupRoot::new(options.name);
@@ -106,6 +108,7 @@ impl LocalCluster {
             address: addresses.join(","),
             addresses,
             dir: Some(dir),
+            _ports: ports,
         };
         for _ in 0..options.slaves {
             cluster.add_slave(&options);
@@ -284,11 +287,11 @@ fn get_from<T: DeserializeOwned>(address: &str, path: &str) -> Option<T> {
     asked.call().ok()?.body_mut().read_json().ok()
 }
 
-fn master_args(root: &Path, options: &ClusterOptions) -> Vec<String> {
+fn master_args(root: &Path, options: &ClusterOptions, port: u16) -> Vec<String> {
     let mut args = vec![
         "master".to_owned(),
-        "--listen=127.0.0.1:0".to_owned(),
-        "--http-listen=127.0.0.1:0".to_owned(),
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--http-listen=127.0.0.1:{port}"),
         format!("--identity={}", root.join("identities/master").display()),
     ];
     args.extend(options.master_args.clone());

@@ -11,10 +11,12 @@ pub mod liar;
 pub mod linearizable;
 pub mod meros;
 pub mod network;
+pub mod ports;
 pub mod wait;
 
 pub use cluster::{ClusterOptions, LocalCluster};
 pub use daemon::Daemon;
 pub use meros::{Ran, meros, meros_program};
 pub use network::Network;
+pub use ports::Ports;
 pub use wait::eventually;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meros_e2e::cgroups::CgroupRoot;
 use meros_e2e::cluster::{ca_init, issue};
-use meros_e2e::{ClusterOptions, Daemon, LocalCluster, Ran, eventually, meros};
+use meros_e2e::{ClusterOptions, Daemon, LocalCluster, Ports, Ran, eventually, meros};
 use tempfile::TempDir;
 
 fn run(args: &[&str]) -> Ran {
@@ -254,17 +254,16 @@ fn a_full_disk_stops_a_master_with_a_reason_and_loses_nothing_promised() {
             dir.path().join("identities").join(name).display()
         )
     };
-    let args = [
-        "master",
-        "--listen=127.0.0.1:0",
-        "--http-listen=127.0.0.1:0",
+    let ports = Ports::reserve();
+    let address = format!("127.0.0.1:{}", ports.first());
+    let args = vec![
+        "master".to_owned(),
+        format!("--listen={address}"),
+        format!("--http-listen={address}"),
+        identity("master"),
     ];
-    let mut args: Vec<String> = args.map(str::to_owned).to_vec();
-    args.push(identity("master"));
     let mut master = Daemon::new(mount.path(), "master-1", args);
-    let address = master.start().http.to_string();
-    master.set_arg("listen", &address);
-    master.set_arg("http-listen", &address);
+    master.start();
 
     mount.fill();
     let cgroups = CgroupRoot::new("fulldisk");
@@ -280,7 +279,7 @@ fn a_full_disk_stops_a_master_with_a_reason_and_loses_nothing_promised() {
     slave.spawn();
     // RocksDB asks for room some megabytes ahead, so there is some for the first orders.
     let mut weight = 1;
-    eventually("the master ends", Duration::from_secs(60), || {
+    eventually("the master ends", Duration::from_secs(180), || {
         weight += 1;
         let weight = |role| serde_json::json!({"role": format!("{role:0>60}"), "weight": weight});
         let order = serde_json::json!({"weights": (0..200).map(weight).collect::<Vec<_>>()});
@@ -300,7 +299,7 @@ fn a_full_disk_stops_a_master_with_a_reason_and_loses_nothing_promised() {
     let address = master.start().http.to_string();
     eventually(
         "the slave is admitted once there is room",
-        Duration::from_secs(60),
+        Duration::from_secs(180),
         || {
             let rows = ureq::get(format!("http://{address}/api/v1/slaves")).call();
             let rows = rows

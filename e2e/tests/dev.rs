@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meros_e2e::cgroups::CgroupRoot;
-use meros_e2e::{Ran, eventually, meros};
+use meros_e2e::{Ports, Ran, eventually, meros};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -27,17 +27,21 @@ struct Dev {
 impl Dev {
     fn start(word: &str, masters: usize) -> Self {
         let dir = TempDir::with_prefix("meros-dev-").expect("a temp folder");
-        Self::start_in(Arc::new(dir), word, masters)
+        Self::start_in(Arc::new(dir), word, masters, 0)
     }
 
-    fn start_in(dir: Arc<TempDir>, word: &str, masters: usize) -> Self {
+    /// From a port on, or on any that are free.
+    fn start_in(dir: Arc<TempDir>, word: &str, masters: usize, port: u16) -> Self {
         let cgroups = CgroupRoot::new(word);
         let mut child = meros()
-            .args(["dev", "--slaves=2", "--port=0", "--end-with-parent"])
+            .args(["dev", "--slaves=2", "--end-with-parent"])
+            .args(["--port", &port.to_string()])
             .args(["--dir", dir.path().to_str().expect("temp folders are text")])
             .args(["--cgroup-root", cgroups.name()])
             .args(["--masters", &masters.to_string()])
             .env("MEROS_HOARDING_OFFERS", "7")
+            // Nobody else leads while a launch is on its way, which could cost it.
+            .env("MEROS_LEASE", "5s")
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary was found");
@@ -232,7 +236,9 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
 
 #[test]
 fn dev_goes_on_where_it_was() {
-    let mut dev = Dev::start("resume", 3);
+    let ports = Ports::reserve();
+    let dir = TempDir::with_prefix("meros-dev-").expect("a temp folder");
+    let mut dev = Dev::start_in(Arc::new(dir), "resume", 3, ports.first());
     let masters = dev.json(&["masters", "list", "-o", "json"]);
     assert_eq!(masters.as_array().map(Vec::len), Some(3), "{masters}");
     let ids = |dev: &Dev| -> Vec<String> {
@@ -245,7 +251,7 @@ fn dev_goes_on_where_it_was() {
     assert_eq!(dev.interrupt(), 0);
     let dir = Arc::clone(&dev.dir);
     drop(dev);
-    let mut dev = Dev::start_in(dir, "resume2", 3);
+    let mut dev = Dev::start_in(dir, "resume2", 3, ports.first());
     assert_eq!(ids(&dev), before, "the slaves came back as others");
     assert_eq!(dev.meros(&["run", "--", "true"]).code, 0);
     assert_eq!(dev.interrupt(), 0);

@@ -144,7 +144,8 @@ fn the_same_framework_in_rust_in_python_and_with_curl_does_the_same() {
     let cluster = LocalCluster::start(ClusterOptions::new("hello", 1));
     let rust = meros_e2e::meros_program().with_file_name("examples/hello");
     let at = cluster.address();
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
+    let own = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let examples = format!("{own}/../docs/examples");
     let has = |program: &str| {
         let tried = Command::new(program)
             .arg("--version")

@@ -14,7 +14,9 @@ use meros_e2e::linearizable::{
     Verdict, check,
 };
 use meros_e2e::{ClusterOptions, LocalCluster, Network, eventually, meros};
-use meros_sdk::state::{KeyChange, Revision, State, StateConfig, StateError, StateRefusal};
+use meros_sdk::state::{
+    KeyChange, Revision, State, StateConfig, StateError, StateRefusal, TTL_DEFAULT,
+};
 use nix::sys::signal::Signal;
 use tokio::runtime::{Builder, Runtime};
 
@@ -477,7 +479,10 @@ fn a_standby_takes_over_when_the_leading_scheduler_dies_and_fences_it_off() {
     let mut cluster = cluster("election", 1);
     let dying = runtime();
     let (first, lease) = dying.block_on(async {
-        let state = State::open(&config(&cluster, "first")).expect("it can be used");
+        // Long enough to be held until it is looked at, on a machine that stands still for a while.
+        let mut config = config(&cluster, "first");
+        config.ttl = TTL_DEFAULT;
+        let state = State::open(&config).expect("it can be used");
         let lease = state.election("leader").expect("a name").campaign().await;
         let lease = lease.expect("nobody else does");
         state.set("framework-id", "F7").await.expect("it is small");

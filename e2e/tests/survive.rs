@@ -48,8 +48,13 @@ fn pids(cluster: &LocalCluster) -> Option<BTreeMap<String, u64>> {
 
 /// Those of the framework that runs for ever: its tasks were the first.
 fn steady(cluster: &LocalCluster, known: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let all = pids(cluster).unwrap_or_default();
+    let mut all = None;
+    eventually("the slave answers", PATIENCE, || {
+        all = pids(cluster);
+        all.is_some()
+    });
     all.into_iter()
+        .flatten()
         .filter(|(name, _)| known.contains_key(name))
         .collect()
 }

@@ -189,7 +189,8 @@ mod tests {
     fn a_scenario_is_run_and_its_page_written() {
         let folder = tempfile::tempdir().expect("a folder");
         let page = folder.path().join("page.html");
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/hoarder.toml");
+        let own = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+        let file = format!("{own}/../scenarios/hoarder.toml");
         let line = format!(
             "run {file} --scale 0.02 --output json --html {}",
             page.display()

@@ -2,14 +2,19 @@
 //!
 //! The traces in `tests/traces` are made up; they have the names and the form of the real ones.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use meros_sim::scenario::report::{FrameworksReport, Report, differences, page};
 use meros_sim::scenario::{RunOptions, Scenario, run};
 
+/// Where this package is now: its programs may have been built elsewhere.
+fn own_folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+}
+
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
+    own_folder().join("../scenarios")
 }
 
 /// All runs of a scenario, at this scale.
@@ -22,7 +27,7 @@ fn some_runs(file: &str, scale: f64, wants: impl Fn(usize) -> bool) -> Vec<Repor
     let scenario = Scenario::read(&folder().join(file)).expect("it is allowed");
     let options = RunOptions {
         scale,
-        traces: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces")),
+        traces: Some(own_folder().join("tests/traces")),
         ..RunOptions::default()
     };
     let variants = scenario.variants().expect("they are allowed");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meros_e2e::{LocalCluster, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(420);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The framework as a process of its own, so that it can be killed like one.
 pub(crate) struct Burst {
@@ -44,13 +44,16 @@ impl Burst {
         self.child.wait().expect("it is our child");
     }
 
-    /// Waits for its end.
+    /// Waits for its end, as long as tasks go on finishing.
     pub(crate) fn finish(mut self) {
         let mut status = None;
-        eventually("every task has ended", PATIENCE, || {
-            status = self.child.try_wait().expect("it is our child");
-            status.is_some()
-        });
+        while status.is_none() {
+            let before = self.finished();
+            eventually("the tasks go on or have all ended", PATIENCE, || {
+                status = self.child.try_wait().expect("it is our child");
+                status.is_some() || self.finished() > before
+            });
+        }
         assert!(status.expect("just seen").success(), "the framework failed");
     }
 
