@@ -1,6 +1,6 @@
 //! What must not harm anybody but the one who did it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use meros_master::StartError;
 use meros_master::config::RawConfig;
@@ -14,6 +14,7 @@ use meros_proto::refusal::Refusal;
 use meros_proto::status::TaskState;
 use meros_proto::transport::{CloseCode, ClusterCa, ConnectError, Disconnect, PeerRole, Protocol};
 use tokio::test;
+use tokio::time::sleep;
 
 use crate::site::{
     FrameworkPeer, PATIENCE, Peer, Site, eventually, eventually_metric, framework_description,
@@ -287,13 +288,23 @@ async fn a_port_in_use_is_named() {
         "{error}"
     );
     drop((udp, tcp));
-    // Nothing of the failed starts is left: not the lock of the data directory, not a port.
-    let master = start(RawConfig {
-        listen: Some(taken),
-        ..site.config()
-    })
-    .await
-    .expect("free now");
+    // Nothing of the failed starts is left: not the lock of the data directory, not a port, but for the
+    // moment until the socket of the last one is closed.
+    let deadline = Instant::now() + PATIENCE;
+    let master = loop {
+        let config = RawConfig {
+            listen: Some(taken),
+            ..site.config()
+        };
+        match start(config).await {
+            Ok(master) => break master,
+            Err(error) => {
+                let is_held = error.to_string().contains("UDP port");
+                assert!(is_held && Instant::now() < deadline, "{error}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
     master.shutdown().await;
 }
 

@@ -118,12 +118,16 @@ pub(crate) async fn ends(world: &World) {
     let report = report.expect("well within its grace");
     assert_eq!(report.status, ExitStatus::Signaled(Signal::SIGTERM as i32));
     assert!(!alive(init));
-    // What it leaves is reaped while it runs and killed when it ends.
-    let line = "for i in 1 2 3; do (sleep 0.05 &) ; done; setsid sh -c 'trap \"\" TERM; sleep 1000' & \
-        until [ $(ls -d /proc/[0-9]* | wc -l) -le 6 ]; do sleep 0.02; done; \
+    // What it leaves is reaped while it runs and killed when it ends. It begins when we know its first
+    // process, which is gone with it. The shell lists the processes itself, so it starts none that count:
+    // the first process, the shell and the daemon are left, and a zombie that nobody reaps is a fourth.
+    let line = "until [ -e go ]; do sleep 0.02; done; \
+        for i in 1 2 3; do (sleep 0.05 &) ; done; setsid sh -c 'trap \"\" TERM; exec sleep 1000' & \
+        until set -- /proc/[0-9]*; [ $# -le 3 ] && ! grep -qs zombie /proc/[0-9]*/status; do sleep 0.02; done; \
         ! grep -l zombie /proc/[0-9]*/status; exit 5";
     let leaver = world.start_shell("leaver", line, Limits::default()).await;
     let init = init_of(&leaver).expect("a first process");
+    fs::write(world.sandbox("leaver").join("go"), "").unwrap();
     let report = leaver.wait().await;
     assert_eq!(
         (report.status, report.survivors),

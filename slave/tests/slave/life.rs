@@ -271,14 +271,7 @@ pub(crate) fn restart(world: &mut World) {
     let slave = world.start();
     world.runtime.block_on(async {
         let master = &mut world.master;
-        // A connection of the slave that was stopped may still wait to be accepted.
-        let first = loop {
-            master.accept().await;
-            if let Some(message) = master.try_hear().await {
-                break message;
-            }
-        };
-        let SlaveToMaster::ReportTasks { tasks } = first else {
+        let SlaveToMaster::ReportTasks { tasks } = master.accept_and_hear().await else {
             panic!("it says what it has first");
         };
         assert_eq!((tasks.len(), tasks[0].state), (1, TaskState::Finished));
@@ -333,14 +326,7 @@ pub(crate) fn outlive(world: &mut World) {
     let slave = world.try_start(config).expect("the slave starts");
     world.runtime.block_on(async {
         let master = &mut world.master;
-        // A connection of the slave that was stopped may still wait to be accepted.
-        let first = loop {
-            master.accept().await;
-            if let Some(message) = master.try_hear().await {
-                break message;
-            }
-        };
-        let SlaveToMaster::ReportTasks { tasks } = first else {
+        let SlaveToMaster::ReportTasks { tasks } = master.accept_and_hear().await else {
             panic!("it says what it has first");
         };
         assert_eq!((tasks.len(), tasks[0].state), (1, TaskState::Running));

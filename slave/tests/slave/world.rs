@@ -100,9 +100,8 @@ impl World {
     pub(crate) fn registered_as(&mut self, config: Config) -> Running {
         let slave = self.try_start(config).expect("the slave starts");
         self.runtime.block_on(async {
-            self.master.accept().await;
             assert!(matches!(
-                self.master.hear().await,
+                self.master.accept_and_hear().await,
                 SlaveToMaster::Register { .. }
             ));
             self.master.welcome().await;
@@ -161,6 +160,17 @@ impl Master {
             .expect("it connects")
             .unwrap();
         self.link = Some(connection.split(1_024));
+    }
+
+    /// What the slave says first on its next connection. One of a slave that was stopped, made while it
+    /// was ending, may still wait to be accepted: nobody speaks on it.
+    pub(crate) async fn accept_and_hear(&mut self) -> SlaveToMaster {
+        loop {
+            self.accept().await;
+            if let Some(message) = self.try_hear().await {
+                return message;
+            }
+        }
     }
 
     /// A connection to do bad things with.

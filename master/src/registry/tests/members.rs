@@ -194,8 +194,14 @@ impl Master {
 
     /// What it answers to a question of another master.
     pub(super) async fn answer(&self, client: &Client, to: Option<MasterId>, call: Call) -> Answer {
-        let dialled = dial(client, &self.address).await;
-        let (sender, mut receiver) = dialled.expect("it listens");
+        let deadline = Instant::now() + PATIENCE;
+        let (sender, mut receiver) = loop {
+            match dial(client, &self.address).await {
+                Ok(dialled) => break dialled,
+                // A second is not long for a busy machine.
+                Err(error) => assert!(Instant::now() < deadline, "it listens: {error}"),
+            }
+        };
         let number = 7;
         let request = Request { number, to, call };
         sender.send(request).await.expect("it reads");
@@ -377,7 +383,7 @@ async fn one_master_becomes_three_and_five_and_three_again_and_no_command_is_los
         let join = [first.address.clone()];
         others.push(Master::start(&ca, dir.path(), number, &join).await);
     }
-    assert_eq!(first.replica.status().members().1.len(), 5);
+    eventually("all vote", || first.replica.status().members().1.len() == 5).await;
     // Whoever leads by then.
     let leader = async |masters: &[&Master]| {
         let mut found = None;
