@@ -325,7 +325,8 @@ impl Client {
             }
             LogRange::Tail(bytes) => format!("tail={bytes}"),
         };
-        let url = format!("http://{slave}{path}?{query}");
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let url = format!("http://{slave}{path}{separator}{query}");
         let mut response = self.agent.get(&url).call().map_err(|error| {
             CliError::unreachable(format!("slave at {slave} does not answer: {error}"))
         })?;
@@ -358,6 +359,51 @@ impl Client {
             bytes,
             offset,
             complete,
+        })
+    }
+}
+
+impl Client {
+    /// Reads one thing from a slave.
+    ///
+    /// # Errors
+    /// The slave does not answer, or refuses.
+    pub(crate) fn of_slave<T: DeserializeOwned>(
+        &self,
+        slave: &str,
+        path: &str,
+    ) -> Result<T, CliError> {
+        read_json(self.ask_slave(&self.agent, slave, path)?)
+    }
+
+    /// Copies a whole file of a slave, however long that takes. Returns its bytes.
+    ///
+    /// # Errors
+    /// The slave does not answer, refuses or breaks off, or `into` fails.
+    pub(crate) fn download(
+        &self,
+        slave: &str,
+        path: &str,
+        into: &mut impl std::io::Write,
+    ) -> Result<u64, CliError> {
+        let patient = ureq::Agent::config_builder()
+            .timeout_connect(Some(REQUEST_TIMEOUT))
+            .timeout_recv_response(Some(REQUEST_TIMEOUT))
+            .http_status_as_error(false)
+            .build();
+        let mut answer = self.ask_slave(&patient.into(), slave, path)?;
+        if !answer.status().is_success() {
+            return Err(refused(answer));
+        }
+        let mut from = answer.body_mut().as_reader();
+        std::io::copy(&mut from, into)
+            .map_err(|error| CliError::failure(format!("the copy broke off: {error}")))
+    }
+
+    fn ask_slave(&self, agent: &ureq::Agent, slave: &str, path: &str) -> Result<Answer, CliError> {
+        let url = format!("http://{slave}{path}");
+        agent.get(&url).call().map_err(|error| {
+            CliError::unreachable(format!("slave at {slave} does not answer: {error}"))
         })
     }
 }

@@ -54,22 +54,15 @@ pub(crate) struct Args {
     cluster: ClusterArgs,
 }
 
-/// One of a task's two outputs.
+/// What of a task is read.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Stream {
+pub(crate) enum Stream<'a> {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-}
-
-impl Stream {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
+    /// A file in its sandbox.
+    File(&'a str),
 }
 
 /// Where the output of a task is read.
@@ -80,13 +73,23 @@ pub(crate) struct LogSource<'a> {
     pub(crate) slave: &'a str,
     pub(crate) framework: FrameworkId,
     pub(crate) task: &'a str,
-    pub(crate) stream: Stream,
+    pub(crate) stream: Stream<'a>,
 }
 
 impl LogSource<'_> {
     fn path(&self) -> String {
-        let (framework, task, stream) = (self.framework, escaped(self.task), self.stream.name());
-        format!("/api/v1/logs/{framework}/{task}/{stream}")
+        let (framework, task) = (self.framework, escaped(self.task));
+        let log = |stream: &str| format!("/api/v1/logs/{framework}/{task}/{stream}");
+        match self.stream {
+            Stream::Stdout => log("stdout"),
+            Stream::Stderr => log("stderr"),
+            Stream::File(path) => {
+                format!(
+                    "/api/v1/files/{framework}/{task}/read?path={}",
+                    escaped(path)
+                )
+            }
+        }
     }
 
     /// Hands on all that is there, and with `follow` what is still to come, piece by piece. A
@@ -97,12 +100,24 @@ impl LogSource<'_> {
     pub(crate) fn copy(
         &self,
         follow: Option<Patience>,
+        sink: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), CliError> {
+        self.copy_from(0, follow, sink)
+    }
+
+    /// The same from an offset on.
+    ///
+    /// # Errors
+    /// As of [`LogSource::copy`].
+    pub(crate) fn copy_from(
+        &self,
+        mut offset: u64,
+        follow: Option<Patience>,
         mut sink: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<(), CliError> {
         let path = self.path();
         let wait = follow.map_or(Duration::ZERO, |_| FOLLOW_WAIT);
         let mut slave = self.slave.to_owned();
-        let mut offset = 0;
         let mut outage: Option<Outage> = None;
         loop {
             let range = LogRange::From { offset, wait };
@@ -131,15 +146,20 @@ impl LogSource<'_> {
         }
     }
 
-    fn copy_tail(
+    /// Hands on the last so many bytes, and says where they end.
+    ///
+    /// # Errors
+    /// As of [`LogSource::copy`].
+    pub(crate) fn copy_tail(
         &self,
         bytes: u64,
         mut sink: impl FnMut(&[u8]) -> std::io::Result<()>,
-    ) -> Result<(), CliError> {
+    ) -> Result<u64, CliError> {
         let piece = self
             .client
             .log(self.slave, &self.path(), &LogRange::Tail(bytes))?;
-        write(&mut sink, &piece.bytes)
+        write(&mut sink, &piece.bytes)?;
+        Ok(piece.offset + piece.bytes.len() as u64)
     }
 }
 
@@ -229,15 +249,23 @@ pub(crate) fn find_task(
         })
 }
 
+/// Where the slave of a task answers HTTP.
+///
+/// # Errors
+/// It does not, or the master does not know where.
+pub(crate) fn slave_of(client: &Client, task: &TaskView) -> Result<String, CliError> {
+    address_of(client, task.slave_id)?.ok_or_else(|| {
+        CliError::failure(format!(
+            "slave {} has no HTTP address to read from",
+            task.slave_id
+        ))
+    })
+}
+
 pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     let client = Client::new(&args.cluster);
     let task = find_task(&client, &args.task, args.framework)?;
-    let slave = address_of(&client, task.slave_id)?.ok_or_else(|| {
-        CliError::failure(format!(
-            "slave {} has no HTTP address to read the output from",
-            task.slave_id
-        ))
-    })?;
+    let slave = slave_of(&client, &task)?;
     let source = LogSource {
         client: &client,
         slave_id: task.slave_id,
@@ -253,7 +281,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, CliError> {
     let mut out = std::io::stdout().lock();
     let sink = |bytes: &[u8]| out.write_all(bytes).and_then(|()| out.flush());
     match args.tail {
-        Some(bytes) => source.copy_tail(bytes, sink)?,
+        Some(bytes) => drop(source.copy_tail(bytes, sink)?),
         None => source.copy(args.follow.then_some(Patience::FOLLOWER), sink)?,
     }
     Ok(Exit::Success)

@@ -27,6 +27,7 @@ mod slaves;
 mod state;
 #[cfg(test)]
 mod stub;
+mod task;
 mod why;
 
 use clap::{Parser, Subcommand};
@@ -109,6 +110,9 @@ enum Command {
     Settings(settings::Args),
     /// Show what a task wrote
     Logs(logs::Args),
+    /// The files in the sandbox of a task: list, read, follow, download
+    #[command(subcommand)]
+    Task(task::Command),
     /// Kill a task
     Kill(kill::Args),
     /// Find out whether a server speaks the Mesos v1 APIs as their clients expect
@@ -141,6 +145,11 @@ impl Command {
                 )
                 | Self::Settings(_)
                 | Self::Logs(_)
+                | Self::Task(
+                    task::Command::Files { .. }
+                        | task::Command::Cat { .. }
+                        | task::Command::Tail { .. }
+                )
         )
     }
 }
@@ -175,6 +184,7 @@ fn main() -> std::process::ExitCode {
         Command::State(command) => state::run(&command),
         Command::Settings(args) => settings::run(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Task(command) => task::run(&command),
         Command::Kill(args) => kill::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Sim(command) => sim::run(&command),

@@ -6,6 +6,7 @@ mod output;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use meros_proto::fetch::{FetchUri, ParseDigestError};
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::offer::{Filters, Offer, Operation};
@@ -14,8 +15,8 @@ use meros_proto::role::RoleName;
 use meros_proto::status::{TaskExit, TaskState, TaskStatus};
 use meros_proto::task::Command;
 use meros_sdk::{
-    Constraint, EndReason, Events, Handle, News, OfferWishes, Placement, Session, SessionConfig,
-    Subject, Task, TaskLimits,
+    Check, Constraint, EndReason, Events, Handle, News, OfferWishes, Placement, Session,
+    SessionConfig, Subject, Task, TaskLimits,
 };
 
 use crate::client::{Client, ClusterArgs, IdentityArgs};
@@ -77,9 +78,23 @@ pub(crate) struct Args {
     /// The user to run as [default: the slave's]
     #[arg(long)]
     user: Option<String>,
+    /// A file that is in the sandbox before it starts: `http:`, `https:` or `file:`, and behind commas
+    /// `extract`, `executable`, `cache`, `name=FILE`, `sha256=DIGITS`. Can be given again
+    #[arg(long, value_name = "URI[,HOW…]", value_parser = parse_fetch)]
+    fetch: Vec<FetchUri>,
     /// End everything after so long, such as 30s
     #[arg(long, value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
+    /// Kill an instance when this line for /bin/sh, run beside it, fails three times in a row
+    #[arg(long, value_name = "COMMAND", group = "health")]
+    health_cmd: Option<String>,
+    /// Kill an instance when it takes no connection at this port three times in a row; 0 is PORT0
+    #[arg(long, value_name = "PORT", group = "health")]
+    health_tcp: Option<u16>,
+    /// Kill an instance when GET of this path at this port is not answered with 200 to 399 three times in a
+    /// row; port 0 is PORT0
+    #[arg(long, value_name = "PORT/PATH", group = "health", value_parser = parse_health_http)]
+    health_http: Option<Check>,
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
@@ -100,6 +115,37 @@ fn parse_env(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+fn parse_fetch(text: &str) -> Result<FetchUri, String> {
+    let (mut uri, mut ways) = (text, Vec::new());
+    // From the end: a comma may also be in the URI.
+    while let Some((before, way)) = uri.rsplit_once(',') {
+        let is_way = matches!(way, "extract" | "executable" | "cache")
+            || way.starts_with("name=")
+            || way.starts_with("sha256=");
+        if !is_way {
+            break;
+        }
+        ways.push(way);
+        uri = before;
+    }
+    let mut fetch = FetchUri::new(uri);
+    for way in ways {
+        fetch = match way.split_once('=') {
+            Some(("name", name)) => fetch.output_file(name),
+            Some((_, digits)) => {
+                let wrong = |error: ParseDigestError| format!("{way:?}: {error}");
+                let digest = digits.parse().map_err(wrong)?;
+                fetch.digest(digest)
+            }
+            None if way == "extract" => fetch.extract(),
+            None if way == "cache" => fetch.cache(),
+            None => fetch.executable(),
+        };
+    }
+    fetch.check()?;
+    Ok(fetch)
+}
+
 fn parse_where(text: &str) -> Result<Constraint, String> {
     let (name, pattern) = text
         .split_once('=')
@@ -112,6 +158,13 @@ fn parse_where(text: &str) -> Result<Constraint, String> {
         _ => Subject::attribute(name),
     };
     Ok(subject.matches(pattern))
+}
+
+fn parse_health_http(text: &str) -> Result<Check, String> {
+    let how = "write PORT/PATH, such as 8080/healthz";
+    let (port, path) = text.split_once('/').ok_or(how)?;
+    let port = port.parse().map_err(|_| how)?;
+    Ok(Check::http(port, format!("/{path}")))
 }
 
 pub(crate) fn run(args: Args) -> Result<Exit, CliError> {
@@ -371,7 +424,8 @@ impl Run {
         let mut command = Command::argv(self.args.command.iter().cloned());
         command.environment = self.args.env.iter().cloned().collect();
         command.user.clone_from(&self.args.user);
-        Task::new(id.as_str())
+        command.uris.clone_from(&self.args.fetch);
+        let task = Task::new(id.as_str())
             .name(self.name.clone())
             .run(command)
             .resources(self.want())
@@ -379,7 +433,18 @@ impl Run {
                 cpus: self.args.cpus_limit,
                 mem: None,
             })
-            .ports(self.args.ports)
+            .ports(self.args.ports);
+        match self.health_check() {
+            Some(check) => task.health_check(check),
+            None => task,
+        }
+    }
+
+    fn health_check(&self) -> Option<Check> {
+        let args = &self.args;
+        let command = args.health_cmd.as_ref().map(Check::shell);
+        let tcp = args.health_tcp.map(Check::tcp);
+        args.health_http.clone().or(command).or(tcp)
     }
 
     fn want(&self) -> Resources {
@@ -427,6 +492,10 @@ impl Run {
             }
             Instance::Launched(place) if status.state == TaskState::Running => {
                 self.outputs.follow(&status.task_id, place);
+                if status.healthy == Some(false) {
+                    let message = printable(&status.message);
+                    eprintln!("meros: {} is unhealthy: {message}", status.task_id);
+                }
                 if self.stopping {
                     // It was on its way when everything was told to end.
                     let _ = handle.kill(status.task_id.clone(), None);
@@ -541,11 +610,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_fetched_to_see_health_has_a_port_and_a_path() {
+        assert_eq!(parse_health_http("80/a/b?c"), Ok(Check::http(80, "/a/b?c")));
+        assert_eq!(parse_health_http("0/"), Ok(Check::http(0, "/")));
+        for text in ["", "80", "/a", "x/a", "70000/a"] {
+            assert!(parse_health_http(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn variables_are_checked() {
         assert_eq!(parse_env("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
         assert!(parse_env("A").is_err());
         assert!(parse_env("=x").is_err());
         assert!(parse_env("A\nB=x").is_err());
+    }
+
+    #[test]
+    fn files_are_named_with_what_becomes_of_them() {
+        let digest = "ab".repeat(32);
+        let text = format!("http://h/a,b.tgz?c,d,extract,cache,sha256={digest},name=e/f.tgz");
+        let expected = FetchUri::new("http://h/a,b.tgz?c,d").extract().cache();
+        let expected = expected
+            .digest(digest.parse().unwrap())
+            .output_file("e/f.tgz");
+        assert_eq!(parse_fetch(&text), Ok(expected));
+        assert!(parse_fetch("/srv/run,executable").is_ok_and(|uri| uri.executable));
+        for bad in ["", "a", "ftp://h/a", "http://h/a,sha256=1", "/a,name=../b"] {
+            assert!(parse_fetch(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

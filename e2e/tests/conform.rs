@@ -151,6 +151,16 @@ const LIES: &[(&str, &str, Change)] = &[
     ),
     ("M1.unknown", "SUBSCRIBE", ELSEWHERE),
     (
+        "M8",
+        "SUBSCRIBE",
+        Text("\"healthy\":false", "\"healthy\":true"),
+    ),
+    (
+        "M8.check",
+        "SUBSCRIBE",
+        Text("\"exit_code\":5", "\"exit_code\":6"),
+    ),
+    (
         "N2",
         "SUBSCRIBE",
         Header("mesos-stream-id", Some("the-same")),

@@ -196,6 +196,18 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
     eventually("its output can be read", SLOW, || {
         dev.meros(&["logs", &task]).stdout == "started\n"
     });
+    let files = dev.meros(&["task", "files", &task]);
+    assert!(files.stdout.contains("stdout"), "{}", files.stderr);
+    assert_eq!(
+        dev.meros(&["task", "cat", &task, "stdout"]).stdout,
+        "started\n"
+    );
+    let outside = dev.meros(&["task", "cat", &task, "../stdout"]);
+    assert!(
+        outside.stderr.contains("file_outside"),
+        "{}",
+        outside.stderr
+    );
     let killed = dev.meros(&["kill", &task]);
     assert_eq!(killed.code, 0, "{}", killed.stderr);
     assert_ne!(sleeper.wait().expect("it is our child").code(), Some(0));

@@ -136,7 +136,9 @@ pub use config::{
 };
 pub use error::{SessionError, SetupError};
 pub use meros_proto::attribute::Attributes;
+pub use meros_proto::check::{Check, CheckStatus, HealthCheck, HttpProbe, Probe};
 pub use meros_proto::constraint::{Constraint, OfferConstraints, OfferWishes, Predicate, Subject};
+pub use meros_proto::fetch::{FetchUri, Sha256};
 pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 pub use meros_proto::ids::{
     ClusterId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId, UpdateId,

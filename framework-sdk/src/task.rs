@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use meros_proto::check::{Check, HealthCheck};
+use meros_proto::fetch::FetchUri;
 use meros_proto::ids::{ParseIdError, TaskId};
 use meros_proto::labels::{Label, Labels, LabelsError};
 use meros_proto::offer::Offer;
@@ -86,6 +88,8 @@ pub struct Task {
     kill_grace: Option<Duration>,
     max_completion_time: Option<Duration>,
     labels: Vec<Label>,
+    health_check: Option<HealthCheck>,
+    check: Option<Check>,
     wrong: Option<PlaceError>,
 }
 
@@ -105,6 +109,8 @@ impl Task {
             kill_grace: None,
             max_completion_time: None,
             labels: Vec::new(),
+            health_check: None,
+            check: None,
             wrong: None,
         }
     }
@@ -126,6 +132,20 @@ impl Task {
     #[must_use]
     pub fn argv<S: Into<String>>(self, argv: impl IntoIterator<Item = S>) -> Self {
         self.run(Command::argv(argv))
+    }
+
+    /// A file that is in its sandbox before it starts; more than one may be given. Call it after the
+    /// command.
+    ///
+    /// ```
+    /// use meros_sdk::{FetchUri, Task};
+    /// let tool = FetchUri::new("https://example.org/tool-1.2.tar.gz").extract().cache();
+    /// let task = Task::new("t").command("tool-1.2/run").fetch(tool).cpus(0.5).mem(64.0);
+    /// ```
+    #[must_use]
+    pub fn fetch(mut self, uri: FetchUri) -> Self {
+        self.command = self.command.fetch(uri);
+        self
     }
 
     /// A command with its surroundings.
@@ -199,6 +219,30 @@ impl Task {
         self
     }
 
+    /// Kills the task when it fails this several times in a row; its statuses say whether it is healthy.
+    /// Port 0 stands for the first of the task's [ports](Self::ports).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use meros_sdk::{Check, HealthCheck, Task};
+    /// let check = Check::http(8080, "/healthz").interval(Duration::from_secs(5));
+    /// let health = HealthCheck::new(check).consecutive_failures(2);
+    /// let task = Task::new("web.1").command("exec ./server").cpus(0.5).health_check(health);
+    /// ```
+    #[must_use]
+    pub fn health_check(mut self, check: impl Into<HealthCheck>) -> Self {
+        self.health_check = Some(check.into());
+        self
+    }
+
+    /// Reports this in the statuses of the task, and nothing else: readiness. Port 0 stands for the first of
+    /// the task's [ports](Self::ports).
+    #[must_use]
+    pub fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
     /// A label, for people and tools.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -252,6 +296,15 @@ impl Task {
     }
 }
 
+/// Names the port that is only known now.
+fn fill_in_port(check: &mut Check, taken: &Resources) {
+    let first = taken.ports().iter().next().map(|range| range.begin());
+    let first = first.and_then(|port| u16::try_from(port).ok());
+    if let (Some(port @ 0), Some(first)) = (check.probe.port_mut(), first) {
+        *port = first;
+    }
+}
+
 /// An offer being filled with tasks; hand it to [`Actions::launch`](crate::Actions::launch).
 #[derive(Debug, Clone)]
 pub struct Placement<'a> {
@@ -293,6 +346,11 @@ impl<'a> Placement<'a> {
             .free
             .checked_sub(&resources)
             .map_err(PlaceError::NoRoom)?;
+        let (mut health_check, mut check) = (task.health_check.clone(), task.check.clone());
+        let health = health_check.as_mut().map(|health| &mut health.check);
+        for check in health.into_iter().chain(check.as_mut()) {
+            fill_in_port(check, &resources);
+        }
         self.tasks.push(TaskDescription {
             name: task.name.clone().unwrap_or_else(|| task.id.clone()),
             task_id,
@@ -305,6 +363,8 @@ impl<'a> Placement<'a> {
             max_completion_time: task.max_completion_time,
             labels,
             data: Bytes::new(),
+            health_check,
+            check,
         });
         self.free = free;
         Ok(())
@@ -393,6 +453,22 @@ mod tests {
             error.to_string(),
             "the offer has no room: ports: wanted 4, has 3"
         );
+    }
+
+    #[test]
+    fn a_check_of_port_0_is_of_the_first_port_that_the_task_gets() {
+        let offer = offer("cpus:1;ports:[100-109]");
+        let mut placement = Placement::on(&offer);
+        let task = Task::new("a").cpus(0.1).ports(2);
+        let task = task.health_check(Check::http(0, "/")).check(Check::tcp(9));
+        placement.place(&task.name("first")).expect("there is room");
+        let second = Task::new("b").cpus(0.1).ports(1).check(Check::tcp(0));
+        placement.place(&second).expect("there is room");
+        let tasks = placement.into_tasks();
+        let health = tasks[0].health_check.clone().expect("given");
+        assert_eq!(health.check, Check::http(100, "/"));
+        assert_eq!(tasks[0].check, Some(Check::tcp(9)));
+        assert_eq!(tasks[1].check, Some(Check::tcp(102)));
     }
 
     #[test]

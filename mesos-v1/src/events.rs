@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use meros_proto::attribute::Attributes;
+use meros_proto::check::CheckStatus;
 use meros_proto::ids::SlaveId;
 use meros_proto::maintenance::Unavailability;
 use meros_proto::message::framework::MasterToFramework;
@@ -228,7 +229,7 @@ impl Teller {
             }),
             state: status.state as i32,
             source: Some(status.source as i32),
-            reason: status.reason.map(|reason| reason as i32),
+            reason: told_reason(status).map(|reason| reason as i32),
             message: Some(status.message.clone()).filter(|text| !text.is_empty()),
             timestamp: Some(status.timestamp.as_secs_f64()),
             uuid: uuid.map(|id| id.0.to_be_bytes().to_vec().into()),
@@ -243,9 +244,40 @@ impl Teller {
             labels: labels_to_v1(&status.labels),
             data: Some(status.data.clone()).filter(|data| !data.is_empty()),
             container_status: address.map(|address| container_status(status, address)),
-            check_status: None,
+            check_status: status.check_status.and_then(check_status),
         }
     }
+}
+
+/// A task that was killed for its health has no reason in Mesos, but `healthy` is false (semantics M8).
+fn told_reason(status: &TaskStatus) -> Option<Reason> {
+    let is_killed = matches!(status.state, TaskState::Killing | TaskState::Killed);
+    let reason = status.reason;
+    reason.filter(|reason| !is_killed || *reason != Reason::TaskHealthCheckStatusUpdated)
+}
+
+/// Mesos knows no gRPC.
+fn check_status(from: CheckStatus) -> Option<pb::CheckStatusInfo> {
+    use pb::check_info::Type;
+    use pb::check_status_info::{Command, Http, Tcp};
+    let mut to = pb::CheckStatusInfo::default();
+    match from {
+        CheckStatus::Command { exit_code } => {
+            to.set_type(Type::Command);
+            to.command = Some(Command { exit_code });
+        }
+        CheckStatus::Http { status_code } => {
+            to.set_type(Type::Http);
+            let status_code = status_code.map(u32::from);
+            to.http = Some(Http { status_code });
+        }
+        CheckStatus::Tcp { succeeded } => {
+            to.set_type(Type::Tcp);
+            to.tcp = Some(Tcp { succeeded });
+        }
+        CheckStatus::Grpc { .. } => return None,
+    }
+    Some(to)
 }
 
 /// What clients look for to reach a task: its container, and the address of its machine, whose network

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meros_proto::check::{
+    CHECK_INTERVAL_MIN, CHECK_TIMEOUT_MAX, CHECK_TIMEOUT_MIN, Check, HealthCheck, HttpProbe, Probe,
+};
 use meros_proto::executor::ExecutorDescription;
+use meros_proto::fetch::{FetchUri, check_uris};
 use meros_proto::ids::{ExecutorId, TaskId};
 use meros_proto::resources::Scalar;
 use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
@@ -13,7 +17,6 @@ use crate::pb;
 use crate::refused::{Refused, absent};
 use crate::resources::{from_v1, labels_from_v1};
 
-const NO_CHECKS: &str = "Meros runs no checks yet: check from inside the task, or leave it out";
 const NO_IMAGES: &str = "Meros runs tasks on the slave's own file system";
 
 /// Reads a task.
@@ -21,8 +24,6 @@ const NO_IMAGES: &str = "Meros runs tasks on the slave's own file system";
 /// # Errors
 /// The first field that breaks a rule, or that Meros cannot honour.
 pub fn task(from: &pb::TaskInfo, ids: Ids) -> Result<TaskDescription, Refused> {
-    absent(from.health_check.is_some(), "health_check", NO_CHECKS)?;
-    absent(from.check.is_some(), "check", NO_CHECKS)?;
     container("container", from.container.as_ref())?;
     let grace = from.kill_policy.as_ref().and_then(|it| it.grace_period);
     Ok(TaskDescription {
@@ -49,7 +50,149 @@ pub fn task(from: &pb::TaskInfo, ids: Ids) -> Result<TaskDescription, Refused> {
         },
         labels: labels_from_v1("labels", from.labels.as_ref())?,
         data: from.data.clone().unwrap_or_default(),
+        health_check: match &from.health_check {
+            Some(it) => Some(health_check(it)?),
+            None => None,
+        },
+        check: match &from.check {
+            Some(it) => Some(check(it)?),
+            None => None,
+        },
     })
+}
+
+/// Times that Mesos takes and that make no sense are brought into the range of Meros: no interval is the
+/// shortest, no timeout the longest.
+fn times(
+    field: &str,
+    probe: Probe,
+    delay: f64,
+    interval: f64,
+    timeout: f64,
+) -> Result<Check, Refused> {
+    let timeout = match seconds(&format!("{field}.timeout_seconds"), timeout)? {
+        Duration::ZERO => CHECK_TIMEOUT_MAX,
+        timeout => timeout.clamp(CHECK_TIMEOUT_MIN, CHECK_TIMEOUT_MAX),
+    };
+    let interval = seconds(&format!("{field}.interval_seconds"), interval)?;
+    Ok(Check {
+        probe,
+        delay: seconds(&format!("{field}.delay_seconds"), delay)?,
+        interval: interval.max(CHECK_INTERVAL_MIN),
+        timeout,
+    })
+}
+
+fn seconds(field: &str, from: f64) -> Result<Duration, Refused> {
+    Duration::try_from_secs_f64(from).map_err(|error| Refused::invalid(field, error))
+}
+
+fn port(field: &str, from: u32) -> Result<u16, Refused> {
+    u16::try_from(from).map_err(|_| Refused::invalid(field, "a port is 1 to 65535"))
+}
+
+fn http(
+    field: &str,
+    port_number: u32,
+    path: Option<&String>,
+    scheme: Option<&String>,
+) -> Result<Probe, Refused> {
+    let tls = match scheme.map(String::as_str) {
+        None | Some("" | "http") => false,
+        Some("https") => true,
+        Some(_) => {
+            let field = format!("{field}.scheme");
+            return Err(Refused::invalid(field, "it is http or https"));
+        }
+    };
+    Ok(Probe::Http(HttpProbe {
+        port: port(&format!("{field}.port"), port_number)?,
+        path: path
+            .filter(|path| !path.is_empty())
+            .map_or("/", String::as_str)
+            .to_owned(),
+        tls,
+    }))
+}
+
+/// semantics: M8
+fn health_check(from: &pb::HealthCheck) -> Result<HealthCheck, Refused> {
+    use pb::health_check::Type;
+    let missing = |name: &str| Refused::invalid(format!("health_check.{name}"), "it is missing");
+    // Older clients leave the type out.
+    let kind = match from.r#type() {
+        Type::Unknown if from.command.is_some() => Type::Command,
+        Type::Unknown if from.http.is_some() => Type::Http,
+        Type::Unknown if from.tcp.is_some() => Type::Tcp,
+        kind => kind,
+    };
+    let probe = match kind {
+        Type::Unknown => return Err(missing("type")),
+        Type::Command => {
+            let command = from.command.as_ref().ok_or_else(|| missing("command"))?;
+            check_command("health_check.command", command)?
+        }
+        Type::Http => {
+            let it = from.http.as_ref().ok_or_else(|| missing("http"))?;
+            absent(
+                !it.statuses.is_empty(),
+                "health_check.http.statuses",
+                "200 to 399 are healthy",
+            )?;
+            http(
+                "health_check.http",
+                it.port,
+                it.path.as_ref(),
+                it.scheme.as_ref(),
+            )?
+        }
+        Type::Tcp => {
+            let it = from.tcp.as_ref().ok_or_else(|| missing("tcp"))?;
+            let port = port("health_check.tcp.port", it.port)?;
+            Probe::Tcp { port }
+        }
+    };
+    let (delay, interval) = (from.delay_seconds(), from.interval_seconds());
+    let grace = from.grace_period_seconds();
+    Ok(HealthCheck {
+        check: times(
+            "health_check",
+            probe,
+            delay,
+            interval,
+            from.timeout_seconds(),
+        )?,
+        grace_period: seconds("health_check.grace_period_seconds", grace)?,
+        consecutive_failures: from.consecutive_failures(),
+    })
+}
+
+/// semantics: M8
+fn check(from: &pb::CheckInfo) -> Result<Check, Refused> {
+    use pb::check_info::Type;
+    let missing = |name: &str| Refused::invalid(format!("check.{name}"), "it is missing");
+    let probe = match from.r#type() {
+        Type::Unknown => return Err(missing("type")),
+        Type::Command => {
+            let it = from.command.as_ref().ok_or_else(|| missing("command"))?;
+            check_command("check.command.command", &it.command)?
+        }
+        Type::Http => {
+            let it = from.http.as_ref().ok_or_else(|| missing("http"))?;
+            http("check.http", it.port, it.path.as_ref(), None)?
+        }
+        Type::Tcp => {
+            let it = from.tcp.as_ref().ok_or_else(|| missing("tcp"))?;
+            let port = port("check.tcp.port", it.port)?;
+            Probe::Tcp { port }
+        }
+    };
+    let (delay, interval) = (from.delay_seconds(), from.interval_seconds());
+    times("check", probe, delay, interval, from.timeout_seconds())
+}
+
+fn check_command(field: &str, from: &pb::CommandInfo) -> Result<Probe, Refused> {
+    Ok(Probe::Command(Box::new(command(field, from)?)))
 }
 
 /// Reads the id of a task.
@@ -98,11 +241,8 @@ fn limits(from: &pb::TaskInfo) -> Result<TaskLimits, Refused> {
 /// # Errors
 /// What cannot be done of it, with `field` in front.
 fn command(field: &str, from: &pb::CommandInfo) -> Result<Command, Refused> {
-    absent(
-        !from.uris.is_empty(),
-        &format!("{field}.uris"),
-        "Meros fetches no files: let the command do it",
-    )?;
+    let uris: Vec<FetchUri> = from.uris.iter().map(uri).collect();
+    check_uris(&uris).map_err(|why| Refused::invalid(format!("{field}.uris"), why))?;
     let mut environment = BTreeMap::new();
     let variables = from.environment.as_ref().map(|it| it.variables.as_slice());
     for variable in variables.unwrap_or_default() {
@@ -130,7 +270,28 @@ fn command(field: &str, from: &pb::CommandInfo) -> Result<Command, Refused> {
         execute,
         environment,
         user: from.user.clone().filter(|user| !user.is_empty()),
+        uris,
     })
+}
+
+/// Reads a file to fetch. v1 has no field for a digest: `#sha256=` and the digits at the end of the URI
+/// says it, as package tools of other systems have it.
+fn uri(from: &pb::command_info::Uri) -> FetchUri {
+    let value = from.value.trim();
+    let with_digest = value.rsplit_once("#sha256=");
+    let with_digest = with_digest.and_then(|(value, digits)| Some((value, digits.parse().ok()?)));
+    let (value, digest) = match with_digest {
+        Some((value, digest)) => (value, Some(digest)),
+        None => (value, None),
+    };
+    FetchUri {
+        value: value.to_owned(),
+        digest,
+        executable: from.executable(),
+        extract: from.extract(),
+        cache: from.cache(),
+        output_file: from.output_file.clone().filter(|name| !name.is_empty()),
+    }
 }
 
 fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
@@ -258,13 +419,74 @@ mod tests {
     }
 
     #[test]
+    fn checks_are_read_with_the_defaults_of_m8() {
+        let json = format!(
+            r#"{{{HEAD},"command":{{"value":"x"}},
+            "health_check":{{"http":{{"port":80,"scheme":"https","path":"/h"}},"interval_seconds":2.5}},
+            "check":{{"type":"COMMAND","command":{{"command":{{"value":"true"}}}},"timeout_seconds":0}}}}"#
+        );
+        let task = read(&json).expect("fine");
+        let interval = Duration::from_millis(2_500);
+        let health = Check::https(80, "/h").interval(interval);
+        assert_eq!(task.health_check, Some(HealthCheck::new(health)));
+        let check = Check::shell("true").timeout(CHECK_TIMEOUT_MAX);
+        assert_eq!(task.check, Some(check));
+        for (rest, why) in [
+            (
+                r#""check":{"tcp":{"port":1}}"#,
+                "check.type is not valid: it is missing",
+            ),
+            (
+                r#""check":{"type":"TCP","tcp":{"port":65536}}"#,
+                "check.tcp.port is not valid: a port is 1 to 65535",
+            ),
+            (
+                r#""health_check":{"type":"TCP"}"#,
+                "health_check.tcp is not valid: it is missing",
+            ),
+            (
+                r#""health_check":{"type":"HTTP","http":{"port":1,"scheme":"ftp"}}"#,
+                "health_check.http.scheme is not valid: it is http or https",
+            ),
+        ] {
+            assert_eq!(read(&format!("{{{HEAD},{rest}}}")).expect_err(rest), why);
+        }
+        let json =
+            format!(r#"{{{HEAD},"check":{{"type":"TCP","tcp":{{"port":1}},"delay_seconds":-1}}}}"#);
+        let why = read(&json).expect_err("negative");
+        assert!(why.starts_with("check.delay_seconds is not valid"), "{why}");
+    }
+
+    #[test]
+    fn files_to_fetch_are_read_with_the_defaults_of_v1() {
+        let digest = "ab".repeat(32);
+        let json = format!(
+            r#"{{{HEAD},"command":{{"value":"x","uris":[
+            {{"value":"http://h/a.tgz#sha256={digest}","cache":true}},
+            {{"value":"file:///b","executable":true,"extract":false,"output_file":"c/d"}}]}}}}"#
+        );
+        let command = read(&json).expect("fine").command.expect("given");
+        let archive = FetchUri::new("http://h/a.tgz").extract().cache();
+        let expected = [
+            archive.digest(digest.parse().expect("a digest")),
+            FetchUri::new("file:///b").executable().output_file("c/d"),
+        ];
+        assert_eq!(command.uris, expected);
+        for bad in ["hdfs://h/a", "http://h", "a"] {
+            let json =
+                format!(r#"{{{HEAD},"command":{{"value":"x","uris":[{{"value":"{bad}"}}]}}}}"#);
+            let why = read(&json).expect_err(bad);
+            assert!(why.starts_with("command.uris is not valid"), "{why}");
+        }
+    }
+
+    #[test]
     fn what_meros_cannot_do_is_named() {
         for (rest, field) in [
             (
-                r#""health_check":{"type":"TCP","tcp":{"port":1}}"#,
-                "health_check",
+                r#""health_check":{"type":"HTTP","http":{"port":1,"statuses":[500]}}"#,
+                "health_check.http.statuses",
             ),
-            (r#""check":{"type":"TCP","tcp":{"port":1}}"#, "check"),
             (
                 r#""container":{"type":"DOCKER","docker":{"image":"a"}}"#,
                 "container.docker",
@@ -276,10 +498,6 @@ mod tests {
             (
                 r#""container":{"type":"MESOS","volumes":[{"container_path":"a","mode":"RW"}]}"#,
                 "container.volumes",
-            ),
-            (
-                r#""command":{"value":"x","uris":[{"value":"http://a"}]}"#,
-                "command.uris",
             ),
             (r#""limits":{"mem":{"value":"Infinity"}}"#, "limits.mem"),
             (

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meros_proto::check::CheckStatus;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
@@ -9,7 +10,7 @@ use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::{Offer, Operation};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
-use meros_proto::status::{Source, TaskState, TaskStatus};
+use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use proptest::prelude::*;
 
@@ -319,6 +320,36 @@ fn an_offer_is_what_clients_look_for() {
     );
     assert_eq!(json(false), expected);
     assert!(json(true).contains(r#""allocation_info":{"role":"*"}"#));
+}
+
+#[test]
+fn what_checks_have_found_is_told_as_mesos_does() {
+    // semantics: M8
+    let id = TaskId::new("t").expect("an id");
+    let mut status = TaskStatus::new(id, TaskState::Running, Source::Executor, Timestamp(1));
+    let told = |status: &TaskStatus| {
+        let message = MasterToFramework::Update(status.clone());
+        let event = teller(false).event(&message, |_| None).expect("an event");
+        event.update.expect("there").status
+    };
+    status.reason = Some(Reason::TaskHealthCheckStatusUpdated);
+    status.healthy = Some(false);
+    let status_code = Some(503);
+    status.check_status = Some(CheckStatus::Http { status_code });
+    let running = told(&status);
+    assert_eq!(running.healthy, Some(false));
+    let reason = pb::task_status::Reason::TaskHealthCheckStatusUpdated;
+    assert_eq!(running.reason(), reason);
+    let check = running.check_status.expect("there");
+    assert_eq!(check.r#type(), pb::check_info::Type::Http);
+    assert_eq!(check.http.expect("of HTTP").status_code, Some(503));
+    status.state = TaskState::Killed;
+    assert_eq!(
+        (told(&status).reason, told(&status).healthy),
+        (None, Some(false))
+    );
+    status.check_status = Some(CheckStatus::Grpc { serving: None });
+    assert_eq!(told(&status).check_status, None);
 }
 
 #[test]

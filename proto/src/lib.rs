@@ -8,9 +8,11 @@
 
 pub mod attribute;
 mod bounded_list;
+pub mod check;
 pub mod codec;
 pub mod constraint;
 pub mod executor;
+pub mod fetch;
 pub mod framework;
 pub mod ids;
 pub mod labels;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::check::CheckStatus;
 use crate::ids::{ExecutorId, SlaveId, TaskId, UpdateId};
 use crate::labels::Labels;
 use crate::resources::Resources;
@@ -12,7 +13,7 @@ use crate::time::Timestamp;
 ///
 /// Transitions (semantics F6):
 /// `Staging -> Starting | Running | any terminal | Unreachable`;
-/// `Starting -> Running | Killing | any terminal | Unreachable`;
+/// `Starting -> Starting (how far it is) | Running | Killing | any terminal | Unreachable`;
 /// `Running -> Running (health) | Killing | any terminal | Unreachable`;
 /// `Killing -> any terminal | Unreachable`;
 /// `Unreachable -> what the slave reports when it returns | GoneByOperator | Killed`;
@@ -84,7 +85,8 @@ impl TaskState {
         let common = next.is_terminal() || next == Unreachable;
         match self {
             Staging => common || matches!(next, Starting | Running | Killing),
-            Starting | Running => common || matches!(next, Running | Killing),
+            Starting => common || matches!(next, Starting | Running | Killing),
+            Running => common || matches!(next, Running | Killing),
             Killing => common,
             Unreachable => next != Unreachable,
             _ => false,
@@ -269,6 +271,8 @@ pub struct TaskStatus {
     pub labels: Labels,
     /// From the executor, for the framework; not kept by masters (semantics F7).
     pub data: Bytes,
+    /// The latest result of its check, if it has one; without a result before the first probe.
+    pub check_status: Option<CheckStatus>,
 }
 
 impl TaskStatus {
@@ -291,6 +295,7 @@ impl TaskStatus {
             limitation: None,
             labels: Labels::default(),
             data: Bytes::new(),
+            check_status: None,
         }
     }
 }
@@ -319,6 +324,7 @@ mod tests {
         use TaskState::{Finished, Killing, Running, Staging, Starting, Unreachable};
         let allowed = [
             (Staging, Running),
+            (Starting, Starting),
             (Starting, Killing),
             (Running, Running),
             (Killing, Finished),

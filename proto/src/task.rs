@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::check::{Check, HealthCheck};
 use crate::executor::ExecutorDescription;
+use crate::fetch::FetchUri;
 use crate::ids::{SlaveId, TaskId};
 use crate::labels::Labels;
 use crate::resources::{Resources, Scalar};
@@ -42,6 +44,10 @@ pub struct Command {
     /// The user to run as; the framework's when absent. Another user than the slave's own needs a
     /// slave that runs as root.
     pub user: Option<String>,
+    /// Files that are fetched into the sandbox before it starts, in their order. Default: none. At most
+    /// [`URIS_MAX`](crate::fetch::URIS_MAX).
+    #[serde(default)]
+    pub uris: Vec<FetchUri>,
 }
 
 impl Command {
@@ -52,6 +58,7 @@ impl Command {
             execute: Execute::Shell(line.into()),
             environment: BTreeMap::new(),
             user: None,
+            uris: Vec::new(),
         }
     }
 
@@ -63,6 +70,7 @@ impl Command {
             execute: Execute::Argv(argv),
             environment: BTreeMap::new(),
             user: None,
+            uris: Vec::new(),
         }
     }
 
@@ -70,6 +78,13 @@ impl Command {
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// The same command with one more file in its sandbox.
+    #[must_use]
+    pub fn fetch(mut self, uri: FetchUri) -> Self {
+        self.uris.push(uri);
         self
     }
 
@@ -125,6 +140,11 @@ pub struct TaskDescription {
     pub labels: Labels,
     /// For the executor.
     pub data: Bytes,
+    /// Ends the task when it fails it several times in a row (semantics M8). Slaves check command tasks;
+    /// of a task of an executor it is that one's business.
+    pub health_check: Option<HealthCheck>,
+    /// Reported only: readiness. Likewise.
+    pub check: Option<Check>,
 }
 
 impl TaskDescription {
@@ -148,6 +168,8 @@ impl TaskDescription {
             max_completion_time: None,
             labels: Labels::default(),
             data: Bytes::new(),
+            health_check: None,
+            check: None,
         }
     }
 }

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{getegid, geteuid};
+use nix::unistd::{Pid, getegid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::network;
@@ -172,6 +172,41 @@ pub(crate) fn enter_user_namespace() -> Result<(), Failure> {
     of(Part::User, entered())
 }
 
+/// The namespaces that the copy makes for itself, and their names in `/proc/<pid>/ns`.
+const NAMESPACES: [(Part, CloneFlags, &str); 4] = [
+    (Part::Mount, CloneFlags::CLONE_NEWNS, "mnt"),
+    (Part::Ipc, CloneFlags::CLONE_NEWIPC, "ipc"),
+    (Part::Uts, CloneFlags::CLONE_NEWUTS, "uts"),
+    (Part::Net, CloneFlags::CLONE_NEWNET, "net"),
+];
+
+/// The same for what runs beside a task: enters what the task has. The user and process namespaces are
+/// those of all children of the shim.
+pub(crate) fn join_namespaces(request: &Request, task: Pid) -> Result<(), Failure> {
+    let confinement = &request.confinement;
+    if let Some(most) = confinement.open_files_max {
+        step("limit open files", limit_open_files(most))?;
+    }
+    let wanted = NAMESPACES.into_iter();
+    let wanted = wanted.filter(|(part, _, _)| confinement.has(*part));
+    // All of them first: in another mount namespace the task's number is another.
+    let open = wanted.map(|(_, flag, name)| {
+        let file = File::open(format!("/proc/{task}/ns/{name}"));
+        Ok((
+            flag,
+            step(&format!("find the task's {name} namespace"), file)?,
+        ))
+    });
+    for (flag, namespace) in open.collect::<Result<Vec<_>, Failure>>()? {
+        step("enter the task's namespaces", setns(namespace, flag))?;
+    }
+    if confinement.has(Part::Capabilities) {
+        let bound = rights::bound_capabilities(confinement.capabilities);
+        step("bound capabilities", bound)?;
+    }
+    Ok(())
+}
+
 /// Everything that needs the privileges which the task will not have. In the copy, inside of its groups
 /// and, if it is to have one, of its process namespace.
 pub(crate) fn enter_namespaces(request: &Request) -> Result<(), Failure> {
@@ -179,13 +214,7 @@ pub(crate) fn enter_namespaces(request: &Request) -> Result<(), Failure> {
     if let Some(most) = confinement.open_files_max {
         step("limit open files", limit_open_files(most))?;
     }
-    let flags = [
-        (Part::Mount, CloneFlags::CLONE_NEWNS),
-        (Part::Ipc, CloneFlags::CLONE_NEWIPC),
-        (Part::Uts, CloneFlags::CLONE_NEWUTS),
-        (Part::Net, CloneFlags::CLONE_NEWNET),
-    ];
-    for (part, flag) in flags {
+    for (part, flag, _) in NAMESPACES {
         if confinement.has(part) {
             of(part, step("make a namespace", unshare(flag)))?;
         }

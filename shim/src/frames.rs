@@ -26,14 +26,45 @@ pub enum Told {
     NotStarted(Failure),
     /// The first process has ended, and that is written down.
     Ended(Exit),
+    /// A check that was ordered is over. Said once, to whoever is there then.
+    Checked {
+        /// The number of the order.
+        number: u64,
+        /// How it ended.
+        end: CheckEnd,
+        /// The beginning of what it wrote, or why it could not be started.
+        output: String,
+    },
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CheckEnd {
+    /// By itself, with this code: 127 if its program was not found, 126 if that cannot be executed, 125 if
+    /// it could not be put beside the task.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+    /// It was killed, because its time was over.
+    TimedOut,
 }
 
 /// From the slave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Kill what is left, write the last of the output, and end. The end of the connection says that
     /// it is done.
     Finish,
+    /// Run a check of the request beside the task. Answer: [`Told::Checked`]. One of the same name that
+    /// still runs is killed, and not told.
+    Check {
+        /// To know the answer by.
+        number: u64,
+        /// Its name in the request.
+        check: String,
+        /// How long it may take.
+        timeout_ms: u64,
+    },
 }
 
 /// One line.
@@ -100,6 +131,11 @@ mod tests {
                 part: Some(crate::Part::Net),
             }),
             Told::Ended(exit),
+            Told::Checked {
+                number: 3,
+                end: CheckEnd::TimedOut,
+                output: "\u{fffd}\n\"".to_owned(),
+            },
         ];
         let bytes: Vec<u8> = all.iter().flat_map(frame).collect();
         for cut in 1..bytes.len() {

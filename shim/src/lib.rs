@@ -22,11 +22,15 @@
 //! outputs. Bytes that are no [`Order`] end the connection, not the shim. Only `SIGKILL` and
 //! `SIGSTOP` reach it.
 //!
+//! While the task runs the slave may order commands of the request to be run beside it for a moment
+//! ([`Order::Check`]).
+//!
 //! What keeps a task apart is data of the request ([`Confinement`]), except for the system call filter:
 //! that is the standard output that the shim is started with ([`FILTER_BYTES_MAX`]), the same for all.
 //!
 //! Absent: control groups (their limits, counters and removal are the slave's), grace, reports.
 
+mod beside;
 mod confine;
 mod files;
 mod fork;
@@ -41,11 +45,12 @@ mod serve;
 mod task;
 mod view;
 
+pub use beside::CHECK_OUTPUT_BYTES_MAX;
 pub use confine::{Confinement, Part};
 pub use files::{EXIT, Exit, ExitStatus, REQUEST, SOCKET, STATE, State, read_exit, read_state};
-pub use frames::{BadFrame, FRAME_BYTES_MAX, Frames, Order, Told, frame};
+pub use frames::{BadFrame, CheckEnd, FRAME_BYTES_MAX, Frames, Order, Told, frame};
 pub use logs::{LOG_FLOOR_BYTES, LogUsage};
-pub use request::{Account, Failure, REQUEST_BYTES_MAX, Request};
+pub use request::{Account, CheckCommand, Failure, REQUEST_BYTES_MAX, Request};
 pub use rights::FILTER_BYTES_MAX;
 pub use view::mount_path;
 

@@ -33,8 +33,8 @@ pub(crate) struct Reaped {
     pub(crate) is_childless: bool,
 }
 
-/// Reaps all children that have ended.
-pub(crate) fn reap(main: Pid) -> Reaped {
+/// Reaps all children that have ended, and says so of each that is not the first process.
+pub(crate) fn reap(main: Pid, mut other: impl FnMut(Pid, ExitStatus)) -> Reaped {
     let mut reaped = Reaped::default();
     loop {
         let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -48,8 +48,9 @@ pub(crate) fn reap(main: Pid) -> Reaped {
             // Stopped ones are not asked for; a signal is blocked, so nothing interrupts.
             Ok(_) | Err(_) => continue,
         };
-        if status.0 == main {
-            reaped.main = Some(status.1);
+        match status.0 == main {
+            true => reaped.main = Some(status.1),
+            false => other(status.0, status.1),
         }
     }
 }
@@ -66,7 +67,7 @@ pub(crate) fn kill_all(groups: &[PathBuf], main: Pid, init: Option<Pid>) -> Opti
     }
     for round in 0_u32.. {
         // First of all: most often nobody is left, and a look at all processes costs milliseconds.
-        let reaped = reap(main);
+        let reaped = reap(main, |_, _| {});
         ended = reaped.main.or(ended);
         if reaped.is_childless || Instant::now() >= deadline {
             break;

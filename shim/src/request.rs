@@ -38,9 +38,21 @@ pub struct Request {
     pub disk_bytes: Option<u64>,
     /// Whether everything is killed when the slave is lost.
     pub ends_with_slave: bool,
+    /// What is run beside it when the slave orders so, by name.
+    #[serde(default)]
+    pub checks: BTreeMap<String, CheckCommand>,
     /// What keeps it apart beside its groups; nothing in requests of older slaves.
     #[serde(default)]
     pub confinement: Confinement,
+}
+
+/// A command that runs beside the task for a moment, as if the task had started it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckCommand {
+    /// What is executed, its name first; looked up in `PATH` unless it has a `/`.
+    pub argv: Vec<String>,
+    /// Added to the environment of the task.
+    pub env: BTreeMap<String, String>,
 }
 
 /// A user as numbers: the shim asks nobody for names.

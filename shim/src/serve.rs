@@ -15,9 +15,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Pid, dup2_stdin, dup2_stdout, geteuid, getpid, setsid};
 
+use crate::beside::{Checks, NOT_PREPARED};
 use crate::confine::{Part, enter_user_namespace};
 use crate::files::{self, Exit, ExitStatus, State};
-use crate::frames::{Frames, Order, Told, frame};
+use crate::frames::{CheckEnd, Frames, Order, Told, frame};
 use crate::reap::{kill_all, reap};
 use crate::request::{Failure, REQUEST_BYTES_MAX, Request, step};
 use crate::rights::read_filter;
@@ -49,7 +50,6 @@ pub(crate) fn run() {
     };
     match begin(&filter) {
         Ok(running) => {
-            drop(filter);
             let Begun {
                 request,
                 task,
@@ -69,6 +69,8 @@ pub(crate) fn run() {
                 exit,
                 is_unwritten,
                 chunk,
+                filter,
+                checks: Checks::default(),
             }
             .serve();
         }
@@ -258,6 +260,9 @@ struct Shim {
     /// The end could not be written down: the next slave has to hear of it from us.
     is_unwritten: bool,
     chunk: Vec<u8>,
+    /// What checks may ask of the kernel: the same as the task.
+    filter: Vec<u8>,
+    checks: Checks,
 }
 
 impl Shim {
@@ -269,8 +274,13 @@ impl Shim {
                 self.greet();
             }
             while let Ok(Some(_)) = self.signals.read_signal() {}
-            if let Some(status) = reap(self.task.main).main {
+            let checks = &mut self.checks;
+            let reaped = reap(self.task.main, |pid, status| checks.on_end(pid, status));
+            if let Some(status) = reaped.main {
                 self.on_end(status, false);
+            }
+            for told in self.checks.take_ended(&mut self.chunk) {
+                self.link.tell(&told);
             }
             is_over = self.hear_orders() || self.is_to_end();
             if !is_over {
@@ -307,25 +317,48 @@ impl Shim {
             return false;
         };
         let mut bytes = [0; ORDER_BYTES];
-        let is_lost = match slave.stream.read(&mut bytes) {
+        let mut is_lost = match slave.stream.read(&mut bytes) {
             Ok(0) => true,
             Ok(read) => {
                 slave.frames.push(&bytes[..read]);
-                match slave.frames.message::<Order>() {
-                    Ok(Some(Order::Finish)) => return true,
-                    Ok(None) => false,
-                    Err(_) => true,
-                }
+                false
             }
             Err(error) => !matches!(
                 error.kind(),
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
             ),
         };
+        while let Some(slave) = self.link.slave.as_mut().filter(|_| !is_lost) {
+            match slave.frames.message::<Order>() {
+                Ok(Some(Order::Finish)) => return true,
+                Ok(Some(Order::Check {
+                    number,
+                    check,
+                    timeout_ms,
+                })) => self.start_check(number, check, Duration::from_millis(timeout_ms)),
+                Ok(None) => break,
+                Err(_) => is_lost = true,
+            }
+        }
         if is_lost {
             self.link.slave = None;
         }
         false
+    }
+
+    /// What cannot be started is told at once.
+    fn start_check(&mut self, number: u64, check: String, timeout: Duration) {
+        let (request, task) = (&self.request, self.task.main);
+        let id = (check, number);
+        let started = self.checks.start(request, &self.filter, task, id, timeout);
+        if let Err(failure) = started {
+            let why = io::Error::from_raw_os_error(failure.errno);
+            self.link.tell(&Told::Checked {
+                number,
+                end: CheckEnd::Exited(NOT_PREPARED),
+                output: format!("failed to {}: {why}", failure.step),
+            });
+        }
     }
 
     /// Without a slave an ended task is only cleared away, and one that ends with it is ended.
@@ -340,9 +373,12 @@ impl Shim {
         sources.extend(self.link.slave.iter().map(|slave| slave.stream.as_fd()));
         let outputs = self.task.outputs.iter();
         sources.extend(outputs.filter_map(|output| Some(output.pipe.as_ref()?.as_fd())));
-        let left = self.link.patience;
+        sources.extend(self.checks.sources());
+        let patience = self.link.patience.filter(|until| *until > Instant::now());
+        let until = [patience, self.checks.deadline()];
+        let left = until.into_iter().flatten().min();
         let left = left.map(|until| until.saturating_duration_since(Instant::now()));
-        wait_for(&sources, left.filter(|left| !left.is_zero()));
+        wait_for(&sources, left);
     }
 
     /// One chunk of each output at the most, so that nobody else waits for a task that floods.
@@ -352,8 +388,10 @@ impl Shim {
             state,
             state_file,
             chunk,
+            checks,
             ..
         } = self;
+        checks.read(chunk);
         for (nth, output) in task.outputs.iter_mut().enumerate() {
             let Some(pipe) = &mut output.pipe else {
                 continue;
@@ -404,7 +442,7 @@ impl Shim {
     }
 }
 
-fn is_readable(pipe: &PipeReader) -> bool {
+pub(crate) fn is_readable(pipe: &PipeReader) -> bool {
     let mut source = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
     poll(&mut source, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

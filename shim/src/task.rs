@@ -156,30 +156,35 @@ fn become_task(
         switch_user(account)?;
     }
     enter(&request.sandbox)?;
-    let words = request
-        .argv
-        .split_first()
-        .ok_or(io::ErrorKind::InvalidInput);
-    let (program, arguments) = step("find the command", words)?;
     step("hear signals", SigSet::empty().thread_set_mask())?;
     // Last: what comes before may not be allowed any more.
     confine::give_up_rights(request, filter)?;
     step("report", answer.write_all(&[READY]))?;
+    execute(&request.argv, &request.env)
+}
+
+/// Becomes the command.
+pub(crate) fn execute<'a>(
+    argv: &[String],
+    env: impl IntoIterator<Item = (&'a String, &'a String)>,
+) -> Result<Infallible, Failure> {
+    let words = argv.split_first().ok_or(io::ErrorKind::InvalidInput);
+    let (program, arguments) = step("find the command", words)?;
     // Resets SIGPIPE, which our own runtime ignores; looks in the task's own PATH.
     let error = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(&request.env)
+        .envs(env)
         .exec();
     step(Failure::EXEC, Err(error))
 }
 
-fn enter(sandbox: &Path) -> Result<(), Failure> {
+pub(crate) fn enter(sandbox: &Path) -> Result<(), Failure> {
     let entered = std::env::set_current_dir(sandbox);
     step(&format!("enter {}", sandbox.display()), entered)
 }
 
-fn switch_user(account: &Account) -> Result<(), Failure> {
+pub(crate) fn switch_user(account: &Account) -> Result<(), Failure> {
     let groups: Vec<Gid> = account.groups.iter().copied().map(Gid::from_raw).collect();
     step("take the groups of the user", setgroups(&groups))?;
     step(

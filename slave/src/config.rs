@@ -43,6 +43,25 @@ pub const LOG_BYTES_MIN: u64 = 4 << 10;
 /// More is not a log.
 pub const LOG_BYTES_MAX: u64 = 1 << 40;
 
+/// The most folders of which tasks may have files.
+pub const FETCH_FOLDERS_MAX: usize = 64;
+/// Bytes of one file that is fetched for a task.
+pub const FETCH_FILE_BYTES_DEFAULT: u64 = 4 << 30;
+/// Bytes that are put into one sandbox, what is unpacked included.
+pub const FETCH_TASK_BYTES_DEFAULT: u64 = 16 << 30;
+/// Bytes of fetched files that are kept for other tasks, as Mesos does it (`fetcher_cache_size`).
+pub const FETCH_CACHE_BYTES_DEFAULT: u64 = 2 << 30;
+/// Less is not worth fetching.
+pub const FETCH_BYTES_MIN: u64 = 1 << 10;
+/// More than the disk of any slave.
+pub const FETCH_BYTES_MAX: u64 = 1 << 50;
+/// How long a transfer may bring almost nothing, as Mesos does it (`fetcher_stall_timeout`).
+pub const FETCH_STALL_DEFAULT: Duration = Duration::from_secs(60);
+/// A server may think for that long.
+pub const FETCH_STALL_MIN: Duration = Duration::from_secs(1);
+/// Tasks wait for the places of those that stand still.
+pub const FETCH_STALL_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// How long tasks have to end when the slave is stopped.
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// Supervisors lose patience sooner.
@@ -125,6 +144,36 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_LOG_BYTES_MAX", value_name = "BYTES")]
     pub log_bytes_max: Option<u64>,
 
+    /// Folders of which tasks may have files by `file:` URIs, as `/srv/packages,/opt/models`; at most 64.
+    /// Default none. Whoever may launch tasks can read all that is below, with the slave's rights
+    #[arg(long, env = "MEROS_FETCH_FOLDERS", value_name = "PATHS")]
+    pub fetch_folders: Option<String>,
+
+    /// Most bytes of one file that is fetched for a task, 1024 to 1 PiB. Default 4 GiB. A larger one fails
+    /// its task
+    #[arg(long, env = "MEROS_FETCH_FILE_BYTES_MAX", value_name = "BYTES")]
+    pub fetch_file_bytes_max: Option<u64>,
+
+    /// Most bytes that are fetched and unpacked into one sandbox, 1024 to 1 PiB. Default 16 GiB. More
+    /// fails the task
+    #[arg(long, env = "MEROS_FETCH_TASK_BYTES_MAX", value_name = "BYTES")]
+    pub fetch_task_bytes_max: Option<u64>,
+
+    /// Most bytes of fetched files that are kept for other tasks, 0 to 1 PiB. Default 2 GiB; 0 keeps
+    /// none. The least recently used go first; a start of the slave begins with none
+    #[arg(long, env = "MEROS_FETCH_CACHE_BYTES_MAX", value_name = "BYTES")]
+    pub fetch_cache_bytes_max: Option<u64>,
+
+    /// After how long a transfer of less than 1 KiB a second is given up, 1s to 1h. Default 1min
+    #[arg(long, env = "MEROS_FETCH_STALL_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub fetch_stall_timeout: Option<Duration>,
+
+    /// File with certificates of authorities, as PEM, that are trusted for `https:` beside those of the
+    /// system. Default none
+    #[arg(long, env = "MEROS_FETCH_CA", value_name = "FILE")]
+    pub fetch_ca: Option<PathBuf>,
+
     /// Whether all tasks end when the slave stops, crashes or is killed. Default false: they run on,
     /// and the next start finds them; only tasks of frameworks without `checkpoint` end
     #[arg(long, env = "MEROS_TASKS_END_WITH_SLAVE", value_name = "BOOL")]
@@ -165,6 +214,12 @@ impl RawConfig {
             task_devices: self.task_devices.or(lower.task_devices),
             task_open_files_max: self.task_open_files_max.or(lower.task_open_files_max),
             log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
+            fetch_folders: self.fetch_folders.or(lower.fetch_folders),
+            fetch_file_bytes_max: self.fetch_file_bytes_max.or(lower.fetch_file_bytes_max),
+            fetch_task_bytes_max: self.fetch_task_bytes_max.or(lower.fetch_task_bytes_max),
+            fetch_cache_bytes_max: self.fetch_cache_bytes_max.or(lower.fetch_cache_bytes_max),
+            fetch_stall_timeout: self.fetch_stall_timeout.or(lower.fetch_stall_timeout),
+            fetch_ca: self.fetch_ca.or(lower.fetch_ca),
             tasks_end_with_slave: self.tasks_end_with_slave.or(lower.tasks_end_with_slave),
             stop_grace: self.stop_grace.or(lower.stop_grace),
         }
@@ -240,6 +295,14 @@ pub enum ConfigError {
     /// What is said of isolation makes no sense.
     #[error(transparent)]
     Isolation(#[from] IsolationWishError),
+    /// A folder of which tasks may have files is none, or there are too many.
+    #[error(
+        "fetch_folders has {piece:?}: give up to {FETCH_FOLDERS_MAX} absolute paths without `..`, such as /srv/packages,/opt/models"
+    )]
+    FetchFolder {
+        /// What was given.
+        piece: String,
+    },
     /// A device is none, or there are too many.
     #[error(
         "task_devices has {piece:?}: give up to {TASK_DEVICES_MAX} paths below /dev, such as /dev/fuse,/dev/kvm"
@@ -286,6 +349,18 @@ pub struct Config {
     pub task_open_files_max: u64,
     /// Bytes kept of each output of a task.
     pub log_bytes_max: u64,
+    /// Folders of which tasks may have files.
+    pub fetch_folders: Vec<PathBuf>,
+    /// Bytes of one file that is fetched.
+    pub fetch_file_bytes_max: u64,
+    /// Bytes that are fetched and unpacked into one sandbox.
+    pub fetch_task_bytes_max: u64,
+    /// Bytes of fetched files that are kept for other tasks.
+    pub fetch_cache_bytes_max: u64,
+    /// After how long a transfer that stands still is given up.
+    pub fetch_stall_timeout: Duration,
+    /// Authorities that are trusted for `https:` beside the system's.
+    pub fetch_ca: Option<PathBuf>,
     /// Whether no task outlives the slave.
     pub tasks_end_with_slave: bool,
     /// From SIGTERM to SIGKILL for tasks that end with the slave when it is stopped.
@@ -311,6 +386,16 @@ impl Config {
                 text(stop_grace),
                 text(Duration::ZERO),
                 text(STOP_GRACE_MAX),
+            ));
+        }
+        let stall = raw.fetch_stall_timeout.unwrap_or(FETCH_STALL_DEFAULT);
+        if !(FETCH_STALL_MIN..=FETCH_STALL_MAX).contains(&stall) {
+            let text = |duration| humantime::format_duration(duration).to_string();
+            return Err(out_of_range(
+                "fetch_stall_timeout",
+                text(stall),
+                text(FETCH_STALL_MIN),
+                text(FETCH_STALL_MAX),
             ));
         }
         let resources = raw.resources.unwrap_or_default();
@@ -347,9 +432,48 @@ impl Config {
                 LOG_BYTES_MIN,
                 LOG_BYTES_MAX,
             )?,
+            fetch_folders: check_folders(&raw.fetch_folders.unwrap_or_default())?,
+            fetch_file_bytes_max: check_number(
+                "fetch_file_bytes_max",
+                raw.fetch_file_bytes_max.unwrap_or(FETCH_FILE_BYTES_DEFAULT),
+                FETCH_BYTES_MIN,
+                FETCH_BYTES_MAX,
+            )?,
+            fetch_task_bytes_max: check_number(
+                "fetch_task_bytes_max",
+                raw.fetch_task_bytes_max.unwrap_or(FETCH_TASK_BYTES_DEFAULT),
+                FETCH_BYTES_MIN,
+                FETCH_BYTES_MAX,
+            )?,
+            fetch_cache_bytes_max: check_number(
+                "fetch_cache_bytes_max",
+                raw.fetch_cache_bytes_max
+                    .unwrap_or(FETCH_CACHE_BYTES_DEFAULT),
+                0,
+                FETCH_BYTES_MAX,
+            )?,
+            fetch_stall_timeout: stall,
+            fetch_ca: raw.fetch_ca,
             tasks_end_with_slave: raw.tasks_end_with_slave.unwrap_or(false),
             stop_grace,
         })
+    }
+}
+
+fn check_folders(text: &str) -> Result<Vec<PathBuf>, ConfigError> {
+    let pieces = text.split(',').map(str::trim);
+    let pieces: Vec<&str> = pieces.filter(|piece| !piece.is_empty()).collect();
+    let is_folder = |piece: &str| {
+        let mut parts = Path::new(piece).components();
+        let is_absolute = parts.next() == Some(Component::RootDir);
+        is_absolute && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    let bad = pieces.iter().find(|piece| !is_folder(piece));
+    match bad.or(pieces.get(FETCH_FOLDERS_MAX)) {
+        Some(piece) => Err(ConfigError::FetchFolder {
+            piece: piece.chars().take(64).collect(),
+        }),
+        None => Ok(pieces.into_iter().map(PathBuf::from).collect()),
     }
 }
 

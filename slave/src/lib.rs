@@ -13,10 +13,13 @@ pub mod container;
 pub mod detect;
 mod endpoint;
 mod exit;
+mod fetch;
+mod files;
 mod http;
 mod metrics;
 mod output;
 mod plan;
+mod probe;
 mod sandbox;
 mod shell;
 mod start;
@@ -29,6 +32,7 @@ use meros_slave_core::Event;
 use tokio::sync::watch;
 
 pub use exit::ExitReason;
+pub use fetch::OpenFetcherError;
 pub use start::{StartError, start};
 
 use shell::inbox::{Inbox, Input};

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::checkpoint::writer::Progress;
+use crate::fetch::Fetcher;
 use crate::sandbox::Collected;
 use crate::shell::containers::ContainerCounters;
 use crate::shell::inbox::Inbox;
@@ -43,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) inbox: Inbox,
     /// How tasks are kept apart; the same as long as the slave runs.
     pub(crate) isolation: Vec<IsolationRow>,
+    pub(crate) fetcher: Arc<Fetcher>,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
     sandboxes_disk_short: AtomicBool,
@@ -56,6 +58,7 @@ impl Metrics {
         checkpoint: Arc<Progress>,
         inbox: Inbox,
         isolation: Vec<IsolationRow>,
+        fetcher: Arc<Fetcher>,
     ) -> Self {
         Self {
             containers,
@@ -63,6 +66,7 @@ impl Metrics {
             checkpoint,
             inbox,
             isolation,
+            fetcher,
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
             sandboxes_disk_short: AtomicBool::new(false),
@@ -196,6 +200,31 @@ impl Lookup {
                 counters.container_events_ignored,
             ),
             (
+                "probes",
+                "Probes asked for by checks of tasks",
+                counters.probes,
+            ),
+            (
+                "probes_failed",
+                "Probes that found a check not passed",
+                counters.probes_failed,
+            ),
+            (
+                "probes_untried",
+                "Probes that were not tried: too many at one time, or the slave could not",
+                counters.probes_untried,
+            ),
+            (
+                "probes_overdue",
+                "Probes that did not answer in time, the wait for a place included",
+                counters.probes_overdue,
+            ),
+            (
+                "tasks_unhealthy",
+                "Tasks killed because they failed their health check",
+                counters.tasks_unhealthy,
+            ),
+            (
                 "operations_applied",
                 "Reservations and volumes made or undone",
                 counters.changes_applied,
@@ -233,6 +262,7 @@ impl Lookup {
             checkpoint,
             inbox,
             isolation,
+            fetcher,
             sandboxes_removed,
             sandboxes_kept,
             sandboxes_disk_short,
@@ -297,6 +327,26 @@ impl Lookup {
                 link.bad_frames(),
             ),
             (
+                "fetch_files",
+                "Files fetched into sandboxes",
+                read(&fetcher.counters.files),
+            ),
+            (
+                "fetch_bytes",
+                "Bytes fetched, without what was in the cache",
+                read(&fetcher.counters.bytes),
+            ),
+            (
+                "fetch_cache_hits",
+                "Files that were in the cache",
+                read(&fetcher.counters.cache_hits),
+            ),
+            (
+                "fetch_failures",
+                "Tasks that failed because a file could not be fetched",
+                read(&fetcher.counters.failures),
+            ),
+            (
                 "sandboxes_removed",
                 "Sandboxes of ended tasks removed",
                 read(sandboxes_removed),
@@ -312,6 +362,17 @@ impl Lookup {
             "isolation",
             "1 if a part of isolation is in force for every task",
             isolation,
+        )?;
+        let (cache_bytes, cache_files) = fetcher.cached();
+        out.gauge(
+            "fetch_cache_bytes",
+            "Bytes of fetched files that are kept for other tasks",
+            cache_bytes,
+        )?;
+        out.gauge(
+            "fetch_cache_files",
+            "Fetched files that are kept for other tasks",
+            cache_files,
         )?;
         out.gauge(
             "sandboxes",

@@ -184,6 +184,11 @@ impl Outputs {
         output.ended.send_replace(true);
     }
 
+    /// Whether a task has a container, or is about to.
+    pub(crate) fn is_live(&self, task: &TaskKey) -> bool {
+        self.live.lock().contains_key(task)
+    }
+
     /// Sandboxes that are in use.
     pub(crate) fn live_dirs(&self) -> BTreeSet<PathBuf> {
         self.live

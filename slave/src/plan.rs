@@ -14,13 +14,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use meros_proto::check::Probe;
 use meros_proto::ids::SlaveId;
 use meros_proto::message::slave::RunTask;
 use meros_proto::resources::{ResourceName, Scalar, Value};
-use meros_proto::task::Execute;
-use meros_slave_core::{ContainerId, TaskKey};
+use meros_proto::task::{Command, Execute, TaskDescription};
+use meros_slave_core::{CheckPurpose, ContainerId, TaskKey};
 
-use crate::container::{ContainerSpec, Limits, TaskCommand};
+use crate::container::{CheckCommand, ContainerSpec, Limits, TaskCommand};
 
 /// No task gets less memory, in MiB: a shell and its libraries need a few, and a task that is killed
 /// before it can say anything helps nobody. Mesos has the same.
@@ -57,10 +58,7 @@ pub(crate) fn container_spec(
     Some(ContainerSpec {
         id: container.to_string(),
         owner: owner(&(run.framework.framework_id, run.task.task_id.clone())),
-        command: match &command.execute {
-            Execute::Shell(line) => TaskCommand::Shell(line.clone()),
-            Execute::Argv(argv) => TaskCommand::Argv(argv.clone()),
-        },
+        command: what_to_run(command),
         env: environment(run, slave_id, container, sandbox, settings),
         sandbox: sandbox.to_owned(),
         limits: limits(run, settings),
@@ -72,7 +70,31 @@ pub(crate) fn container_spec(
             .filter(|user| settings.own_user.as_ref() != Some(user))
             .cloned(),
         ends_with_slave,
+        checks: checks(&run.task),
     })
+}
+
+fn what_to_run(command: &Command) -> TaskCommand {
+    match &command.execute {
+        Execute::Shell(line) => TaskCommand::Shell(line.clone()),
+        Execute::Argv(argv) => TaskCommand::Argv(argv.clone()),
+    }
+}
+
+/// Checks that are commands; the others need nothing of the container.
+fn checks(task: &TaskDescription) -> BTreeMap<String, CheckCommand> {
+    let all = CheckPurpose::ALL.into_iter();
+    let commands = all.filter_map(|purpose| {
+        let Probe::Command(command) = &purpose.of(task)?.probe else {
+            return None;
+        };
+        let check = CheckCommand {
+            command: what_to_run(command),
+            env: command.environment.clone(),
+        };
+        Some((purpose.name().to_owned(), check))
+    });
+    commands.collect()
 }
 
 /// Whose a container is, as it is written beside it.

@@ -90,6 +90,19 @@ impl Sandboxes {
         Self { root }
     }
 
+    /// Where all of them are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// All that are kept. Blocks.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let all = self.all().into_iter().map(|(_, path)| path);
+        let mut paths: Vec<PathBuf> = all.collect();
+        paths.sort();
+        paths
+    }
+
     fn of_task(&self, task: &TaskKey) -> PathBuf {
         self.root.join(task.0.to_string()).join(task.1.as_str())
     }

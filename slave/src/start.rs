@@ -31,10 +31,13 @@ use crate::container::{
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
 use crate::exit::ExitReason;
+use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError};
+use crate::files::Files;
 use crate::http::{self, Api};
 use crate::metrics::{IsolationRow, Metrics};
 use crate::output::{Outputs, file_bytes_max};
 use crate::plan::{TaskSettings, parse_owner};
+use crate::probe::Prober;
 use crate::sandbox::{Ended, FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes, parse_container};
 use crate::shell::containers::{ContainerCounters, Containers, Inherited, Supervision, exit_of};
 use crate::shell::inbox::{Inbox, Input, inbox};
@@ -107,6 +110,9 @@ pub enum StartError {
     /// The host name cannot be found out.
     #[error("cannot find out the host name: give --hostname")]
     Hostname(#[source] io::Error),
+    /// Files cannot be fetched for tasks.
+    #[error("cannot prepare to fetch files")]
+    Fetcher(#[source] OpenFetcherError),
     /// The endpoint file cannot be written.
     #[error("cannot write {}", path.display())]
     Endpoint {
@@ -138,6 +144,7 @@ struct Ground {
     inherited: Vec<Found>,
     sandboxes: Sandboxes,
     volumes: Volumes,
+    fetcher: Arc<Fetcher>,
 }
 
 /// Starts a slave in the current tokio runtime.
@@ -219,6 +226,8 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
         );
     }
     let sandboxes = Sandboxes::below(data_dir.join("sandboxes"));
+    let fetcher = Fetcher::open(fetch_settings(config), data_dir.join("fetch"))
+        .map_err(StartError::Fetcher)?;
     Ok(Ground {
         lock,
         store,
@@ -228,7 +237,19 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
         inherited,
         sandboxes,
         volumes: Volumes::below(data_dir.join("volumes")),
+        fetcher: Arc::new(fetcher),
     })
+}
+
+fn fetch_settings(config: &Config) -> FetchSettings {
+    FetchSettings {
+        folders: config.fetch_folders.clone(),
+        file_bytes_max: config.fetch_file_bytes_max,
+        task_bytes_max: config.fetch_task_bytes_max,
+        cache_bytes_max: config.fetch_cache_bytes_max,
+        stall: config.fetch_stall_timeout,
+        ca: config.fetch_ca.clone(),
+    }
 }
 
 /// What tasks are to be confined by. The key of the slave's certificate is hidden wherever it is.
@@ -349,6 +370,7 @@ fn assemble(
         inherited,
         sandboxes,
         volumes,
+        fetcher,
     } = ground;
     let clock = Clock::start();
     let fits = recovered.checkpoint.total(&description.resources);
@@ -382,6 +404,8 @@ fn assemble(
         settings: task_settings(&config),
         sandboxes: sandboxes.clone(),
         volumes,
+        prober: Prober::new(),
+        fetcher: Arc::clone(&fetcher),
         outputs: Arc::clone(&outputs),
         counters: Arc::clone(&counters),
         inbox: inbox.clone(),
@@ -399,6 +423,7 @@ fn assemble(
         progress,
         inbox.clone(),
         isolation,
+        fetcher,
     ));
     let (stop, stopped) = watch::channel(false);
     let endpoint = Endpoint::write(&config.data_dir, http_addr)?;
@@ -425,6 +450,7 @@ fn assemble(
     let api = Arc::new(Api::new(
         inbox.clone(),
         Arc::clone(&outputs),
+        Files::new(sandboxes.clone()),
         Arc::clone(&metrics),
     ));
     let http = tokio::spawn(http::serve(listener, api, stopped.clone()));

@@ -121,7 +121,7 @@ struct Lines {
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 impl Lines {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
+    fn write(&mut self, stream: Stream<'_>, bytes: &[u8]) -> std::io::Result<()> {
         let Some(prefix) = &self.prefix else {
             return emit(stream, bytes);
         };
@@ -139,7 +139,7 @@ impl Lines {
         emit(stream, &out)
     }
 
-    fn end(&mut self, stream: Stream) -> std::io::Result<()> {
+    fn end(&mut self, stream: Stream<'_>) -> std::io::Result<()> {
         if self.rest.is_empty() {
             Ok(())
         } else {
@@ -157,9 +157,9 @@ fn line_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-fn emit(stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
+fn emit(stream: Stream<'_>, bytes: &[u8]) -> std::io::Result<()> {
     match stream {
-        Stream::Stdout => {
+        Stream::Stdout | Stream::File(_) => {
             let mut out = std::io::stdout().lock();
             out.write_all(bytes).and_then(|()| out.flush())
         }

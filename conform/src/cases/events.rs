@@ -34,6 +34,16 @@ pub(super) const CASES: &[Case] = &[
         check: container_status,
     },
     Case {
+        id: "M8",
+        says: "a task that fails its health check is TASK_KILLED with healthy=false and no reason",
+        check: unhealthy,
+    },
+    Case {
+        id: "M8.check",
+        says: "a check tells its result as check_status, first without one",
+        check: check_status,
+    },
+    Case {
         id: "C6",
         says: "an operation with an id is answered UPDATE_OPERATION_STATUS: OPERATION_FINISHED",
         check: |target| operation(target, 0.1, "OPERATION_FINISHED"),
@@ -164,6 +174,50 @@ fn container_status(target: &Target) -> Checked {
     let ip = &container["network_infos"][0]["ip_addresses"][0]["ip_address"];
     ensure!(ip.is_string(), "the address is {ip}");
     framework.kill(&task).map(drop)
+}
+
+fn unhealthy(target: &Target) -> Checked {
+    let (mut framework, offer) = with_offer(target)?;
+    let mut task = framework.task(&offer, "sleep 1000");
+    task["health_check"] = json!({"type": "COMMAND", "command": {"value": "exit 1"},
+        "delay_seconds": 0, "interval_seconds": 0.2, "grace_period_seconds": 0,
+        "consecutive_failures": 2});
+    let launch = json!([{"type": "LAUNCH", "launch": {"task_infos": [task]}}]);
+    framework.accept(&offer, &launch)?;
+    let status = framework.update(&task["task_id"], "TASK_KILLED")?;
+    framework.acknowledge(&status)?;
+    ensure!(
+        status["healthy"] == false,
+        "healthy is {}",
+        status["healthy"]
+    );
+    let reason = &status["reason"];
+    ensure!(reason.is_null(), "reason is {reason}");
+    Ok(())
+}
+
+fn check_status(target: &Target) -> Checked {
+    let (mut framework, offer) = with_offer(target)?;
+    let mut task = framework.task(&offer, "sleep 1000");
+    task["check"] = json!({"type": "COMMAND", "command": {"command": {"value": "exit 5"}},
+        "delay_seconds": 0, "interval_seconds": 0.2});
+    let launch = json!([{"type": "LAUNCH", "launch": {"task_infos": [task]}}]);
+    framework.accept(&offer, &launch)?;
+    let id = &task["task_id"];
+    let status = framework.update(id, "TASK_RUNNING")?;
+    framework.acknowledge(&status)?;
+    let first = &status["check_status"];
+    ensure!(first["type"] == "COMMAND", "check_status is {first}");
+    let status = framework.update(id, "TASK_RUNNING")?;
+    framework.acknowledge(&status)?;
+    let code = &status["check_status"]["command"]["exit_code"];
+    ensure!(*code == 5, "exit_code is {code}");
+    let reason = &status["reason"];
+    ensure!(
+        reason == "REASON_TASK_CHECK_STATUS_UPDATED",
+        "reason is {reason}"
+    );
+    framework.kill(id).map(drop)
 }
 
 fn operation(target: &Target, amount: f64, expected: &str) -> Checked {

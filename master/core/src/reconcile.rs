@@ -141,6 +141,7 @@ fn answer_for(task: &Task, turn: &Turn<'_>) -> TaskStatus {
     if let Some(told) = told {
         status.executor_id.clone_from(&told.executor_id);
         status.healthy = told.healthy;
+        status.check_status = told.check_status;
         status.unreachable_since = told.unreachable_since;
     }
     status

@@ -3,6 +3,14 @@
 //! Every check names the field and the rule, so that the answer tells what to do. Decoding has
 //! checked ids, roles, labels and resources by themselves already.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use meros_proto::check::{
+    CHECK_COMMAND_BYTES_MAX, CHECK_INTERVAL_MIN, CHECK_PATH_BYTES_MAX, CHECK_PERIOD_MAX,
+    CHECK_TIMEOUT_MAX, CHECK_TIMEOUT_MIN, Check, Probe,
+};
+use meros_proto::fetch::check_uris;
 use meros_proto::framework::{FAILOVER_TIMEOUT_MAX, FRAMEWORK_ROLES_MAX, FrameworkDescription};
 use meros_proto::ids::SlaveId;
 use meros_proto::labels::Labels;
@@ -177,6 +185,7 @@ pub(crate) fn check_task(
     }
     check_runnable(task, slave)?;
     check_task_resources(task)?;
+    check_checks(task)?;
     check_labels("labels", &task.labels)?;
     if task.data.len() > TASK_DATA_BYTES_MAX {
         let why = format!(
@@ -224,6 +233,7 @@ fn check_command(field: &str, command: &Command) -> Result<(), Refusal> {
         );
         return Err(invalid(field, why));
     }
+    check_uris(&command.uris).map_err(|why| invalid("uris", why))?;
     check_length(
         "user",
         command.user.as_deref().unwrap_or_default(),
@@ -299,4 +309,110 @@ fn check_task_resources(task: &TaskDescription) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// Checks what a task is checked by (semantics M8).
+fn check_checks(task: &TaskDescription) -> Result<(), Refusal> {
+    if let Some(health) = &task.health_check {
+        check_check("health_check", &health.check)?;
+        check_range(
+            "health_check.grace_period",
+            health.grace_period,
+            Duration::ZERO..=CHECK_PERIOD_MAX,
+        )?;
+        if health.consecutive_failures == 0 {
+            let why = "it is 0; give at least 1, or a `check`, which kills nothing";
+            return Err(invalid("health_check.consecutive_failures", why));
+        }
+    }
+    match &task.check {
+        Some(check) => check_check("check", check),
+        None => Ok(()),
+    }
+}
+
+fn check_check(field: &str, check: &Check) -> Result<(), Refusal> {
+    let times = [
+        ("delay", check.delay, Duration::ZERO, CHECK_PERIOD_MAX),
+        (
+            "interval",
+            check.interval,
+            CHECK_INTERVAL_MIN,
+            CHECK_PERIOD_MAX,
+        ),
+        (
+            "timeout",
+            check.timeout,
+            CHECK_TIMEOUT_MIN,
+            CHECK_TIMEOUT_MAX,
+        ),
+    ];
+    for (name, time, least, most) in times {
+        check_range(&format!("{field}.{name}"), time, least..=most)?;
+    }
+    let check_path = |name: &str, path: &str| {
+        let field = format!("{field}.{name}");
+        check_length(&field, path, CHECK_PATH_BYTES_MAX)?;
+        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = "it has a blank, a control character or one beyond ASCII; write it as %XX";
+            return Err(invalid(&field, why));
+        }
+        Ok(())
+    };
+    let port = match &check.probe {
+        Probe::Command(command) => {
+            let field = format!("{field}.command");
+            check_command(&field, command)?;
+            let bytes = command.bytes();
+            if bytes > CHECK_COMMAND_BYTES_MAX {
+                let why = format!(
+                    "arguments and environment have {bytes} bytes; at most {CHECK_COMMAND_BYTES_MAX} are allowed"
+                );
+                return Err(invalid(&field, why));
+            }
+            if command.user.is_some() {
+                let why = "a check runs as the user of its task; leave it out";
+                return Err(invalid(&format!("{field}.user"), why));
+            }
+            return Ok(());
+        }
+        Probe::Http(http) => {
+            check_path("path", &http.path)?;
+            if !http.path.starts_with('/') {
+                return Err(invalid(
+                    &format!("{field}.path"),
+                    "it does not begin with /",
+                ));
+            }
+            http.port
+        }
+        Probe::Tcp { port } => *port,
+        Probe::Grpc { port, service } => {
+            check_path("service", service)?;
+            *port
+        }
+    };
+    match port {
+        0 => Err(invalid(
+            &format!("{field}.port"),
+            "it is 0; give 1 to 65535",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_range(
+    field: &str,
+    time: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), Refusal> {
+    if range.contains(&time) {
+        return Ok(());
+    }
+    let why = format!(
+        "it is {time:?}; {:?} to {:?} are allowed",
+        range.start(),
+        range.end()
+    );
+    Err(invalid(field, why))
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meros_proto::check::{Check, HealthCheck};
 use meros_proto::ids::{OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
@@ -145,12 +146,10 @@ impl Workload {
                     .skewed(Duration::from_millis(1), Duration::from_secs(5));
                 self.kills.insert(task_id.clone(), now.after(wait));
             }
-            tasks.push(TaskDescription::command(
-                task_id,
-                slave_id,
-                resources,
-                Command::shell("true"),
-            ));
+            let command = Command::shell("true");
+            let mut task = TaskDescription::command(task_id, slave_id, resources, command);
+            self.draw_checks(&mut task);
+            tasks.push(task);
         }
         let offer_ids = offers.iter().map(|offer| offer.offer_id).collect();
         if !tasks.is_empty() {
@@ -163,6 +162,20 @@ impl Workload {
             offer_ids,
             operations,
             filters: self.filters(),
+        }
+    }
+
+    /// Some tasks are checked; drawn apart, so that they are the same tasks.
+    fn draw_checks(&self, task: &mut TaskDescription) {
+        let mut rng = self.rng.fork("checks");
+        let check = Check::tcp(80)
+            .delay(rng.skewed(Duration::from_millis(1), Duration::from_secs(20)))
+            .interval(rng.skewed(Duration::from_millis(100), Duration::from_secs(20)));
+        if rng.percent(10) {
+            task.health_check = Some(HealthCheck::new(check.clone()));
+        }
+        if rng.percent(10) {
+            task.check = Some(check);
         }
     }
 

@@ -22,7 +22,7 @@ use meros_master_core::{OperatorCall, RequestId};
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, UpdateId};
 use meros_proto::quota::Quota;
 use meros_proto::time::Timestamp;
-use meros_slave_core::{ContainerId, VolumeDirectory};
+use meros_slave_core::{ContainerId, Event as SlaveEvent, Found, ProbeId, VolumeDirectory};
 
 use crate::clock::START;
 use crate::fault::{Memory, Point};
@@ -75,6 +75,8 @@ pub(crate) enum Happening {
     Container(Life, ContainerId, ContainerStep),
     /// The data of a destroyed volume is gone.
     Wiped(Life, VolumeDirectory),
+    /// A probe of a task has come to an end.
+    Probed(Life, ProbeId, Option<Found>),
     /// A framework deals with news.
     Think(Life),
     /// A framework acts by itself.
@@ -357,6 +359,7 @@ impl World {
             | Happening::Written(life)
             | Happening::Container(life, ..)
             | Happening::Wiped(life, _)
+            | Happening::Probed(life, ..)
             | Happening::Think(life)
             | Happening::Wake(life)
             | Happening::StepDown(life)
@@ -411,6 +414,11 @@ impl World {
                     self.on_volume_wiped(slave, directory)?;
                 }
             }
+            Happening::Probed(Life(Node::Slave(slave), life), probe, found) => {
+                if self.lives(Life(Node::Slave(slave), life)) {
+                    self.feed_slave(slave, SlaveEvent::Probed { probe, found })?;
+                }
+            }
             Happening::Think(life) if self.lives(life) => self.on_think(life.0)?,
             Happening::Wake(life) if self.lives(life) => self.on_wake(life.0)?,
             Happening::Start(node) => self.start(node)?,
@@ -448,6 +456,7 @@ impl World {
             | Happening::Written(_)
             | Happening::Container(..)
             | Happening::Wiped(..)
+            | Happening::Probed(..)
             | Happening::Think(_)
             | Happening::Wake(_)
             | Happening::StepDown(_)

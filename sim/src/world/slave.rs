@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use meros_proto::check::{CheckStatus, Probe};
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::MasterToSlave;
@@ -10,7 +11,7 @@ use meros_proto::resources::Resources;
 use meros_proto::slave::SlaveDescription;
 use meros_proto::time::Timestamp;
 use meros_slave_core::{
-    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event,
+    Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Found,
     FoundContainer, FoundState, Identity, Record, RecordId, SlaveCore, TaskKey, VolumeDirectory,
 };
 
@@ -616,6 +617,11 @@ impl World {
                     .skewed(Duration::from_millis(1), Duration::from_secs(5));
                 self.after(after, Happening::Wiped(life, directory));
             }
+            Effect::Probe { id, probe, timeout } => {
+                let after = node.rng.skewed(Duration::from_millis(1), timeout);
+                let found = found_by(&mut node.rng, &probe);
+                self.after(after, Happening::Probed(life, id, found));
+            }
             Effect::StartContainer {
                 container,
                 run,
@@ -672,6 +678,8 @@ impl World {
                     fits::check_containers(&total, answered)?;
                 }
             }
+            // Nothing is fetched here: the answer comes as it would.
+            Effect::CancelStart { .. } => {}
             Effect::KillContainer { container, grace } => {
                 node.has_obeyed = true;
                 if let Some(known) = node.containers.get(&container) {
@@ -721,4 +729,17 @@ impl World {
         self.after(down, Happening::Start(Node::Slave(slave)));
         Ok(())
     }
+}
+
+/// What a probe finds is chance: most often that all is well, sometimes nothing at all.
+fn found_by(rng: &mut Rng, probe: &Probe) -> Option<Found> {
+    let status = match rng.below(10) {
+        0 => return None,
+        1..=2 => CheckStatus::none_of(probe),
+        _ => CheckStatus::Tcp {
+            succeeded: Some(true),
+        },
+    };
+    let message = String::new();
+    Some(Found { status, message })
 }

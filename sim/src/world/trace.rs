@@ -77,6 +77,7 @@ impl Trace {
             Happening::Written(life) => (8, u64::from(life.1)),
             Happening::Container(_, container, _) => (9, container.number),
             Happening::Wiped(life, _) => (29, u64::from(life.1)),
+            Happening::Probed(_, probe, _) => (31, probe.number),
             Happening::Think(life) => (10, u64::from(life.1)),
             Happening::Wake(life) => (11, u64::from(life.1)),
             Happening::Start(_) => (12, 0),

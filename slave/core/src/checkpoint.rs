@@ -122,6 +122,7 @@ impl Checkpoint {
                 status,
             } => {
                 let key = (framework_id, status.task_id.clone());
+                // What was only prepared begins anew elsewhere, as if nothing had been done (semantics L3).
                 let lives = matches!(status.state, TaskState::Running | TaskState::Killing);
                 if let Some(task) = self.tasks.get_mut(&key).filter(|_| lives) {
                     task.reached = status.state;

@@ -30,6 +30,10 @@ pub(crate) const RESEND_STEP: Duration = Duration::from_millis(10);
 /// How long a slave that leaves for good waits for its last updates to be acknowledged before it
 /// unregisters all the same: then the master makes them up (semantics K8).
 pub const LEAVE_ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_secs(10);
+/// Between two updates that say how far the preparation of a task is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest text of such an update, in bytes.
+pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
 /// The most bytes of task descriptions in one report message. One more task may follow, and two of
 /// the largest tasks still fit a frame of 4 MiB.
 pub(crate) const REPORT_BYTES_MAX: usize = 256 * 1024;

@@ -33,6 +33,18 @@ pub struct Counters {
     pub messages_ignored: u64,
     /// Answers about containers that are not known.
     pub container_events_ignored: u64,
+    /// Probes asked for by checks of tasks.
+    pub probes: u64,
+    /// Probes that found a check not passed.
+    pub probes_failed: u64,
+    /// Probes that were not tried: too many at one time, or the slave could not.
+    pub probes_untried: u64,
+    /// Probes that did not answer in time, timeout and wait for a place included.
+    pub probes_overdue: u64,
+    /// Answers of probes that nobody waited for any more.
+    pub probes_late: u64,
+    /// Tasks killed because they failed their health check.
+    pub tasks_unhealthy: u64,
     /// Operations on resources carried out.
     pub changes_applied: u64,
     /// Operations on resources that could not be done.

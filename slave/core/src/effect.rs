@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use meros_proto::check::Probe;
 use meros_proto::ids::{FrameworkId, SlaveId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::RunTask;
@@ -13,7 +14,7 @@ use meros_proto::refusal::Refusal;
 
 use crate::checkpoint::Record;
 use crate::claims::{MountedVolume, VolumeDirectory};
-use crate::event::{ConnectionId, ContainerId, RecordId};
+use crate::event::{ConnectionId, ContainerId, ProbeId, RecordId};
 
 /// One thing to do.
 #[expect(
@@ -59,6 +60,12 @@ pub enum Effect {
         /// Whether it is killed when the slave goes, however that happens (semantics L1).
         ends_with_slave: bool,
     },
+    /// Stop preparing a container that has not answered yet. The answer is `ContainerNotStarted`, or
+    /// `ContainerStarted` if it was too late, and comes without this, too.
+    CancelStart {
+        /// Which.
+        container: ContainerId,
+    },
     /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Only for
     /// containers that have answered `ContainerStarted` or were found. Answer: `ContainerEnded` or
     /// `ContainerLost`.
@@ -67,6 +74,16 @@ pub enum Effect {
         container: ContainerId,
         /// From SIGTERM to SIGKILL.
         grace: Duration,
+    },
+    /// Probe a task that runs, once. Answer: `Probed`, unless the container ends first. The shell may
+    /// make it wait for a place, for no longer than the timeout.
+    Probe {
+        /// To know it by when it comes back.
+        id: ProbeId,
+        /// What to try.
+        probe: Box<Probe>,
+        /// How long that may take, from the moment that it has a place.
+        timeout: Duration,
     },
     /// Nothing is to be said of this container any more: later lives need not find it. It has ended.
     ForgetContainer {

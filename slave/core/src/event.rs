@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use meros_proto::check::{Check, CheckStatus};
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::status::{Reason, TaskExit};
+use meros_proto::task::TaskDescription;
 use serde::{Deserialize, Serialize};
 
 use crate::claims::VolumeDirectory;
@@ -87,6 +89,58 @@ pub struct Limitation {
     pub message: String,
 }
 
+/// What a check is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CheckPurpose {
+    /// A task that fails it is killed.
+    Health,
+    /// Its results are reported.
+    Readiness,
+}
+
+impl CheckPurpose {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Health, Self::Readiness];
+
+    /// In logs, and between slave and shim.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Readiness => "readiness",
+        }
+    }
+
+    /// The check of a task for this purpose.
+    #[must_use]
+    pub fn of(self, task: &TaskDescription) -> Option<&Check> {
+        match self {
+            Self::Health => task.health_check.as_ref().map(|health| &health.check),
+            Self::Readiness => task.check.as_ref(),
+        }
+    }
+}
+
+/// One probe. A check has at most one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeId {
+    /// Of the task that is probed.
+    pub container: ContainerId,
+    /// For which of its checks.
+    pub purpose: CheckPurpose,
+    /// Counted for that check, within one life of the slave.
+    pub number: u64,
+}
+
+/// What a probe has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The result, of the kind that was probed.
+    pub status: CheckStatus,
+    /// For a person: what was answered, or why there was no answer. Bounded by the shell.
+    pub message: String,
+}
+
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -119,6 +173,14 @@ pub enum Event {
         /// Its process id.
         pid: u32,
     },
+    /// Its sandbox is being prepared and this is how far it is; may come again and again before
+    /// `ContainerStarted`.
+    ContainerPreparing {
+        /// Which.
+        container: ContainerId,
+        /// For a person: what is being done, how much of it is done.
+        message: String,
+    },
     /// A container could not be started; nothing of it is left.
     ContainerNotStarted {
         /// Which.
@@ -138,6 +200,14 @@ pub enum Event {
     ContainerLost {
         /// Which.
         container: ContainerId,
+    },
+    /// A probe has come to an end, by its timeout at the latest.
+    Probed {
+        /// Which.
+        probe: ProbeId,
+        /// What it has found; none if it was not tried for want of a place, or the slave could not try:
+        /// that says nothing of the task.
+        found: Option<Found>,
     },
     /// Nothing is left of the directory of a destroyed volume.
     VolumeWiped {

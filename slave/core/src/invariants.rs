@@ -12,7 +12,7 @@ use crate::timers::Due;
 use crate::{SlaveCore, TaskKey};
 
 impl SlaveCore {
-    /// Checks S1 to S9, S16 and S17 of `docs/INVARIANTS.md`.
+    /// Checks S1 to S9, S16, S17, S30 and S31 of `docs/INVARIANTS.md`.
     ///
     /// # Panics
     /// One of them is broken; the message names it.
@@ -22,6 +22,7 @@ impl SlaveCore {
         self.check_streams();
         self.check_journal();
         self.check_timers();
+        self.check_checks();
     }
 
     fn check_resources(&self) {
@@ -149,8 +150,8 @@ impl SlaveCore {
         for (key, stream) in &self.streams {
             assert!(!stream.is_empty(), "S6: empty stream of {key:?}");
             assert!(
-                stream.len() <= 3,
-                "S3: RUNNING, KILLING and an end are all there can be"
+                stream.len() <= 5,
+                "S3: STARTING, RUNNING, the same with a check, KILLING and an end are all there can be"
             );
             let states: Vec<_> = stream.statuses().map(|status| status.state).collect();
             let ends = states.iter().filter(|state| state.is_terminal()).count();
@@ -209,6 +210,7 @@ impl SlaveCore {
                     );
                 }
                 Due::Completion(key) => assert!(known(key), "S9: completion of nothing: {key:?}"),
+                Due::Check(key, _) => assert!(known(key), "S30: check of nothing: {key:?}"),
                 Due::Patience => assert!(self.going.is_some(), "S9: patience for nothing"),
             }
         }
@@ -229,7 +231,7 @@ impl SlaveCore {
             );
         }
         assert!(
-            self.timers.len() <= 2 + self.streams.len() + self.tasks.len(),
+            self.timers.len() <= 2 + self.streams.len() + 3 * self.tasks.len(),
             "S9: timers leak"
         );
     }

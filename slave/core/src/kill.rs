@@ -6,7 +6,7 @@ use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::mutant::Mutant;
-use meros_proto::status::TaskState;
+use meros_proto::status::{Reason, TaskState};
 use meros_proto::time::Timestamp;
 use tracing::info;
 
@@ -48,7 +48,7 @@ impl SlaveCore {
 
     /// Ends a task from wherever it is. A repeat may only shorten the grace, and the first cause
     /// stays, except that an abandoned task is nobody's any more.
-    fn kill(
+    pub(crate) fn kill(
         &mut self,
         key: &TaskKey,
         cause: Cause,
@@ -59,7 +59,7 @@ impl SlaveCore {
         let Some(task) = self.tasks.get_mut(key) else {
             return;
         };
-        let first = task.ending.is_none();
+        let (first, is_prepared) = (task.ending.is_none(), task.is_prepared());
         let ending = task.ending.get_or_insert(Ending {
             cause,
             grace,
@@ -73,6 +73,9 @@ impl SlaveCore {
             }
             // The kill goes out when the container answers: until then there is nothing to kill.
             Phase::Starting { .. } if Mutant::LoseKillWhileStarting.is_on() => task.ending = None,
+            Phase::Starting { container } if is_prepared => {
+                effects.push(Effect::CancelStart { container });
+            }
             Phase::Starting { .. } => {}
             Phase::Running { container, .. } => {
                 let kill_at = now.after(grace);
@@ -80,19 +83,34 @@ impl SlaveCore {
                     ending.kill_at = Some(kill_at);
                     effects.push(Effect::KillContainer { container, grace });
                 }
-                if first && !task.abandoned {
-                    self.announce_kill(key, now, effects);
+                if first {
+                    let is_abandoned = task.abandoned;
+                    self.stop_checks(key);
+                    if !is_abandoned {
+                        self.announce_kill(key, cause, now, effects);
+                    }
                 }
             }
         }
     }
 
     /// semantics: F2, only for frameworks that understand it.
-    fn announce_kill(&mut self, key: &TaskKey, now: Timestamp, effects: &mut Effects) {
+    fn announce_kill(
+        &mut self,
+        key: &TaskKey,
+        cause: Cause,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
         let task = self.tasks.get(key).expect("kill has looked it up");
         let capabilities = &task.run.framework.capabilities;
         if capabilities.contains(&FrameworkCapability::TaskKillingState) {
-            let status = self.living(key, TaskState::Killing, now);
+            let why = (cause == Cause::Unhealthy).then(|| task.checks.why_unhealthy());
+            let mut status = self.living(key, TaskState::Killing, now);
+            if let Some(why) = why {
+                status.reason = Some(Reason::TaskHealthCheckStatusUpdated);
+                status.message = why;
+            }
             self.update_task(key, status, effects);
         }
     }
@@ -143,6 +161,7 @@ impl SlaveCore {
                     // would have others dropped for the few seconds that these take to end.
                     self.release(&key);
                     self.timers.clear(&Due::Completion(key.clone()));
+                    self.stop_checks(&key);
                     self.kill(&key, Cause::FrameworkGone, grace, now, effects);
                 }
             }
@@ -210,7 +229,7 @@ impl SlaveCore {
     /// could go on.
     fn ends_now(&self, task: &Task) -> bool {
         let for_good = self.going.is_some_and(|going| going.unregister);
-        let has_container = task.container().is_some();
+        let has_container = task.container().is_some() && !task.is_prepared();
         for_good || !has_container || !self.outlives(&task.run)
     }
 

@@ -1,8 +1,12 @@
 //! From an order to run a task to the end of its container.
 //!
-//! Command tasks go from STAGING straight to RUNNING. STARTING (semantics F2) would announce a
-//! phase of preparation, which they do not have yet, and would hold RUNNING back by a round trip to
-//! the framework, because only the head of an update stream is in flight (semantics I1).
+//! Command tasks go from STAGING straight to RUNNING, unless files have to be fetched for them: then
+//! STARTING (semantics F2) says so, and now and then how far it is. For all others it would only hold
+//! RUNNING back by a round trip to the framework, because only the head of an update stream is in
+//! flight (semantics I1). For the same reason the next word of progress waits until the framework has
+//! heard the last.
+
+use std::time::Duration;
 
 use meros_proto::ids::TaskId;
 use meros_proto::message::slave::RunTask;
@@ -13,6 +17,7 @@ use meros_proto::time::Timestamp;
 use tracing::{debug, warn};
 
 use crate::claims::key_of;
+use crate::config::{PROGRESS_BYTES_MAX, PROGRESS_INTERVAL};
 use crate::event::{ContainerExit, ContainerId};
 use crate::signal::signal_name;
 use crate::task::{Cause, Phase, Task, executor_of};
@@ -170,6 +175,7 @@ impl SlaveCore {
             self.timers
                 .set(Due::Completion(key.clone()), now.after(most));
         }
+        self.start_checks(&key, Duration::ZERO, now);
         let status = self.running(&key, now);
         self.update_task(&key, status, effects);
     }
@@ -183,7 +189,39 @@ impl SlaveCore {
     pub(crate) fn living(&self, key: &TaskKey, state: TaskState, now: Timestamp) -> TaskStatus {
         let mut status = self.status(&key.1, state, Source::Executor, now);
         status.executor_id = Some(executor_of(&key.1));
+        if let Some(task) = self.tasks.get(key) {
+            task.checks.dress(&mut status);
+        }
         status
+    }
+
+    /// Tells how far its preparation is, unless that was told a moment ago or is still on its way.
+    pub(crate) fn on_container_preparing(
+        &mut self,
+        container: ContainerId,
+        mut message: String,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Some((key, task)) = self.task_in(container) else {
+            return;
+        };
+        if task.phase != (Phase::Starting { container }) {
+            return self.ignore_container(container, "prepared after its start");
+        }
+        let is_soon = task
+            .progress_told
+            .is_some_and(|told| now < told.after(PROGRESS_INTERVAL));
+        let is_ending = task.ending.is_some();
+        if is_soon || is_ending || self.streams.contains_key(&key) {
+            return;
+        }
+        let task = self.tasks.get_mut(&key).expect("looked up above");
+        task.progress_told = Some(now);
+        message.truncate(message.floor_char_boundary(PROGRESS_BYTES_MAX));
+        let mut status = self.status(&key.1, TaskState::Starting, Source::Slave, now);
+        status.message = message;
+        self.update_task(&key, status, effects);
     }
 
     pub(crate) fn on_container_not_started(
@@ -255,9 +293,11 @@ impl SlaveCore {
             self.containers.remove(&container);
         }
         task.phase = Phase::Ended;
+        let (is_abandoned, ended_in) = (task.abandoned, task.ended_in);
         self.timers.clear(&Due::Completion(key.clone()));
-        if task.abandoned {
-            if let Some(container) = task.ended_in {
+        self.stop_checks(key);
+        if is_abandoned {
+            if let Some(container) = ended_in {
                 effects.push(Effect::ForgetContainer { container });
             }
             self.tasks.remove(key);
@@ -268,6 +308,7 @@ impl SlaveCore {
         if status.exit.is_some() {
             status.executor_id = Some(executor_of(&key.1));
         }
+        self.tasks[key].checks.dress(&mut status);
         debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
         self.update_task(key, status, effects);
     }
@@ -329,7 +370,9 @@ impl SlaveCore {
 fn end_of(task: &Task, by_itself: impl FnOnce(&Task) -> End) -> End {
     match task.ending {
         // Seen running only if it was told so.
-        Some(ending) if task.state == TaskState::Staging => killed_during_launch(ending.cause),
+        Some(ending) if matches!(task.state, TaskState::Staging | TaskState::Starting) => {
+            killed_during_launch(ending.cause)
+        }
         Some(ending) => ended_by_us(ending.cause, task),
         None => by_itself(task),
     }
@@ -360,6 +403,11 @@ pub(crate) fn ended_by_us(cause: Cause, task: &Task) -> End {
             let message = "killed because its slave was stopped".to_owned();
             (TaskState::Killed, Some(Reason::SlaveDraining), message)
         }
+        Cause::Unhealthy => (
+            TaskState::Killed,
+            Some(Reason::TaskHealthCheckStatusUpdated),
+            task.checks.why_unhealthy(),
+        ),
         Cause::CompletionTime => {
             let most = task.run.task.max_completion_time.unwrap_or_default();
             let message = format!("ran longer than its max_completion_time of {most:?}");

@@ -3,12 +3,13 @@
 //! One door in, [`SlaveCore::handle`]; one door out, [`Effects`]. The shell feeds events in, carries
 //! effects out in order, and calls [`Event::Tick`] when [`SlaveCore::next_deadline`] has passed.
 //!
-//! Invariants: S1 to S11 and S15 to S17 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
+//! Invariants: S1 to S11, S15 to S17, S30 and S31 of `docs/INVARIANTS.md`; [`SlaveCore::check_invariants`] checks those that
 //! can be seen in one state, tests the others.
 //!
 //! Absent: how containers are made, where records are kept, which master leads.
 
 mod checkpoint;
+mod checks;
 mod claims;
 mod config;
 mod counters;
@@ -38,14 +39,14 @@ use serde::{Deserialize, Serialize};
 pub use checkpoint::{Checkpoint, CheckpointedTask, Record};
 pub use claims::{Claims, MountedVolume, VolumeDirectory, VolumeKey, WIPING_MAX};
 pub use config::{
-    Config, LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, REGISTER_TIMEOUT,
-    RETRY_INTERVAL_MAX, RETRY_INTERVAL_MIN,
+    Config, LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, PROGRESS_INTERVAL,
+    REGISTER_TIMEOUT, RETRY_INTERVAL_MAX, RETRY_INTERVAL_MIN,
 };
 pub use counters::Counters;
 pub use effect::{Effect, Effects};
 pub use event::{
-    ConnectionId, ContainerExit, ContainerId, Event, FoundContainer, FoundState, Limitation,
-    RecordId, TaskKey,
+    CheckPurpose, ConnectionId, ContainerExit, ContainerId, Event, Found, FoundContainer,
+    FoundState, Limitation, ProbeId, RecordId, TaskKey,
 };
 pub use task::TaskSummary;
 
@@ -214,6 +215,9 @@ impl SlaveCore {
             Event::ContainerStarted { container, pid } => {
                 self.on_container_started(container, pid, now, effects);
             }
+            Event::ContainerPreparing { container, message } => {
+                self.on_container_preparing(container, message, now, effects);
+            }
             Event::ContainerNotStarted { container, message } => {
                 self.on_container_not_started(container, message, now, effects);
             }
@@ -221,6 +225,7 @@ impl SlaveCore {
                 self.on_container_ended(container, exit, now, effects);
             }
             Event::ContainerLost { container } => self.on_container_lost(container, now, effects),
+            Event::Probed { probe, found } => self.on_probed(probe, found, now, effects),
             Event::VolumeWiped { directory } => self.on_volume_wiped(&directory, effects),
             Event::Stop { grace } => self.on_go(false, grace, now, effects),
             Event::Leave { grace } => self.on_go(true, grace, now, effects),
@@ -294,6 +299,7 @@ impl SlaveCore {
                 Due::Master => self.on_master_silent(now, effects),
                 Due::Retry(key) => self.on_retry_due(&key, now, effects),
                 Due::Completion(key) => self.on_completion_due(&key, now, effects),
+                Due::Check(key, purpose) => self.on_check_due(&key, purpose, now, effects),
                 // What is due is seen by `advance_going` after every event.
                 Due::Patience => {}
             }

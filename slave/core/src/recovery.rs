@@ -76,6 +76,8 @@ impl SlaveCore {
             let mut task = Task::new(run, Phase::Ended);
             let newest = self.streams.get(&key).and_then(Stream::newest_state);
             task.state = newest.unwrap_or(reached);
+            let told = self.streams.get(&key).and_then(Stream::newest);
+            task.checks.resume(told);
             let started = reached != TaskState::Staging;
             let is_over = task.state.is_terminal();
             self.tasks.insert(key.clone(), task);
@@ -164,6 +166,7 @@ impl SlaveCore {
         self.containers.insert(container, key.clone());
         let (state, most) = (task.state, task.run.task.max_completion_time);
         let grace = task.grace(None);
+        let cause = self.cause_of_kill(key);
         if let Some(most) = most {
             let left = most.saturating_sub(age);
             self.timers
@@ -177,14 +180,15 @@ impl SlaveCore {
                 let kill_at = Some(now.after(grace));
                 let task = self.tasks.get_mut(key).expect("just inserted");
                 task.ending = Some(Ending {
-                    cause: Cause::Requested,
+                    cause,
                     grace,
                     kill_at,
                 });
                 effects.push(Effect::KillContainer { container, grace });
             }
-            TaskState::Running => {}
+            TaskState::Running => self.start_checks(key, age, now),
             _ => {
+                self.start_checks(key, age, now);
                 let status = self.running(key, now);
                 self.update_task(key, status, effects);
                 return true;
@@ -198,6 +202,15 @@ impl SlaveCore {
         true
     }
 
+    /// Why a task was being killed by an earlier life, as far as its framework has not said that it knows.
+    fn cause_of_kill(&self, key: &TaskKey) -> Cause {
+        let told = self.streams.get(key).and_then(Stream::newest);
+        match told.and_then(|told| told.reason) {
+            Some(Reason::TaskHealthCheckStatusUpdated) => Cause::Unhealthy,
+            _ => Cause::Requested,
+        }
+    }
+
     fn end_recovered(
         &mut self,
         key: &TaskKey,
@@ -206,9 +219,11 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let task = self.tasks.get_mut(key).expect("just inserted");
+        let task = &self.tasks[key];
         let container = found.as_ref().map(|found| found.container);
         let was_being_killed = task.state == TaskState::Killing;
+        let cause = self.cause_of_kill(key);
+        let task = &self.tasks[key];
         let gone = |message: &str| {
             End::by_slave(
                 TaskState::Gone,
@@ -220,7 +235,7 @@ impl SlaveCore {
             Some(FoundState::Ended(exit)) => {
                 let ContainerExit { exit: how, .. } = exit;
                 let mut end = match was_being_killed {
-                    true => ended_by_us(Cause::Requested, task),
+                    true => ended_by_us(cause, task),
                     false => ended_by_itself(&exit, &task.run.task),
                 };
                 end.exit = Some(how);
@@ -239,6 +254,7 @@ impl SlaveCore {
         if has_exit {
             status.executor_id = Some(executor_of(&key.1));
         }
+        task.checks.dress(&mut status);
         self.update_task(key, status, effects);
         let task = self.tasks.get_mut(key).expect("just inserted");
         task.ended_in = container;

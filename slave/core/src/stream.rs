@@ -74,8 +74,13 @@ impl Stream {
     }
 
     /// The newest update made, durable or not.
+    pub(crate) fn newest(&self) -> Option<&TaskStatus> {
+        self.queue.back().map(|queued| &queued.status)
+    }
+
+    /// The state that it says.
     pub(crate) fn newest_state(&self) -> Option<TaskState> {
-        self.queue.back().map(|queued| queued.status.state)
+        self.newest().map(|status| status.state)
     }
 
     /// Removes the head if it is this one and durable; then nothing is in flight.

@@ -7,9 +7,10 @@ use meros_proto::message::slave::RunTask;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::status::{TaskState, TaskStatus};
-use meros_proto::task::{KILL_GRACE_DEFAULT, KILL_GRACE_MAX};
+use meros_proto::task::{Command, KILL_GRACE_DEFAULT, KILL_GRACE_MAX};
 use meros_proto::time::Timestamp;
 
+use crate::checks::Checks;
 use crate::event::{ContainerId, RecordId, TaskKey};
 
 /// How far a task has come. `Accepted -> Starting -> Running -> Ended`; each may go straight to
@@ -33,6 +34,8 @@ pub(crate) enum Cause {
     Requested,
     /// It ran for longer than it said.
     CompletionTime,
+    /// It failed its health check.
+    Unhealthy,
     /// The slave is going.
     SlaveGoes,
     /// Its framework is gone: nobody is told.
@@ -61,13 +64,18 @@ pub(crate) struct Task {
     pub(crate) abandoned: bool,
     /// The newest state, maybe not durable yet.
     pub(crate) state: TaskState,
+    /// What is known of its checks.
+    pub(crate) checks: Checks,
     /// The last status that was acknowledged, for reports to new masters.
     pub(crate) acknowledged: Option<Box<TaskStatus>>,
+    /// When its framework was last told how far its preparation is.
+    pub(crate) progress_told: Option<Timestamp>,
 }
 
 impl Task {
     pub(crate) fn new(run: Box<RunTask>, phase: Phase) -> Self {
         Self {
+            checks: Checks::of(&run.task),
             run,
             phase,
             ending: None,
@@ -75,6 +83,7 @@ impl Task {
             abandoned: false,
             state: TaskState::Staging,
             acknowledged: None,
+            progress_told: None,
         }
     }
 
@@ -83,6 +92,13 @@ impl Task {
             Phase::Starting { container } | Phase::Running { container, .. } => Some(container),
             Phase::Accepted { .. } | Phase::Ended => None,
         }
+    }
+
+    /// Whether its container has been asked for and its files are being fetched, or may be.
+    pub(crate) fn is_prepared(&self) -> bool {
+        let fetches = |command: &Command| !command.uris.is_empty();
+        matches!(self.phase, Phase::Starting { .. })
+            && self.run.task.command.as_ref().is_some_and(fetches)
     }
 
     /// The grace of a kill: the one asked for, else the task's, else the default; never so long

@@ -1,6 +1,8 @@
 //! The slave as scripts: an event, and exactly the effects that follow.
 
+mod checks;
 mod claims;
+mod fetch;
 mod life;
 mod master;
 mod property;
@@ -188,6 +190,11 @@ impl Slave {
         assert_eq!(std::mem::take(&mut self.unread), lines);
     }
 
+    /// What nobody has looked at yet.
+    pub(crate) fn take_unread(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unread)
+    }
+
     pub(crate) fn feed(&mut self, event: Event) {
         let mut effects = Effects::new();
         self.core.handle(event, self.now, &mut effects);
@@ -369,8 +376,17 @@ fn line(effect: &Effect) -> String {
                 run.framework.framework_id, run.task.task_id
             )
         }
+        Effect::CancelStart { container } => format!("cancel {container}"),
         Effect::KillContainer { container, grace } => format!("kill {container} {grace:?}"),
         Effect::ForgetContainer { container } => format!("forget {container}"),
+        Effect::Probe { id, .. } => {
+            let ProbeId {
+                container,
+                purpose,
+                number,
+            } = id;
+            format!("probe {container} {} {number}", purpose.name())
+        }
         Effect::WipeVolume { directory } => format!("wipe {directory}"),
         Effect::FrameworkForgotten { framework_id } => format!("forgotten {framework_id}"),
         Effect::Exit { why: None } => "exit".to_owned(),

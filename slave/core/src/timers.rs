@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meros_proto::time::Timestamp;
 
-use crate::event::TaskKey;
+use crate::event::{CheckPurpose, TaskKey};
 
 /// Something that becomes due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +15,8 @@ pub(crate) enum Due {
     Retry(TaskKey),
     /// This task has run for as long as it may.
     Completion(TaskKey),
+    /// This task is to be probed, or a probe of it should have answered.
+    Check(TaskKey, CheckPurpose),
     /// A leaving slave has waited for acknowledgements for long enough.
     Patience,
 }

@@ -24,6 +24,7 @@ impl SlaveCore {
             status.state
         );
         task.state = status.state;
+        task.checks.tell(&status);
         self.make_update(key, status, effects);
     }
 
@@ -187,6 +188,7 @@ impl SlaveCore {
             self.timers.clear(&Due::Retry(key.clone()));
             self.send_head(key, now, effects);
         }
+        self.tell_checks(key, now, effects);
     }
 
     pub(crate) fn drop_stream(&mut self, key: &TaskKey) {

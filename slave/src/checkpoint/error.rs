@@ -33,6 +33,14 @@ pub enum OpenStoreError {
         /// Ours.
         ours: u32,
     },
+    /// An older release wrote it, and it has tasks that this one would misread.
+    #[error("the checkpoint in {} has tasks in format {found}, which this release cannot read: start the release before again, drain the slave (`meros slaves drain`), and start this one when nothing runs there", path.display())]
+    OlderFormat {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
     /// What everything else depends on makes no sense.
     #[error("the checkpoint in {} is damaged ({detail}): restore a copy, or remove it to become a new slave; its tasks are then reported as lost", path.display())]
     Corrupt {

@@ -30,11 +30,9 @@ use tracing::warn;
 pub use error::{AppendError, OpenStoreError};
 pub use meros_daemon::lock::{DataDirLock, LockError};
 
-/// The newest layout on disk that this release reads. It writes the oldest that says what is to be
-/// said, so that an older release can be started again as long as it would lose nothing.
-const FORMAT: u32 = 2;
-/// The layout of a checkpoint that remembers no claims.
-const FORMAT_WITHOUT_CLAIMS: u32 = 1;
+/// The layout on disk that this release writes. Identity and claims are as in 1 and 2; tasks and updates
+/// have more fields since 3 (files to fetch, checks).
+const FORMAT: u32 = 3;
 
 /// Marks a task as being killed. A release that takes any mark for "was seen running" loses no more than
 /// it did before.
@@ -75,14 +73,13 @@ impl Store {
             path: path.to_owned(),
         };
         match store.read::<u32>(keys::FORMAT)? {
-            None => {
-                let mut batch = WriteBatch::default();
-                batch.put(keys::FORMAT, encode_own(&FORMAT_WITHOUT_CLAIMS));
-                let begun = store.write_synced(batch);
-                begun.map_err(|source| OpenStoreError::Begin {
-                    path: store.path.clone(),
-                    source,
-                })?;
+            None => store.begin()?,
+            Some(found) if found < FORMAT => {
+                if store.has_tasks()? {
+                    let path = store.path.clone();
+                    return Err(OpenStoreError::OlderFormat { path, found });
+                }
+                store.begin()?;
             }
             Some(found) if found > FORMAT => {
                 let path = store.path.clone();
@@ -109,6 +106,28 @@ impl Store {
             put(&mut batch, record)?;
         }
         self.write_synced(batch)
+    }
+
+    /// From now on what is written has our format.
+    fn begin(&self) -> Result<(), OpenStoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put(keys::FORMAT, encode_own(&FORMAT));
+        let begun = self.write_synced(batch);
+        begun.map_err(|source| OpenStoreError::Begin {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Whether it remembers a task, or an update of one.
+    fn has_tasks(&self) -> Result<bool, OpenStoreError> {
+        for item in self.db.iterator(IteratorMode::Start) {
+            let (key, _) = item.map_err(|source| self.unreadable(source))?;
+            if !matches!(keys::parse(&key), Some(keys::Parsed::Meta)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn load(&self) -> Result<Recovered, OpenStoreError> {
@@ -202,10 +221,7 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
         Record::Identity(identity) => batch.put(keys::IDENTITY, encode_record(identity)?),
         Record::IncarnationStarted(number) => batch.put(keys::INCARNATION, encode_record(number)?),
         Record::TermHeard(epoch) => batch.put(keys::TERM, encode_record(epoch)?),
-        Record::ClaimsChanged(claims) => {
-            batch.put(keys::FORMAT, encode_own(&FORMAT));
-            batch.put(keys::CLAIMS, encode_record(claims)?);
-        }
+        Record::ClaimsChanged(claims) => batch.put(keys::CLAIMS, encode_record(claims)?),
         Record::TaskAdded(run) => {
             let task = (run.framework.framework_id, run.task.task_id.clone());
             batch.put(keys::task(&task), encode_record(run)?);

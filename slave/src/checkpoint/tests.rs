@@ -190,20 +190,46 @@ fn a_damaged_identity_or_a_newer_format_is_refused() {
 
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = Store::open(dir.path()).unwrap();
-    store.db.put(keys::FORMAT, encode_own(&3_u32)).unwrap();
+    store
+        .db
+        .put(keys::FORMAT, encode_own(&(FORMAT + 1)))
+        .unwrap();
     drop(store);
     let error = Store::open(dir.path()).expect_err("from the future");
     assert!(
         matches!(
             error,
             OpenStoreError::NewerFormat {
-                found: 3,
-                ours: 2,
+                found: 4,
+                ours: 3,
                 ..
             }
         ),
         "{error}"
     );
+}
+
+#[test]
+fn an_older_format_is_taken_over_without_tasks_and_refused_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let older = |store: &Store| store.db.put(keys::FORMAT, encode_own(&2_u32)).unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    store.append(&[identity()]).unwrap();
+    older(&store);
+    drop(store);
+    let (store, found) = Store::open(dir.path()).expect("the same in both");
+    assert!(found.checkpoint.identity.is_some());
+    assert_eq!(store.read(keys::FORMAT).unwrap(), Some(FORMAT));
+    store.append(&[run(1, "a")]).unwrap();
+    older(&store);
+    drop(store);
+    for _ in 0..2 {
+        let error = Store::open(dir.path()).expect_err("it would misread the task");
+        assert!(
+            matches!(error, OpenStoreError::OlderFormat { found: 2, .. }),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -173,3 +173,27 @@ fn flags_have_the_names_of_the_keys() {
         (vec!["m1:5050".to_owned()], true)
     );
 }
+
+#[test]
+fn what_is_fetched_has_bounds_and_folders_that_are_ones() {
+    let config = Config::check(raw()).unwrap();
+    assert!(config.fetch_folders.is_empty());
+    assert_eq!(
+        (config.fetch_file_bytes_max, config.fetch_task_bytes_max),
+        (4 << 30, 16 << 30)
+    );
+    assert_eq!(config.fetch_cache_bytes_max, 2 << 30);
+    assert_eq!(config.fetch_stall_timeout, Duration::from_secs(60));
+    for bad in ["srv", "/srv/../etc", "/a,b"] {
+        let text = refused(|raw| raw.fetch_folders = Some(bad.to_owned()));
+        assert!(text.contains("fetch_folders"), "{text}");
+    }
+    for text in [
+        refused(|raw| raw.fetch_file_bytes_max = Some(1)),
+        refused(|raw| raw.fetch_task_bytes_max = Some(u64::MAX)),
+        refused(|raw| raw.fetch_cache_bytes_max = Some(u64::MAX)),
+        refused(|raw| raw.fetch_stall_timeout = Some(Duration::ZERO)),
+    ] {
+        assert!(text.contains("outside"), "{text}");
+    }
+}

@@ -398,6 +398,7 @@ fn try_out(
             stderr_bytes_max: 0,
             disk_bytes: None,
             ends_with_slave: true,
+            checks: BTreeMap::new(),
             confinement: confinement.clone(),
         })?;
         fs::create_dir(sandbox)?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use meros_shim::{Account, Confinement, Failure, Request};
+use meros_shim::{Account, CheckCommand, Confinement, Failure, Request};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 
 use super::error::StartError;
@@ -88,6 +88,10 @@ fn request(
     env.entry("PATH".into())
         .or_insert_with(|| DEFAULT_PATH.into());
     env.insert(CONTAINER_VARIABLE.into(), full_name(isolation, &spec.id));
+    let checks = spec.checks.iter().map(|(name, check)| {
+        let (argv, env) = (check.command.argv(), check.env.clone());
+        (name.clone(), CheckCommand { argv, env })
+    });
     Request {
         owner: spec.owner.clone(),
         boot_id: boot_id.to_owned(),
@@ -101,6 +105,7 @@ fn request(
         stderr_bytes_max: spec.stderr_bytes_max,
         disk_bytes: spec.limits.disk_bytes,
         ends_with_slave: spec.ends_with_slave,
+        checks: checks.collect(),
         confinement,
     }
 }

@@ -71,12 +71,12 @@ pub use error::{CgroupRootError, OpenError, StartError};
 pub use isolation::{
     CgroupRoot, DEFAULT_CGROUP_NAME, Facility, HierarchyKind, Isolation, IsolationReport,
 };
-pub use meros_shim::{LOG_FLOOR_BYTES, Part};
+pub use meros_shim::{CheckEnd, LOG_FLOOR_BYTES, Part};
 pub use recover::{Found, FoundState, Inventory};
 pub use report::{ExitReport, ExitStatus, LogUsage, OomReport, OomScope, Usage};
 pub use spec::{
-    COMMAND_BYTES_MAX, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, Limits, MEMORY_FLOOR_BYTES,
-    TaskCommand,
+    COMMAND_BYTES_MAX, CheckCommand, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, Limits,
+    MEMORY_FLOOR_BYTES, TaskCommand,
 };
 pub use supervise::{Adoptable, Container, DISK_WATCH_INTERVAL};
 
@@ -284,9 +284,11 @@ impl Inner {
                 return Ok(Container::supervise(running, self));
             }
             Ok(Heard::Told(Told::NotStarted(failure))) => explain(failure, &spec, &launched.group),
-            Ok(Heard::Told(Told::Ended(_)) | Heard::Lost) => StartError::Died {
-                ended: "it was killed or crashed".to_owned(),
-            },
+            Ok(Heard::Told(Told::Ended(_) | Told::Checked { .. }) | Heard::Lost) => {
+                StartError::Died {
+                    ended: "it was killed or crashed".to_owned(),
+                }
+            }
             Err(_) => StartError::TimedOut {
                 seconds: START_TIMEOUT.as_secs(),
             },

@@ -241,6 +241,15 @@ impl Shim {
         }
     }
 
+    /// Gives it an order, or fails: an order is short, so only one that is lost does not take it at once.
+    pub(crate) fn order(&mut self, order: &Order) -> io::Result<()> {
+        let line = meros_shim::frame(order);
+        match self.stream.try_write(&line)? {
+            written if written == line.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+
     /// Has it kill what is left and write the rest, and waits for its end. Returns what it says of the
     /// end of the task meanwhile.
     pub(crate) async fn finish(mut self) -> Option<Exit> {

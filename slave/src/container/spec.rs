@@ -145,6 +145,17 @@ pub struct ContainerSpec {
     pub user: Option<String>,
     /// Whether it is killed when the slave goes, however that happens.
     pub ends_with_slave: bool,
+    /// Commands that [`Container::check`](super::Container::check) runs beside it, by name.
+    pub checks: BTreeMap<String, CheckCommand>,
+}
+
+/// A command that runs beside a container's own for a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckCommand {
+    /// What to run.
+    pub command: TaskCommand,
+    /// Added to the environment of the container.
+    pub env: BTreeMap<String, String>,
 }
 
 impl ContainerSpec {
@@ -158,13 +169,21 @@ impl ContainerSpec {
             );
         }
         let argv = self.command.argv();
-        if argv.first().is_none_or(String::is_empty) {
-            return invalid("command", "must not be empty");
+        let checks = self.checks.values();
+        for argv in checks
+            .clone()
+            .map(|check| check.command.argv())
+            .chain([argv.clone()])
+        {
+            if argv.first().is_none_or(String::is_empty) {
+                return invalid("command", "must not be empty");
+            }
+            if argv.iter().any(|argument| argument.contains('\0')) {
+                return invalid("command", "must not contain NUL");
+            }
         }
-        if argv.iter().any(|argument| argument.contains('\0')) {
-            return invalid("command", "must not contain NUL");
-        }
-        for (name, value) in &self.env {
+        let env = self.env.iter().chain(checks.flat_map(|check| &check.env));
+        for (name, value) in env {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
                 return invalid(
                     "env",
@@ -215,6 +234,7 @@ mod tests {
             shown: Vec::new(),
             user: None,
             ends_with_slave: false,
+            checks: BTreeMap::new(),
         }
     }
 

@@ -8,16 +8,17 @@
 //! The report is written beside the shim's record before the counters go with the cgroup, so that a
 //! slave that dies in between is followed by one that says the same.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meros_shim::{Exit, ExitStatus, Frames, State, Told, read_state};
-use tokio::sync::{Semaphore, watch};
+use meros_shim::{CheckEnd, Exit, ExitStatus, Frames, Order, State, Told, read_state};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, warn};
 
 use super::Inner;
@@ -37,6 +38,10 @@ pub const DISK_WATCH_INTERVAL: Duration = Duration::from_secs(15);
 /// So many sandboxes at a time are measured: a busy disk is not to become busier, nor one large sandbox
 /// to hide all others.
 static MEASURING: Semaphore = Semaphore::const_new(2);
+/// Checks that may wait to be ordered: one of each name.
+const CHECKS_CAPACITY: usize = 4;
+/// A shim that has not answered so long after the time of a check is busy with something else.
+const CHECK_SLACK: Duration = Duration::from_secs(10);
 /// Pause between two looks at a tree that was asked to end: the first and the longest.
 const POLL_DELAY_MIN: Duration = Duration::from_millis(2);
 const POLL_DELAY_MAX: Duration = Duration::from_millis(100);
@@ -85,7 +90,15 @@ pub struct Container {
     pid: i32,
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
+    checks: mpsc::Sender<CheckOrder>,
     end: watch::Receiver<Option<Arc<ExitReport>>>,
+}
+
+/// A check to be run.
+struct CheckOrder {
+    check: String,
+    time: Duration,
+    reply: oneshot::Sender<(CheckEnd, String)>,
 }
 
 /// What is wanted of a container.
@@ -128,6 +141,7 @@ impl Container {
         });
         let (orders, received) = watch::channel(Orders::default());
         let (report, end) = watch::channel(None);
+        let (checks, ordered) = mpsc::channel(CHECKS_CAPACITY);
         let supervisor = Supervisor {
             id: id.clone(),
             command,
@@ -137,6 +151,9 @@ impl Container {
             tree: Arc::new(tree),
             shared: Arc::clone(&shared),
             orders: received,
+            checks: ordered,
+            checking: BTreeMap::new(),
+            checks_ordered: 0,
         };
         tokio::spawn(async move {
             if let Some(ended) = supervisor.run().await {
@@ -148,6 +165,7 @@ impl Container {
             pid,
             shared,
             orders,
+            checks,
             end,
         }
     }
@@ -177,6 +195,18 @@ impl Container {
             }
             sooner
         });
+    }
+
+    /// Runs one of its [checks](super::ContainerSpec::checks) beside it, for so long at the most: under its
+    /// limits, with its user, namespaces and rights. How it ended, and the beginning of what it wrote.
+    /// None if the container ends, or its shim does not answer.
+    pub async fn check(&self, name: &str, time: Duration) -> Option<(CheckEnd, String)> {
+        let (reply, answer) = oneshot::channel();
+        let check = name.to_owned();
+        self.checks
+            .try_send(CheckOrder { check, time, reply })
+            .ok()?;
+        timeout(time + CHECK_SLACK, answer).await.ok()?.ok()
     }
 
     /// Lets it go on without us: a later slave finds it, as [`FoundState`](super::FoundState). One that
@@ -316,6 +346,10 @@ struct Supervisor {
     tree: Arc<Tree>,
     shared: Arc<Shared>,
     orders: watch::Receiver<Orders>,
+    checks: mpsc::Receiver<CheckOrder>,
+    /// Who waits for an answer, by the number of the order.
+    checking: BTreeMap<u64, oneshot::Sender<(CheckEnd, String)>>,
+    checks_ordered: u64,
 }
 
 impl Supervisor {
@@ -369,13 +403,36 @@ impl Supervisor {
                 biased;
                 heard = self.shim.told() => match heard {
                     Heard::Told(Told::Ended(exit)) => return (Outcome::Ended(exit), kill_at.is_some()),
+                    Heard::Told(Told::Checked { number, end, output }) => {
+                        if let Some(reply) = self.checking.remove(&number) {
+                            // Who does not wait any more does not want to know.
+                            let _ = reply.send((end, output));
+                        }
+                    }
                     Heard::Told(_) => {}
                     Heard::Lost => return (Outcome::Lost, kill_at.is_some()),
                 },
                 () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => return (Outcome::Overdue, true),
                 report = &mut watch => return (Outcome::TooLarge(report), kill_at.is_some()),
                 changed = self.orders.changed() => if changed.is_err() { return (Outcome::Overdue, true) },
+                Some(order) = self.checks.recv() => self.order_check(order),
             }
+        }
+    }
+
+    fn order_check(&mut self, order: CheckOrder) {
+        let CheckOrder { check, time, reply } = order;
+        self.checks_ordered += 1;
+        let number = self.checks_ordered;
+        let timeout_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let order = Order::Check {
+            number,
+            check,
+            timeout_ms,
+        };
+        self.checking.retain(|_, reply| !reply.is_closed());
+        if self.shim.order(&order).is_ok() {
+            self.checking.insert(number, reply);
         }
     }
 

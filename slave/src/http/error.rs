@@ -4,8 +4,10 @@ use axum::http::StatusCode;
 use meros_daemon::http::ApiError;
 
 pub(super) fn not_found() -> ApiError {
-    let message = "no such path: there are /health, /metrics, /api/v1/isolation, /api/v1/tasks and \
-        /api/v1/logs/{framework}/{task}/{stdout|stderr}";
+    let message = "no such path: there are /health, /metrics, /api/v1/isolation, /api/v1/tasks, \
+        /api/v1/logs/{framework}/{task}/{stdout|stderr}, \
+        /api/v1/files/{framework}/{task}/{browse|read|download}, and for tools of Mesos /state and \
+        /files/{browse|read|download|debug}";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 

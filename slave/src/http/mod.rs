@@ -1,11 +1,13 @@
-//! HTTP: health, metrics, tasks, and what tasks write.
+//! HTTP: health, metrics, tasks, what tasks write, and the files in their sandboxes.
 //!
 //! Everything that a client can do is bounded: connections, idle time, requests at work, their time,
 //! the size of an answer. Errors are JSON, `{"code": …, "message": …}`: programs match on the code,
 //! people read the message. There is no request with a body.
 
 mod error;
+mod files;
 mod logs;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::files::Files;
 use crate::metrics::Metrics;
 use crate::output::Outputs;
 use crate::shell::inbox::{Inbox, Input};
@@ -29,6 +32,8 @@ use crate::shell::inbox::{Inbox, Input};
 /// Requests at work at the same time; most of them are followers of an output that wait, for less
 /// than a request may take.
 const REQUESTS_MAX: usize = 256;
+/// Downloads of files at the same time; each has a thread that reads.
+const DOWNLOADS_MAX: usize = 32;
 /// How long the core may take to answer.
 const CORE_PATIENCE: Duration = Duration::from_secs(5);
 /// No request needs a body.
@@ -42,15 +47,22 @@ const ROWS_MAX: usize = 10_000;
 pub(crate) struct Api {
     inbox: Inbox,
     outputs: Arc<Outputs>,
+    files: Files,
     metrics: Arc<Metrics>,
 }
 
 impl Api {
     /// With everything a handler needs.
-    pub(crate) fn new(inbox: Inbox, outputs: Arc<Outputs>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        inbox: Inbox,
+        outputs: Arc<Outputs>,
+        files: Files,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             inbox,
             outputs,
+            files,
             metrics,
         }
     }
@@ -60,6 +72,7 @@ impl Api {
 pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
     let limits = Limits {
         requests: REQUESTS_MAX,
+        streams: DOWNLOADS_MAX,
         body_bytes: BODY_BYTES_MAX,
         ..Limits::default()
     };
@@ -74,6 +87,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/isolation", get(isolation))
         .route("/api/v1/tasks", get(tasks))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
+        .merge(files::routes())
+        .merge(state::routes())
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
         .with_state(api)
@@ -137,5 +152,9 @@ async fn tasks(
         .inbox
         .ask(|reply| Input::Tasks(limit, reply), CORE_PATIENCE)
         .await;
-    Ok(Json(rows.map_err(|_| error::stopping())?).into_response())
+    let mut rows = rows.map_err(|_| error::stopping())?;
+    for row in &mut rows {
+        row.say_sandbox(|task, container| api.files.sandbox(task, container));
+    }
+    Ok(Json(rows).into_response())
 }

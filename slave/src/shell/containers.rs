@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use meros_proto::check::Probe;
+use meros_proto::fetch::FetchUri;
 use meros_proto::ids::SlaveId;
 use meros_proto::message::slave::RunTask;
 use meros_proto::status::{Reason, TaskExit};
 use meros_slave_core::{
-    ContainerExit, ContainerId, Event, Limitation, MountedVolume, TaskKey, VolumeDirectory,
+    CheckPurpose, ContainerExit, ContainerId, Event, Limitation, MountedVolume, ProbeId, TaskKey,
+    VolumeDirectory,
 };
+use nix::unistd::{User, geteuid};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -19,10 +24,13 @@ use tracing::{debug, warn};
 
 use super::inbox::{Inbox, Input};
 use crate::container::{
-    Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, StartError,
+    Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, Part, PartState,
+    StartError,
 };
+use crate::fetch::{Cancel, Canceller, Destination, Fetcher, Owner, cancel};
 use crate::output::{LiveOutput, Outputs};
 use crate::plan::{TaskSettings, container_spec};
+use crate::probe::Prober;
 use crate::sandbox::Sandboxes;
 use crate::volumes::Volumes;
 
@@ -30,6 +38,10 @@ use crate::volumes::Volumes;
 const WIPE_ATTEMPTS: u32 = 10;
 /// Between two attempts.
 const WIPE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Of a task whose network a slave without root cannot enter.
+const NO_WAY_IN: &str = "tasks have a network of their own here (isolation net), and this slave does not run \
+                         as root, so it cannot connect to them: use a check by command";
 
 /// What is counted of containers.
 #[derive(Debug, Default)]
@@ -51,6 +63,8 @@ pub(crate) struct Supervision {
     pub(crate) settings: TaskSettings,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) volumes: Volumes,
+    pub(crate) prober: Prober,
+    pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) counters: Arc<ContainerCounters>,
     pub(crate) inbox: Inbox,
@@ -84,6 +98,8 @@ pub(crate) struct Containers {
     supervision: Arc<Supervision>,
     runtime: Handle,
     running: BTreeMap<ContainerId, Arc<Container>>,
+    /// Those whose files are being fetched, or may be. Dropped, they give up.
+    starting: BTreeMap<ContainerId, Canceller>,
     /// Set when the core has ended.
     halt: watch::Sender<Halt>,
     /// Cloned into each container's task: when all are gone, so are the containers.
@@ -98,6 +114,7 @@ impl Containers {
             supervision: Arc::new(supervision),
             runtime,
             running: BTreeMap::new(),
+            starting: BTreeMap::new(),
             halt: watch::Sender::new(Halt::Not),
             alive,
         };
@@ -105,7 +122,7 @@ impl Containers {
     }
 
     pub(super) fn start(
-        &self,
+        &mut self,
         container: ContainerId,
         slave_id: SlaveId,
         run: Box<RunTask>,
@@ -116,11 +133,14 @@ impl Containers {
         let supervised = self.supervised(key, container);
         // From now on its output can be asked for.
         let output = self.supervision.outputs.begin(&supervised.key, container);
+        let (canceller, cancel) = cancel();
+        self.starting.insert(container, canceller);
         let order = Order {
             slave_id,
             run,
             volumes,
             ends_with_slave,
+            cancel,
         };
         self.runtime.spawn(supervised.run(order, output));
     }
@@ -190,6 +210,7 @@ impl Containers {
     }
 
     pub(super) fn started(&mut self, container: ContainerId, process: Arc<Container>) {
+        self.starting.remove(&container);
         self.running.insert(container, process);
     }
 
@@ -201,8 +222,33 @@ impl Containers {
         }
     }
 
+    /// Tries it, and tells the core; for naught if the container ends first.
+    pub(super) fn probe(&self, id: ProbeId, probe: Box<Probe>, limit: Duration) {
+        let Some(process) = self.running.get(&id.container).map(Arc::clone) else {
+            return debug!(container = %id.container, "probe of a container that has ended");
+        };
+        let shared = Arc::clone(&self.supervision);
+        self.runtime.spawn(async move {
+            let found = tokio::select! {
+                found = shared.prober.probe(&process, id.purpose, &probe, limit) => found,
+                _ = process.wait() => return,
+            };
+            let probed = Event::Probed { probe: id, found };
+            // Nobody is left to be told only when the slave goes.
+            let _ = shared.inbox.send(Input::Event(probed)).await;
+        });
+    }
+
     pub(super) fn ended(&mut self, container: ContainerId) {
         self.running.remove(&container);
+        self.starting.remove(&container);
+    }
+
+    /// Gives up what is being fetched for it.
+    pub(super) fn cancel(&self, container: ContainerId) {
+        if let Some(canceller) = self.starting.get(&container) {
+            canceller.cancel();
+        }
     }
 
     /// The core has ended.
@@ -230,6 +276,7 @@ struct Order {
     run: Box<RunTask>,
     volumes: Vec<MountedVolume>,
     ends_with_slave: bool,
+    cancel: Cancel,
 }
 
 /// One container, from its sandbox to its end.
@@ -292,7 +339,9 @@ impl Supervised {
             run,
             volumes: mounted,
             ends_with_slave,
+            cancel,
         } = order;
+        self.check_checks(&run)?;
         let (shared, key, container) = (Arc::clone(&self.shared), self.key.clone(), self.container);
         let shared_volumes = shared.volumes.clone();
         let made = spawn_blocking(move || shared.sandboxes.create(&key, container)).await;
@@ -309,13 +358,60 @@ impl Supervised {
             ends_with_slave,
         )
         .ok_or_else(|| "the task has no command".to_owned())?;
-        let (volumes, user) = (shared_volumes, spec.user.clone());
-        let put = spawn_blocking(move || volumes.mount(&mounted, &sandbox, user.as_deref())).await;
+        let (volumes, user, at) = (shared_volumes, spec.user.clone(), sandbox.clone());
+        let put = spawn_blocking(move || volumes.mount(&mounted, &at, user.as_deref())).await;
         spec.shown = put
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot put the volumes into the sandbox: {error}"))?;
+        let command = run.task.command.as_ref();
+        let uris = command.map_or(&[][..], |command| command.uris.as_slice());
+        if !uris.is_empty() {
+            // After the volumes: nothing that was fetched is to lead them astray.
+            self.fetch(uris, sandbox, spec.user.clone(), &cancel)
+                .await?;
+        }
         let started = self.shared.containerizer.start(spec).await;
         started.map(Arc::new).map_err(|error| explain(&error))
+    }
+
+    /// A check that could never be passed is no reason to kill a task again and again.
+    fn check_checks(&self, run: &RunTask) -> Result<(), String> {
+        let parts = self.shared.containerizer.parts();
+        let has_own_network = parts.get(&Part::Net) == Some(&PartState::On);
+        if !has_own_network || geteuid().is_root() {
+            return Ok(());
+        }
+        let checks = CheckPurpose::ALL.into_iter();
+        let mut checks = checks.filter_map(|purpose| purpose.of(&run.task));
+        match checks.find(|check| !matches!(check.probe, Probe::Command(_))) {
+            Some(_) => Err(NO_WAY_IN.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings its files into its sandbox and says how far that is.
+    async fn fetch(
+        &self,
+        uris: &[FetchUri],
+        sandbox: PathBuf,
+        user: Option<String>,
+        cancel: &Cancel,
+    ) -> Result<(), String> {
+        let owner = match user {
+            Some(name) => Some(account(name).await?),
+            None => None,
+        };
+        let destination = Destination { sandbox, owner };
+        let container = self.container;
+        let inbox = self.shared.inbox.clone();
+        let tell = move |message: String| {
+            inbox.offer(Input::Event(Event::ContainerPreparing {
+                container,
+                message,
+            }));
+        };
+        let fetched = self.shared.fetcher.fetch(uris, &destination, cancel, &tell);
+        fetched.await.map_err(|error| error.to_string())
     }
 
     /// Until its end; none if it goes on without us.
@@ -359,6 +455,14 @@ impl Supervised {
             usage.stdout.bytes_dropped + usage.stderr.bytes_dropped,
         );
     }
+}
+
+/// Who will own the files of a task.
+async fn account(name: String) -> Result<Owner, String> {
+    let unknown = format!("unknown user {name:?}");
+    let found = spawn_blocking(move || User::from_name(&name)).await;
+    let user = found.ok().and_then(Result::ok).flatten();
+    user.map(|user| (user.uid, user.gid)).ok_or(unknown)
 }
 
 /// The error and its causes, for the framework.

@@ -180,6 +180,7 @@ impl Shell {
                 match &event {
                     Event::Disconnected { connection } => self.unlink(*connection),
                     Event::ContainerEnded { container, .. }
+                    | Event::ContainerNotStarted { container, .. }
                     | Event::ContainerLost { container } => {
                         self.containers.ended(*container);
                     }
@@ -230,12 +231,14 @@ impl Shell {
                     volumes,
                     ends_with_slave,
                 } => {
-                    let containers = &self.containers;
+                    let containers = &mut self.containers;
                     containers.start(container, slave_id, run, volumes, ends_with_slave);
                 }
+                Effect::CancelStart { container } => self.containers.cancel(container),
                 Effect::KillContainer { container, grace } => {
                     self.containers.kill(container, grace)
                 }
+                Effect::Probe { id, probe, timeout } => self.containers.probe(id, probe, timeout),
                 Effect::ForgetContainer { container } => self.containers.forget(container),
                 Effect::WipeVolume { directory } => self.containers.wipe(directory),
                 Effect::FrameworkForgotten { framework_id } => {

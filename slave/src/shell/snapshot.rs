@@ -1,11 +1,12 @@
 //! What can be read of a slave: copies that leave the core's thread.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
-use meros_slave_core::{Counters, Identity, SlaveCore, TaskSummary};
+use meros_slave_core::{ContainerId, Counters, Identity, SlaveCore, TaskKey, TaskSummary};
 use serde::Serialize;
 
 /// How things stand.
@@ -38,14 +39,26 @@ impl Snapshot {
 /// A task, as `GET /api/v1/tasks` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TaskRow {
-    framework_id: FrameworkId,
-    task_id: TaskId,
-    name: String,
-    role: RoleName,
-    resources: Resources,
-    state: &'static str,
-    container: Option<String>,
-    pid: Option<u32>,
+    pub(crate) framework_id: FrameworkId,
+    pub(crate) task_id: TaskId,
+    pub(crate) name: String,
+    pub(crate) role: RoleName,
+    pub(crate) resources: Resources,
+    pub(crate) state: &'static str,
+    pub(crate) container: Option<String>,
+    pub(crate) pid: Option<u32>,
+    /// The directory of its sandbox on this machine, while it has a container.
+    pub(crate) sandbox: Option<PathBuf>,
+    #[serde(skip)]
+    container_id: Option<ContainerId>,
+}
+
+impl TaskRow {
+    /// Only the shell knows where sandboxes are.
+    pub(crate) fn say_sandbox(&mut self, path: impl Fn(&TaskKey, ContainerId) -> PathBuf) {
+        let task = (self.framework_id, self.task_id.clone());
+        self.sandbox = self.container_id.map(|container| path(&task, container));
+    }
 }
 
 impl From<TaskSummary<'_>> for TaskRow {
@@ -59,6 +72,8 @@ impl From<TaskSummary<'_>> for TaskRow {
             state: task.state.name(),
             container: task.container.map(|container| container.to_string()),
             pid: task.pid,
+            sandbox: None,
+            container_id: task.container,
         }
     }
 }

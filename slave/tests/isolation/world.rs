@@ -224,6 +224,7 @@ fn spec(id: &str, command: TaskCommand, limits: Limits, sandbox: PathBuf) -> Con
         shown: Vec::new(),
         user: None,
         ends_with_slave: true,
+        checks: BTreeMap::new(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Its own `main`, because each test wants a runtime that ends with it.
 
 mod bad_input;
+mod checks;
+mod fetch;
 mod hostile;
 mod life;
 #[path = "../common/sweep.rs"]
@@ -12,6 +14,9 @@ mod world;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
+    if let Some(port) = std::env::var_os(checks::SERVE) {
+        return checks::serve_in_task(&port);
+    }
     let arguments = Arguments::from_args();
     let case = |name: &str, body: fn(&mut world::World)| {
         Trial::test(name, move || {
@@ -36,6 +41,18 @@ fn main() {
         ),
         case("output_can_be_followed_while_it_is_written", life::follow),
         case(
+            "files_are_fetched_before_a_task_starts_and_its_sandbox_can_be_read",
+            fetch::in_and_out,
+        ),
+        case(
+            "what_cannot_be_fetched_fails_its_task_and_a_kill_ends_a_fetch",
+            fetch::failed_and_killed,
+        ),
+        case(
+            "what_is_fetched_belongs_to_the_user_of_the_task",
+            fetch::of_another_user,
+        ),
+        case(
             "a_restarted_slave_has_its_id_and_its_unacknowledged_updates",
             life::restart,
         ),
@@ -53,6 +70,30 @@ fn main() {
             life::other_masters,
         ),
         case("hundreds_of_tasks_each_end_exactly_once", life::many),
+        case(
+            "a_task_that_fails_its_health_check_of_any_kind_is_killed_with_a_reason",
+            checks::each_kind,
+        ),
+        case(
+            "servers_that_hang_or_flood_fail_a_check_in_time_and_within_bounds",
+            checks::bad_servers,
+        ),
+        case(
+            "failures_within_the_grace_period_kill_nothing",
+            checks::grace_period,
+        ),
+        case(
+            "a_check_by_command_runs_in_the_container_of_its_task_and_has_its_time",
+            checks::commands,
+        ),
+        case(
+            "a_task_with_a_network_of_its_own_is_checked_there",
+            checks::own_network,
+        ),
+        case(
+            "a_restarted_slave_goes_on_checking_and_kills_once",
+            checks::restart,
+        ),
         case(
             "garbage_from_a_master_ends_the_connection_and_the_slave_returns",
             bad_input::garbage,

@@ -248,7 +248,11 @@ impl Emulated {
                     Effect::WipeVolume { directory } => {
                         events.push(Event::VolumeWiped { directory });
                     }
-                    Effect::FrameworkForgotten { .. } | Effect::ForgetContainer { .. } => {}
+                    Effect::FrameworkForgotten { .. }
+                    | Effect::ForgetContainer { .. }
+                    | Effect::CancelStart { .. } => {}
+                    // What is emulated has no task that could be asked.
+                    Effect::Probe { .. } => {}
                 }
             }
             // What is made up is durable at once.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use meros_proto::check::{Check, HealthCheck};
 use meros_proto::executor::ExecutorDescription;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, UpdateId};
@@ -336,4 +337,89 @@ fn a_kill_of_an_unreachable_task_is_answered_and_remembered() {
     )];
     let (_, lines) = world.reregister(SlaveId(0), "cpus:4;mem:1024", tasks);
     assert!(lines.contains(&"s3 kill F0 t".to_owned()), "{lines:?}");
+}
+
+#[test]
+fn a_check_that_breaks_a_rule_is_refused_with_its_field() {
+    // semantics: M8
+    let of = |check: Check| TaskDescription {
+        check: Some(check),
+        ..good()
+    };
+    let health = |health: HealthCheck| TaskDescription {
+        health_check: Some(health),
+        ..good()
+    };
+    let mut as_root = Command::shell("true");
+    as_root.user = Some("root".to_owned());
+    let as_root = meros_proto::check::Probe::Command(Box::new(as_root));
+    let cases = [
+        (of(Check::tcp(0)), "check.port is not valid: it is 0"),
+        (of(Check::grpc(0, "")), "check.port is not valid"),
+        (
+            of(Check::http(1, "x")),
+            "check.path is not valid: it does not begin with /",
+        ),
+        (
+            of(Check::http(1, "/a b")),
+            "check.path is not valid: it has a blank",
+        ),
+        (of(Check::grpc(1, "\n")), "check.service is not valid"),
+        (
+            of(Check::http(1, "/".repeat(3_000))),
+            "at most 2048 are allowed",
+        ),
+        (
+            of(Check::shell("")),
+            "check.command is not valid: it names no program",
+        ),
+        (
+            of(Check::shell("x".repeat(65_537))),
+            "at most 65536 are allowed",
+        ),
+        (of(Check::new(as_root)), "check.command.user is not valid"),
+        (
+            of(Check::tcp(1).interval(secs(0))),
+            "check.interval is not valid: it is 0ns; 100ms to",
+        ),
+        (
+            of(Check::tcp(1).timeout(secs(601))),
+            "check.timeout is not valid: it is 601s",
+        ),
+        (
+            of(Check::tcp(1).delay(secs(86_401))),
+            "check.delay is not valid",
+        ),
+        (
+            health(HealthCheck::new(Check::tcp(1)).consecutive_failures(0)),
+            "health_check.consecutive_failures is not valid: it is 0",
+        ),
+        (
+            health(HealthCheck::new(Check::tcp(1)).grace_period(secs(86_401))),
+            "health_check.grace_period is not valid",
+        ),
+        (
+            health(HealthCheck::new(Check::tcp(0))),
+            "health_check.port is not valid",
+        ),
+    ];
+    for (task, why) in cases {
+        let message = why_refused(task);
+        assert!(message.contains(why), "{message}");
+    }
+    let mut world = World::new();
+    world.slave("cpus:4;mem:1024");
+    let f = world.framework(framework());
+    let fine = TaskDescription {
+        check: Some(Check::https(443, "/ready?full=1")),
+        ..health(HealthCheck::new(Check::grpc(80, "a.b.C")))
+    };
+    world.accept(f, &[1], vec![fine]);
+    assert!(
+        world
+            .core
+            .tasks
+            .find(FrameworkId(0), &task_id("t"))
+            .is_some()
+    );
 }

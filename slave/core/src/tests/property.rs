@@ -1,7 +1,10 @@
 //! Random events, nonsense included.
 
+use meros_proto::check::{Check, HealthCheck};
+use meros_proto::fetch::FetchUri;
 use meros_proto::message::slave::ReconcileOnSlave;
 use meros_proto::operation::{Change, ChangeKind, OperationNumber};
+use meros_proto::status::TaskState;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +35,7 @@ enum Step {
         cpus: u8,
         killing: bool,
         limit: bool,
+        checked: bool,
     },
     Kill {
         framework: u32,
@@ -59,12 +63,20 @@ enum Step {
     Started {
         nth: u64,
     },
+    Preparing {
+        nth: u64,
+    },
     NotStarted {
         nth: u64,
     },
     Ended {
         nth: u64,
         exit: i8,
+    },
+    /// Of the probes that have not answered, or one that nobody asked for.
+    Probed {
+        nth: usize,
+        passed: Option<bool>,
     },
     Change {
         connection: u64,
@@ -96,9 +108,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(connection, registered)| Step::Ping { connection, registered }),
         1 => (connection(), 0_u8..4)
             .prop_map(|(connection, which)| Step::Refuse { connection, which }),
-        8 => (connection(), framework(), task(), 0_u8..6, any::<bool>(), any::<bool>()).prop_map(
-            |(connection, framework, task, cpus, killing, limit)| {
-                Step::Run { connection, framework, task, cpus, killing, limit }
+        8 => (connection(), framework(), task(), 0_u8..6, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(connection, framework, task, cpus, killing, limit, checked)| {
+                Step::Run { connection, framework, task, cpus, killing, limit, checked }
             }
         ),
         4 => (framework(), task(), prop::option::of(any::<u16>()))
@@ -110,8 +122,11 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(framework, task, number)| Step::Acknowledge { framework, task, number }),
         12 => (0_u8..8).prop_map(|how_many| Step::Durable { how_many }),
         6 => (0_u64..12).prop_map(|nth| Step::Started { nth }),
+        3 => (0_u64..12).prop_map(|nth| Step::Preparing { nth }),
         1 => (0_u64..12).prop_map(|nth| Step::NotStarted { nth }),
         6 => (0_u64..12, any::<i8>()).prop_map(|(nth, exit)| Step::Ended { nth, exit }),
+        8 => (0_usize..6, prop::option::weighted(0.9, prop::bool::weighted(0.4)))
+            .prop_map(|(nth, passed)| Step::Probed { nth, passed }),
         6 => (connection(), 0_u8..4, 0_u8..4)
             .prop_map(|(connection, kind, what)| Step::Change { connection, kind, what }),
         2 => (0_usize..3).prop_map(|nth| Step::Wiped { nth }),
@@ -137,6 +152,8 @@ struct World {
     /// Updates whose record was seen before they were sent, and tasks likewise.
     promised: BTreeSet<UpdateId>,
     tasks_written: BTreeSet<TaskKey>,
+    /// Probes that have not answered.
+    probing: Vec<ProbeId>,
     /// Directories that are being removed.
     wiping: Vec<VolumeDirectory>,
     changes: u64,
@@ -165,6 +182,7 @@ impl World {
             log: Vec::new(),
             promised: BTreeSet::new(),
             tasks_written: BTreeSet::new(),
+            probing: Vec::new(),
             wiping: Vec::new(),
             changes: 0,
         };
@@ -185,6 +203,12 @@ impl World {
                     );
                     self.containers.push((container, false));
                     self.folders.insert(container, key);
+                }
+                Effect::CancelStart { container } => {
+                    assert!(
+                        self.containers.contains(&(container, false)),
+                        "cancels what has answered"
+                    );
                 }
                 Effect::KillContainer { container, .. } => {
                     assert!(
@@ -218,6 +242,11 @@ impl World {
                     let mut known = self.containers.iter();
                     assert!(known.all(|it| it.0 != container), "forgets what runs");
                     self.folders.remove(&container);
+                }
+                Effect::Probe { id, .. } => {
+                    let runs = self.containers.contains(&(id.container, true));
+                    assert!(runs, "probes what does not run");
+                    self.probing.push(id);
                 }
                 Effect::WipeVolume { directory } => {
                     let mut volumes = self.disk.claims.volumes.values();
@@ -278,6 +307,7 @@ impl World {
     fn restart(&mut self) {
         self.writing.clear();
         self.wiping.clear();
+        self.probing.clear();
         self.exited = false;
         let mut effects = Effects::new();
         let found = self.found();
@@ -369,10 +399,20 @@ impl World {
                 cpus,
                 killing: kills,
                 limit,
+                checked,
             } => {
                 let mut run = run(framework, task_id(task).as_str());
                 run.task.resources = format!("cpus:{cpus};ports:[31000-31010]").parse().unwrap();
                 run.task.max_completion_time = limit.then_some(Duration::from_secs(20));
+                if checked {
+                    let check = Check::tcp(80).delay(Duration::from_secs(1));
+                    let health = HealthCheck::new(check.clone().timeout(Duration::from_secs(5)));
+                    run.task.health_check = Some(health.consecutive_failures(2));
+                    run.task.check = limit.then_some(check);
+                }
+                if limit && let Some(command) = &mut run.task.command {
+                    command.uris.push(FetchUri::new("http://a/b"));
+                }
                 let run = if kills { killing(run) } else { run };
                 self.hear(
                     connection.saturating_sub(2),
@@ -409,6 +449,19 @@ impl World {
                 let change = Box::new(change(kind, what));
                 let message = MasterToSlave::ChangeResources { number, change };
                 self.hear(connection.saturating_sub(2), message);
+            }
+            Step::Probed { nth, passed } => {
+                let unknown = ProbeId {
+                    container: self.container(0, |_| true),
+                    purpose: CheckPurpose::Health,
+                    number: 1_000_000,
+                };
+                let probe = match nth < self.probing.len() {
+                    true => self.probing.remove(nth),
+                    false => unknown,
+                };
+                let found = passed.map(checks::tcp);
+                self.feed(Event::Probed { probe, found });
             }
             Step::Wiped { nth } => {
                 if nth < self.wiping.len() {
@@ -465,6 +518,11 @@ impl World {
                     self.containers[at].1 = true;
                 }
                 self.feed(Event::ContainerStarted { container, pid: 5 });
+            }
+            Step::Preparing { nth } => {
+                let container = self.container(nth, |started| !started);
+                let message = "a part of it".to_owned();
+                self.feed(Event::ContainerPreparing { container, message });
             }
             Step::NotStarted { nth } => {
                 let container = self.container(nth, |started| !started);
@@ -567,7 +625,10 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
         epoch: core.identity.map(|_| core.epoch).unwrap_or_default(),
         tasks: kept
             .map(|(key, task)| {
-                let (run, reached) = (task.run.clone(), task.state);
+                let (run, mut reached) = (task.run.clone(), task.state);
+                if reached == TaskState::Starting {
+                    reached = TaskState::Staging;
+                }
                 (key.clone(), CheckpointedTask { run, reached })
             })
             .collect(),
