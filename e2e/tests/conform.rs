@@ -10,9 +10,8 @@ use meros_e2e::{ClusterOptions, LocalCluster};
 use serde_json::Value;
 
 /// What Meros does not offer yet.
-const NOT_OFFERED: [&str; 11] = [
+const NOT_OFFERED: [&str; 10] = [
     "O1.SET_LOGGING_LEVEL",
-    "O1.LIST_FILES",
     "O4.GET_HEALTH",
     "O4.GET_VERSION",
     "O4.GET_FLAGS",
@@ -188,9 +187,19 @@ const LIES: &[(&str, &str, Change)] = &[
     ("O1.GET_MAINTENANCE_STATUS", "GET_", Text("get_", "got_")),
     ("O1.GET_MAINTENANCE_SCHEDULE", "GET_", Text("get_", "got_")),
     ("O1.GET_QUOTA", "GET_", Text("get_", "got_")),
-    ("O1.LIST_FILES", "LIST_FILES", Status(501, 500)),
+    ("O1.LIST_FILES", "LIST_FILES", Status(404, 500)),
+    ("O1.READ_FILE", "READ_FILE", Status(404, 500)),
     ("O1.UPDATE_WEIGHTS", "GET_WEIGHTS", Text("2.5", "3.5")),
     ("O1.UPDATE_QUOTA", "GET_QUOTA", Text("1.5", "9.5")),
+    ("O1.SET_QUOTA", "GET_QUOTA", Text("\"infos\"", "\"quotas\"")),
+    (
+        "O1.UPDATE_MAINTENANCE_SCHEDULE",
+        "GET_MAINTENANCE_SCHEDULE",
+        Text("4000000000000000000", "4000000000"),
+    ),
+    ("O1.START_MAINTENANCE", "START_", Status(400, 200)),
+    ("O1.STOP_MAINTENANCE", "STOP_", Status(400, 200)),
+    ("O1.reads", "/weights", Body("{}")),
     ("O1.TEARDOWN", "TEARDOWN", Status(200, 202)),
     ("O1.MARK_AGENT_GONE", "MARK", Status(404, 200)),
     ("O1.DRAIN_AGENT", "DRAIN", Status(404, 200)),

@@ -124,7 +124,8 @@ pub fn decode<M: Message + Default + Name>(media: Media, bytes: &[u8]) -> Result
             message.transcode_to().map_err(protobuf)
         }
         Media::Protobuf => {
-            let message = DynamicMessage::decode(descriptor, bytes).map_err(protobuf)?;
+            let mut message = DynamicMessage::decode(descriptor, bytes).map_err(protobuf)?;
+            complete(&mut message);
             check_required(&message)?;
             M::decode(bytes).map_err(protobuf)
         }
@@ -138,8 +139,9 @@ pub fn encode<M: Message + Name>(media: Media, message: &M) -> Vec<u8> {
     match media {
         Media::Protobuf => bytes,
         Media::Json => {
-            let message = DynamicMessage::decode(descriptor::<M>(), bytes.as_slice())
+            let mut message = DynamicMessage::decode(descriptor::<M>(), bytes.as_slice())
                 .expect("what one writes the other reads");
+            complete(&mut message);
             let options = SerializeOptions::new()
                 .stringify_64_bit_integers(false)
                 .use_proto_field_name(true);
@@ -157,6 +159,46 @@ pub fn encode<M: Message + Name>(media: Media, message: &M) -> Vec<u8> {
 #[must_use]
 pub fn size(message: &impl Message) -> usize {
     message.encoded_len()
+}
+
+/// Puts in what protobuf leaves out of a map: a value that is a default, such as a limit of 0, is written
+/// as nothing at all.
+fn complete(message: &mut DynamicMessage) {
+    for (_, value) in message.fields_mut() {
+        match value {
+            Value::Message(inner) => complete(inner),
+            Value::List(list) => list.iter_mut().for_each(complete_in),
+            Value::Map(map) => {
+                for value in map.values_mut() {
+                    fill(value);
+                    complete_in(value);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn complete_in(value: &mut Value) {
+    if let Value::Message(inner) = value {
+        complete(inner);
+    }
+}
+
+/// The required fields of a message that has none.
+fn fill(value: &mut Value) {
+    let Value::Message(message) = value else {
+        return;
+    };
+    if message.fields().next().is_some() {
+        return;
+    }
+    for field in message.descriptor().fields() {
+        if field.cardinality() == Cardinality::Required {
+            let default = Value::default_value_for_field(&field);
+            message.set_field(&field, default);
+        }
+    }
 }
 
 /// The first required field that is not there.

@@ -4,8 +4,9 @@
 //! - [`pb`]: the messages, compiled from `proto/`; names and numbers are the public protocol's;
 //! - [`encoding`]: JSON and protobuf, as lenient as clients need it (semantics A2, R7);
 //! - [`recordio`]: the framing of streams (semantics A3, R1);
-//! - [`ids`], [`resources`], [`framework`], [`task`], [`operation`], [`calls`]: from v1 to native;
-//! - [`events`], [`state`], [`views`], [`watch`]: from native to v1.
+//! - [`ids`], [`resources`], [`framework`], [`task`], [`operation`], [`calls`], [`roles`]: from v1 to native;
+//! - [`events`], [`state`], [`views`], [`watch`]: from native to v1;
+//! - [`machines`]: maintenance, both ways.
 //!
 //! Invariants: bytes from outside never panic here, and what they make us allocate is bounded by
 //! their length. What Meros cannot do is a [`Refused`] that names the field, unless a framework loses
@@ -17,10 +18,12 @@ pub mod events;
 pub mod framework;
 pub mod ids;
 mod json;
+pub mod machines;
 pub mod operation;
 pub mod recordio;
 mod refused;
 pub mod resources;
+pub mod roles;
 pub mod state;
 pub mod task;
 #[cfg(test)]

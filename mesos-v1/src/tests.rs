@@ -1,5 +1,7 @@
 //! Calls and events as clients write and read them, and bytes that are neither.
 
+mod storm;
+
 use std::time::Duration;
 
 use meros_proto::check::CheckStatus;
@@ -426,6 +428,22 @@ fn both_encodings_say_the_same() {
         let again: Call = decode(media, &encode(media, &call)).expect("our own");
         assert_eq!(again, call, "{media:?}");
     }
+}
+
+#[test]
+fn an_amount_of_zero_in_a_map_is_told() {
+    let config = pb::quota::QuotaConfig {
+        role: "a".to_owned(),
+        limits: [("cpus".to_owned(), pb::value::Scalar { value: 0.0 })].into(),
+        ..Default::default()
+    };
+    let json = encode(Media::Json, &config);
+    assert_eq!(json, br#"{"role":"a","limits":{"cpus":{"value":0.0}}}"#);
+    let written = encode(Media::Protobuf, &config);
+    assert_eq!(decode(Media::Protobuf, &written).ok(), Some(config));
+    // Nothing is no amount where it can be told from zero.
+    let without = br#"{"role":"a","limits":{"cpus":{}}}"#;
+    assert!(decode::<pb::quota::QuotaConfig>(Media::Json, without).is_err());
 }
 
 #[test]

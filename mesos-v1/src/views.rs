@@ -234,12 +234,37 @@ pub fn role(ids: Ids, row: &RoleRow, frameworks: &[meros_proto::ids::FrameworkId
 }
 
 /// The quota of a role.
-#[must_use]
-pub fn quota(row: &RoleRow) -> pb::quota::QuotaConfig {
+fn quota(row: &RoleRow) -> pb::quota::QuotaConfig {
     pb::quota::QuotaConfig {
         role: row.role.as_str().to_owned(),
         guarantees: scalars(&row.guarantees),
         limits: scalars(&row.limits),
+    }
+}
+
+/// What a role is guaranteed, in the older form; none if that is nothing.
+fn quota_info(row: &RoleRow) -> Option<pb::quota::QuotaInfo> {
+    let guarantee = row.guarantees.iter().map(|(name, amount)| pb::Resource {
+        name: name.as_str().to_owned(),
+        r#type: pb::value::Type::Scalar.into(),
+        scalar: Some(scalar_to_v1(*amount)),
+        role: Some("*".to_owned()),
+        ..Default::default()
+    });
+    let guarantee: Vec<pb::Resource> = guarantee.collect();
+    (!guarantee.is_empty()).then(|| pb::quota::QuotaInfo {
+        role: Some(row.role.as_str().to_owned()),
+        principal: None,
+        guarantee,
+    })
+}
+
+/// The quotas of roles, in both forms.
+#[must_use]
+pub fn quotas(rows: &[RoleRow]) -> pb::quota::QuotaStatus {
+    pb::quota::QuotaStatus {
+        infos: rows.iter().filter_map(quota_info).collect(),
+        configs: rows.iter().map(quota).collect(),
     }
 }
 

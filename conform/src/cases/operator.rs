@@ -61,7 +61,18 @@ pub(super) const CASES: &[Case] = &[
         check: |target| {
             let call = json!({"type": "LIST_FILES", "list_files": {"path": "/master/log"}});
             let (status, _) = target.operate(&call)?;
-            ensure!(status == 200, "it is answered {status}");
+            ensure!(matches!(status, 200 | 404), "it is answered {status}");
+            Ok(())
+        },
+    },
+    Case {
+        id: "O1.READ_FILE",
+        says: "READ_FILE reads a file of the master, or knows no such path",
+        check: |target| {
+            let call = json!({"type": "READ_FILE",
+                "read_file": {"path": "/master/log", "offset": 0, "length": 1}});
+            let (status, _) = target.operate(&call)?;
+            ensure!(matches!(status, 200 | 404), "it is answered {status}");
             Ok(())
         },
     },
@@ -74,6 +85,31 @@ pub(super) const CASES: &[Case] = &[
         id: "O1.UPDATE_QUOTA",
         says: "UPDATE_QUOTA sets what GET_QUOTA tells",
         check: quota,
+    },
+    Case {
+        id: "O1.SET_QUOTA",
+        says: "SET_QUOTA and REMOVE_QUOTA set and take away what GET_QUOTA tells, each once",
+        check: older_quota,
+    },
+    Case {
+        id: "O1.UPDATE_MAINTENANCE_SCHEDULE",
+        says: "UPDATE_MAINTENANCE_SCHEDULE sets what GET_MAINTENANCE_SCHEDULE tells; its machines are draining",
+        check: schedule,
+    },
+    Case {
+        id: "O1.START_MAINTENANCE",
+        says: "START_MAINTENANCE of a machine that is not in the schedule is answered 400",
+        check: |target| of_no_machine(target, "START_MAINTENANCE", "start_maintenance"),
+    },
+    Case {
+        id: "O1.STOP_MAINTENANCE",
+        says: "STOP_MAINTENANCE of a machine that is not in the schedule is answered 400",
+        check: |target| of_no_machine(target, "STOP_MAINTENANCE", "stop_maintenance"),
+    },
+    Case {
+        id: "O1.reads",
+        says: "/quota, /weights and /maintenance/schedule tell what the calls tell",
+        check: reads,
     },
     Case {
         id: "O1.TEARDOWN",
@@ -109,7 +145,15 @@ pub(super) const CASES: &[Case] = &[
         id: "O2.invalid",
         says: "a call without what its type names is answered 400",
         check: |target| {
-            for call in ["TEARDOWN", "UPDATE_QUOTA", "RESERVE_RESOURCES"] {
+            for call in [
+                "TEARDOWN",
+                "UPDATE_QUOTA",
+                "SET_QUOTA",
+                "REMOVE_QUOTA",
+                "UPDATE_MAINTENANCE_SCHEDULE",
+                "START_MAINTENANCE",
+                "RESERVE_RESOURCES",
+            ] {
                 let (status, _) = target.operate(&json!({"type": call}))?;
                 ensure!(status == 400, "{call} is answered {status}");
             }
@@ -197,6 +241,118 @@ fn quota(target: &Target) -> Checked {
     });
     set(json!({}))?;
     told
+}
+
+/// Whether GET_QUOTA tells a guarantee of the role in the older form.
+fn has_guarantee(target: &Target, role: &str) -> Checked<bool> {
+    let answer = target.question(&json!({"type": "GET_QUOTA"}))?;
+    let all = answer["get_quota"]["status"]["infos"].as_array();
+    let mut all = all.into_iter().flatten();
+    Ok(all.any(|it| it["role"] == *role && it["guarantee"][0]["scalar"]["value"] == 0.1))
+}
+
+fn older_quota(target: &Target) -> Checked {
+    let role = unique("conform");
+    let set = json!({"type": "SET_QUOTA", "set_quota": {"quota_request":
+        {"role": role, "force": true, "guarantee": [scalar("cpus", 0.1)]}}});
+    let remove = json!({"type": "REMOVE_QUOTA", "remove_quota": {"role": role}});
+    ordered(target, &remove, 400)?;
+    ordered(target, &set, 200)?;
+    let told = target.eventually("GET_QUOTA does not tell it", || {
+        has_guarantee(target, &role)
+    });
+    let again = ordered(target, &set, 400);
+    ordered(target, &remove, 200)?;
+    told?;
+    again?;
+    target.eventually("GET_QUOTA still tells it", || {
+        Ok(!has_guarantee(target, &role)?)
+    })
+}
+
+/// The machine of some agent.
+fn some_machine(target: &Target) -> Checked<Value> {
+    let (_framework, offer) = some_offer(target)?;
+    let answer = target.question(&json!({"type": "GET_AGENTS"}))?;
+    let all = answer["get_agents"]["agents"].as_array();
+    let mut all = all.into_iter().flatten();
+    let Some(agent) = all.find(|it| it["agent_info"]["id"] == offer["agent_id"]) else {
+        return Err(Halt::failed("GET_AGENTS does not have the agent"));
+    };
+    let pid = agent["pid"].as_str().unwrap_or_default();
+    let address = pid.split_once('@').map_or(pid, |(_, address)| address);
+    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
+    Ok(json!({"hostname": agent["agent_info"]["hostname"], "ip": ip}))
+}
+
+/// Sets the whole schedule.
+fn set_schedule(target: &Target, schedule: &Value) -> Checked {
+    let call = json!({"type": "UPDATE_MAINTENANCE_SCHEDULE",
+        "update_maintenance_schedule": {"schedule": schedule}});
+    ordered(target, &call, 200)
+}
+
+fn schedule(target: &Target) -> Checked {
+    let machine = some_machine(target)?;
+    let before = target.question(&json!({"type": "GET_MAINTENANCE_SCHEDULE"}))?;
+    let before = &before["get_maintenance_schedule"]["schedule"];
+    // In 2096, for a minute.
+    let start = json!({"nanoseconds": 4_000_000_000_000_000_000_i64});
+    let window = json!({"machine_ids": [machine], "unavailability":
+        {"start": start, "duration": {"nanoseconds": 60_000_000_000_i64}}});
+    set_schedule(target, &json!({"windows": [window]}))?;
+    let told = target.eventually("GET_MAINTENANCE_SCHEDULE does not tell it", || {
+        let answer = target.question(&json!({"type": "GET_MAINTENANCE_SCHEDULE"}))?;
+        let window = &answer["get_maintenance_schedule"]["schedule"]["windows"][0];
+        let is_of_it = window["machine_ids"][0]["hostname"] == machine["hostname"];
+        Ok(is_of_it && window["unavailability"]["start"] == start)
+    });
+    let draining = target.eventually("GET_MAINTENANCE_STATUS does not tell it", || {
+        let answer = target.question(&json!({"type": "GET_MAINTENANCE_STATUS"}))?;
+        let status = &answer["get_maintenance_status"]["status"];
+        Ok(status["draining_machines"][0]["id"]["hostname"] == machine["hostname"])
+    });
+    let twice = json!({"windows": [window, window]});
+    let call = json!({"type": "UPDATE_MAINTENANCE_SCHEDULE",
+        "update_maintenance_schedule": {"schedule": twice}});
+    let refused = ordered(target, &call, 400);
+    set_schedule(target, before)?;
+    told?;
+    draining?;
+    refused
+}
+
+fn of_no_machine(target: &Target, kind: &str, field: &str) -> Checked {
+    let call = json!({"type": kind,
+        field: {"machines": [{"hostname": "nobody.invalid", "ip": "192.0.2.1"}]}});
+    ordered(target, &call, 400)?;
+    ordered(target, &json!({"type": kind, field: {"machines": []}}), 400)
+}
+
+fn reads(target: &Target) -> Checked {
+    for (path, kind, field) in [
+        ("/quota", "GET_QUOTA", "/get_quota/status"),
+        ("/weights", "GET_WEIGHTS", "/get_weights/weight_infos"),
+        (
+            "/maintenance/schedule",
+            "GET_MAINTENANCE_SCHEDULE",
+            "/get_maintenance_schedule/schedule",
+        ),
+    ] {
+        let answer = target.question(&json!({"type": kind}))?;
+        let empty = match path {
+            "/weights" => json!([]),
+            _ => json!({}),
+        };
+        let expected = answer.pointer(field).unwrap_or(&empty);
+        let document = target.get(path)?;
+        ensure!(document == *expected, "{path} tells {document}");
+        let below = target.get(&format!("/master{path}"))?;
+        ensure!(below == document, "/master{path} tells {below}");
+    }
+    let status = target.get("/maintenance/status")?;
+    ensure!(status.is_object(), "/maintenance/status tells {status}");
+    Ok(())
 }
 
 fn teardown(target: &Target) -> Checked {

@@ -161,7 +161,14 @@ fn follower(target: &Target) -> Checked {
     let ask = |method, path| -> Checked<Reply> {
         Ok(ask_at(follower, method, path, &[], b"", target.patience)?)
     };
-    for (method, path) in [("POST", SCHEDULER), ("GET", SCHEDULER), ("POST", "/api/v1")] {
+    for (method, path) in [
+        ("POST", SCHEDULER),
+        ("GET", SCHEDULER),
+        ("POST", "/api/v1"),
+        ("GET", "/quota"),
+        ("GET", "/maintenance/schedule"),
+        ("POST", "/machine/down"),
+    ] {
         let reply = ask(method, path)?;
         ensure!(
             reply.status == 307,

@@ -14,6 +14,7 @@ use meros_proto::slave::SlaveMode;
 use meros_proto::state::{SpaceId, StateCall};
 use meros_proto::view::TaskView;
 use meros_proto::why::WhyQuestion;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,17 @@ pub enum OperatorCall {
         windows: Vec<(SlaveId, Option<Unavailability>)>,
         /// Whether that of all other slaves is called off.
         replace: bool,
+    },
+    /// Begin the maintenance of slaves for which it is planned: they are drained (semantics K11).
+    StartMaintenance {
+        /// Those that are drained already are left as they are, unless all are.
+        slaves: BTreeSet<SlaveId>,
+    },
+    /// End the maintenance that was begun: slaves are active again, and their windows are over (semantics
+    /// K11).
+    StopMaintenance {
+        /// Those whose maintenance has not begun are left as they are, unless all are.
+        slaves: BTreeSet<SlaveId>,
     },
     /// Change settings of the cluster, all or none.
     SetSettings {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use meros_proto::ids::SlaveId;
 use meros_proto::maintenance::{MAINTENANCE_MAX, Unavailability};
 use meros_proto::refusal::Refusal;
+use meros_proto::slave::SlaveMode;
 use meros_proto::time::Timestamp;
 use meros_proto::view::OfferEnd;
 use tracing::info;
@@ -14,6 +15,9 @@ use crate::MasterCore;
 use crate::command::Command;
 use crate::event::RequestId;
 use crate::turn::Turn;
+
+/// The most slaves of one call that begins or ends their maintenance: each is a command of the registry.
+const MAINTENANCE_SLAVES_MAX: usize = 1_000;
 
 fn invalid(field: &str, why: String) -> Refusal {
     Refusal::Invalid {
@@ -70,12 +74,106 @@ impl MasterCore {
                 let why = format!("at most {days} days are allowed; leave it out for good");
                 return Err(invalid("duration", why));
             }
-            if window.is_over(now) {
+            // A plan that is sent again with one window more has those that are over, too.
+            let is_new = self.registry.maintenance().get(&slave_id) != Some(window);
+            if is_new && window.is_over(now) {
                 let why = format!("the window of {slave_id} is over already");
                 return Err(invalid("start", why));
             }
         }
         Ok(())
+    }
+
+    /// Drains slaves whose maintenance is planned. Each is a command of its own, the last one answers: if the
+    /// leader changes in between, some may be drained and the call is not answered as done; it may be
+    /// repeated.
+    pub(crate) fn on_start_maintenance(
+        &mut self,
+        request: RequestId,
+        slaves: &BTreeSet<SlaveId>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        self.check_planned(slaves)?;
+        let of_them = slaves.iter().copied();
+        let up: Vec<_> = of_them.filter(|id| !self.is_in_maintenance(*id)).collect();
+        let mode = SlaveMode::Draining {
+            grace: None,
+            mark_gone: false,
+        };
+        let at = turn.now;
+        let commands = up
+            .into_iter()
+            .map(|slave_id| Command::SetSlaveMode { slave_id, mode, at });
+        let why = "their maintenance has begun already";
+        self.order_all(request, commands.collect(), why, turn)
+    }
+
+    /// Takes slaves into use again, and then their windows out of the schedule.
+    pub(crate) fn on_stop_maintenance(
+        &mut self,
+        request: RequestId,
+        slaves: &BTreeSet<SlaveId>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        self.check_planned(slaves)?;
+        let of_them = slaves.iter().copied();
+        let down: Vec<_> = of_them.filter(|id| self.is_in_maintenance(*id)).collect();
+        let at = turn.now;
+        let mode = SlaveMode::Active;
+        let modes = down
+            .iter()
+            .map(|&slave_id| Command::SetSlaveMode { slave_id, mode, at });
+        let mut commands: Vec<_> = modes.collect();
+        if !commands.is_empty() {
+            let windows = down.iter().map(|slave_id| (*slave_id, None)).collect();
+            commands.push(Command::SetMaintenance { windows });
+        }
+        let why = "their maintenance has not begun";
+        self.order_all(request, commands, why, turn)
+    }
+
+    /// The first that applies: too many, one that is no member, one without a window.
+    fn check_planned(&self, slaves: &BTreeSet<SlaveId>) -> Result<(), Refusal> {
+        if slaves.len() > MAINTENANCE_SLAVES_MAX {
+            return Err(Refusal::OverLimit {
+                what: "the number of slaves in one call".to_owned(),
+                limit: MAINTENANCE_SLAVES_MAX as u64,
+                advice: "name fewer at a time".to_owned(),
+            });
+        }
+        for &slave_id in slaves {
+            self.check_member(slave_id)?;
+            if !self.registry.maintenance().contains_key(&slave_id) {
+                let why = format!("no maintenance of {slave_id} is planned");
+                return Err(invalid("slaves", why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a slave is being emptied, or is empty, while its maintenance is planned.
+    fn is_in_maintenance(&self, slave_id: SlaveId) -> bool {
+        let mode = self.registry.slave(slave_id).map(|record| record.mode);
+        matches!(mode, Some(SlaveMode::Draining { .. }))
+            && self.registry.maintenance().contains_key(&slave_id)
+    }
+
+    /// Proposes commands in order; `why` there are none is the refusal.
+    fn order_all(
+        &mut self,
+        request: RequestId,
+        mut commands: Vec<Command>,
+        why: &str,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(last) = commands.pop() else {
+            return Err(invalid("slaves", why.to_owned()));
+        };
+        self.check_order()?;
+        for command in commands {
+            self.propose(command, turn);
+        }
+        self.order(request, last, turn)
     }
 
     /// Frameworks decide anew about slaves whose availability has changed (semantics E5).

@@ -75,6 +75,14 @@ impl MasterCore {
                 .on_set_maintenance(request, windows, replace, turn)
                 .err()
                 .map(Err),
+            OperatorCall::StartMaintenance { slaves } => self
+                .on_start_maintenance(request, &slaves, turn)
+                .err()
+                .map(Err),
+            OperatorCall::StopMaintenance { slaves } => self
+                .on_stop_maintenance(request, &slaves, turn)
+                .err()
+                .map(Err),
             OperatorCall::SetSettings { settings } => {
                 self.on_set_settings(request, settings, turn).err().map(Err)
             }

@@ -215,7 +215,7 @@ impl MasterCore {
         Ok(())
     }
 
-    fn check_order(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_order(&self) -> Result<(), Refusal> {
         if self.orders.len() >= ORDERS_MAX {
             return Err(Refusal::OverLimit {
                 what: "the number of orders in progress".to_owned(),

@@ -274,7 +274,9 @@ fn answer(call: &OperatorCall) -> Result<Answer, Refusal> {
         | OperatorCall::SetMinimums { .. }
         | OperatorCall::SetSettings { .. }
         | OperatorCall::UpdateFramework { .. }
-        | OperatorCall::SetMaintenance { .. } => Ok(Answer::Done),
+        | OperatorCall::SetMaintenance { .. }
+        | OperatorCall::StartMaintenance { .. }
+        | OperatorCall::StopMaintenance { .. } => Ok(Answer::Done),
         OperatorCall::ChangeResources { slave_id, .. } if slave_id.0 == 2 => {
             let why = "cpus: wanted 2, has 1".to_owned();
             let slave_id = *slave_id;

@@ -6,4 +6,5 @@ mod masters;
 mod restart;
 mod restore;
 mod site;
+mod storm;
 mod v1;

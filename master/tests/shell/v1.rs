@@ -27,9 +27,19 @@ struct Answer {
     stream: BufReader<TcpStream>,
 }
 
-/// `POST path` with these headers, on a connection of its own.
 async fn post(to: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut head = format!("POST {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n");
+    send(to, "POST", path, headers, body).await
+}
+
+/// Asks with these headers, on a connection of its own.
+async fn send(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -344,10 +354,13 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
         {"role": "web", "weight": 2.5}]}});
     assert_eq!(operator(&master, weights).await.0, 200);
     eventually(&master, "/master/roles.json", |text| text.contains("2.5")).await;
-    assert_eq!(
-        operator(&master, json!({"type": "LIST_FILES"})).await.0,
-        501
-    );
+    let files = |path: &str| json!({"type": "LIST_FILES", "list_files": {"path": path}});
+    assert_eq!(operator(&master, files("/")).await.0, 200);
+    assert_eq!(operator(&master, files("/master/log")).await.0, 404);
+    let read = json!({"type": "READ_FILE", "read_file": {"path": "/master/log", "offset": 0}});
+    assert_eq!(operator(&master, read).await.0, 404);
+    let grow = json!({"type": "GROW_VOLUME"});
+    assert_eq!(operator(&master, grow).await.0, 501);
     assert_eq!(operator(&master, json!({"type": "TEARDOWN"})).await.0, 400);
 
     framework
@@ -546,5 +559,175 @@ async fn a_v1_framework_may_speak_protobuf() {
             .error
             .is_some_and(|error| error.message.contains("framework_info.role"))
     );
+    master.shutdown().await;
+}
+
+/// What a tool of operators is answered.
+async fn tool(master: &Running, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let body = body.to_string();
+    let answer = send(master.http_addr, method, path, &[], body.as_bytes()).await;
+    let status = answer.status;
+    (
+        status,
+        serde_json::from_str(&answer.text().await).unwrap_or_default(),
+    )
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_read_and_set_quotas_and_weights_where_mesos_has_them() {
+    // semantics: E8, E10, O1
+    let site = Site::new();
+    let master = site.master().await;
+    let (_slave, _) = site.registered("s1", master.quic_addr).await;
+    let tell = async |method, path, body: &Value| tool(&master, method, path, body).await;
+    assert_eq!(get(&master, "/quota").await, json!({}));
+    assert_eq!(get(&master, "/master/weights").await, json!([]));
+    let amount = json!({"name": "cpus", "type": "SCALAR", "scalar": {"value": 2.0}});
+    let quota = json!({"role": "web", "guarantee": [amount]});
+    assert_eq!(tell("POST", "/quota", &quota).await.0, 200);
+    eventually(&master, "/quota", |text| text.contains("infos")).await;
+    let mut shown = amount.clone();
+    shown["role"] = "*".into();
+    let told = get(&master, "/master/quota").await;
+    assert_eq!(
+        told,
+        json!({"infos": [{"role": "web", "guarantee": [shown]}],
+            "configs": [{"role": "web", "guarantees": {"cpus": {"value": 2.0}},
+                "limits": {"cpus": {"value": 2.0}}}]})
+    );
+    for (method, path, body, status) in [
+        ("POST", "/quota", &quota, 400),
+        (
+            "POST",
+            "/quota",
+            &json!({"role": "a", "guarantee": []}),
+            400,
+        ),
+        ("POST", "/quota", &json!([]), 400),
+        ("DELETE", "/quota/other", &Value::Null, 400),
+        ("DELETE", "/quota/a%20b", &Value::Null, 400),
+        ("DELETE", "/quota", &Value::Null, 405),
+        ("PUT", "/quota", &quota, 405),
+        (
+            "PUT",
+            "/weights",
+            &json!([{"role": "web", "weight": -1}]),
+            400,
+        ),
+        ("PUT", "/weights", &json!({"role": "web", "weight": 2}), 400),
+        ("PUT", "/weights", &json!([{"role": "web"}]), 400),
+        ("POST", "/weights", &json!([]), 405),
+        ("DELETE", "/master/quota/web", &Value::Null, 200),
+        (
+            "PUT",
+            "/weights",
+            &json!([{"role": "web", "weight": 2.5}]),
+            200,
+        ),
+    ] {
+        let (got, text) = tell(method, path, body).await;
+        assert_eq!(got, status, "{method} {path} {body}: {text}");
+    }
+    eventually(&master, "/quota", |text| text == "{}").await;
+    eventually(&master, "/weights", |text| text.contains("2.5")).await;
+    let told = get(&master, "/weights").await;
+    assert_eq!(told, json!([{"role": "web", "weight": 2.5}]));
+    // Orders from web pages are refused here, too.
+    let origin = [("origin", "http://evil.example")];
+    let answer = send(master.http_addr, "DELETE", "/quota/web", &origin, &[]).await;
+    assert_eq!(answer.status, 403);
+    master.shutdown().await;
+}
+
+#[test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_take_machines_down_and_bring_them_up() {
+    // semantics: K11, O1
+    let site = Site::new();
+    let master = site.master().await;
+    let (_one, one) = site.registered("s1", master.quic_addr).await;
+    let (_two, two) = site.registered("s2", master.quic_addr).await;
+    assert_ne!(one, two);
+    let tell = async |path, body: &Value| tool(&master, "POST", path, body).await;
+    let window = |machine: &str| {
+        json!({"machine_ids": [{"hostname": machine}],
+            "unavailability": {"start": {"nanoseconds": 4_000_000_000_000_000_000_i64}}})
+    };
+    let machines = |names: &[&str]| -> Value {
+        let one = |name: &&str| json!({"hostname": name});
+        names.iter().map(one).collect()
+    };
+    let both = json!({"windows": [window("s1"), window("s2")]});
+    for (path, body) in [
+        ("/maintenance/schedule", json!({"windows": [window("s3")]})),
+        (
+            "/maintenance/schedule",
+            json!({"windows": [window("s1"), window("S1")]}),
+        ),
+        ("/maintenance/schedule", json!([])),
+        ("/machine/down", machines(&["s1"])),
+        ("/machine/down", machines(&[])),
+        ("/machine/down", json!({"hostname": "s1"})),
+        ("/machine/up", machines(&["s1"])),
+    ] {
+        let (status, answer) = tell(path, &body).await;
+        assert_eq!(status, 400, "{path} {body}: {answer}");
+    }
+    assert_eq!(tell("/maintenance/schedule", &both).await.0, 200);
+    // At once: the core knows, whether readers do or not.
+    assert_eq!(
+        tell("/master/machine/down", &machines(&["s1"])).await.0,
+        200
+    );
+    assert_eq!(tell("/machine/down", &machines(&["s1"])).await.0, 400);
+    eventually(&master, "/maintenance/status", |text| {
+        text.contains("down_machines")
+    })
+    .await;
+    let expected = json!({"draining_machines": [{"id": {"hostname": "s2"}}],
+        "down_machines": [{"hostname": "s1"}]});
+    assert_eq!(get(&master, "/master/maintenance/status").await, expected);
+    let (_, answer) = operator(&master, json!({"type": "GET_MAINTENANCE_STATUS"})).await;
+    assert_eq!(answer["get_maintenance_status"]["status"], expected);
+    let told = get(&master, "/maintenance/schedule").await;
+    let mut grouped = window("s1");
+    grouped["machine_ids"] = machines(&["s1", "s2"]);
+    assert_eq!(told, json!({"windows": [grouped]}));
+    let agents = get(&master, "/slaves").await;
+    assert_eq!(agents["slaves"][0]["deactivated"], true, "{agents}");
+
+    // The same as calls, and what is down stays in the schedule.
+    let call = |kind: &str, field: &str, value: Value| json!({"type": kind, field: value});
+    let schedule = |windows: Value| {
+        call(
+            "UPDATE_MAINTENANCE_SCHEDULE",
+            "update_maintenance_schedule",
+            json!({"schedule": {"windows": windows}}),
+        )
+    };
+    let start = call(
+        "START_MAINTENANCE",
+        "start_maintenance",
+        json!({"machines": machines(&["s2"])}),
+    );
+    let stop = call(
+        "STOP_MAINTENANCE",
+        "stop_maintenance",
+        json!({"machines": machines(&["s1", "s2"])}),
+    );
+    for (call, status) in [
+        (schedule(json!([window("s2")])), 400),
+        (schedule(json!([window("s2"), window("s1")])), 200),
+        (start.clone(), 200),
+        (start, 400),
+        (stop.clone(), 200),
+        (stop, 400),
+    ] {
+        let (got, answer) = operator(&master, call.clone()).await;
+        assert_eq!(got, status, "{call}: {answer}");
+    }
+    eventually(&master, "/maintenance/schedule", |text| text == "{}").await;
+    eventually(&master, "/maintenance/status", |text| text == "{}").await;
+    let agents = get(&master, "/slaves").await;
+    assert_eq!(agents["slaves"][0]["deactivated"], false, "{agents}");
     master.shutdown().await;
 }

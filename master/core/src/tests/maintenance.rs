@@ -4,6 +4,7 @@ use meros_proto::ids::SlaveId;
 use meros_proto::maintenance::{MAINTENANCE_MAX, Unavailability};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
+use meros_proto::slave::SlaveMode;
 use meros_proto::time::Timestamp;
 
 use super::world::{World, check, framework, secs};
@@ -149,4 +150,83 @@ fn what_cannot_be_a_plan_is_refused_and_nothing_changes() {
         check(world.operator(1, call), &[&format!("reply 1 {code}")]);
         assert!(world.core.registry().maintenance().is_empty());
     }
+}
+
+fn begin(slaves: &[SlaveId]) -> OperatorCall {
+    OperatorCall::StartMaintenance {
+        slaves: slaves.iter().copied().collect(),
+    }
+}
+
+fn end(slaves: &[SlaveId]) -> OperatorCall {
+    OperatorCall::StopMaintenance {
+        slaves: slaves.iter().copied().collect(),
+    }
+}
+
+fn is_draining(world: &World, slave_id: SlaveId) -> bool {
+    let record = world.core.registry().slave(slave_id);
+    let mode = record.expect("a member").mode;
+    matches!(mode, SlaveMode::Draining { .. })
+}
+
+#[test]
+fn maintenance_begins_with_a_drain_and_ends_with_its_window() {
+    // semantics: K11
+    let s1 = SlaveId(1);
+    let mut world = World::new();
+    world.slave("cpus:4");
+    world.slave("cpus:4");
+    let planned = window(world.now.after(secs(60)), 60);
+    world.operator(1, plan(S0, Some(planned)));
+    // None or all: the other one is not planned.
+    check(world.operator(2, begin(&[S0, s1])), &["reply 2 invalid"]);
+    assert!(!is_draining(&world, S0));
+    check(
+        world.operator(3, begin(&[SlaveId(9)])),
+        &["reply 3 no_such_slave"],
+    );
+    check(world.operator(4, end(&[S0])), &["reply 4 invalid"]);
+    check(world.operator(5, begin(&[S0])), &["reply 5 done"]);
+    assert!(is_draining(&world, S0) && !is_draining(&world, s1));
+    check(world.operator(6, begin(&[S0])), &["reply 6 invalid"]);
+
+    // What a change of leader has cut short is done by the same call again.
+    world.operator(7, plan(s1, Some(planned)));
+    check(world.operator(8, begin(&[S0, s1])), &["reply 8 done"]);
+    assert!(is_draining(&world, S0) && is_draining(&world, s1));
+    check(world.operator(9, end(&[S0])), &["reply 9 done"]);
+    assert!(!is_draining(&world, S0) && is_draining(&world, s1));
+    let left: Vec<_> = world.core.registry().maintenance().keys().collect();
+    assert_eq!(left, [&s1]);
+    check(world.operator(10, end(&[S0, s1])), &["reply 10 invalid"]);
+    check(world.operator(11, end(&[s1])), &["reply 11 done"]);
+    assert_eq!(told(&mut world).len(), 2, "both are offered again");
+}
+
+#[test]
+fn a_plan_that_is_sent_again_may_have_a_window_that_is_over() {
+    let mut world = World::new();
+    world.slave("cpus:4");
+    world.slave("cpus:4");
+    let over = window(world.now.after(secs(1)), 5);
+    world.operator(1, plan(S0, Some(over)));
+    world.pass(secs(7));
+    let ahead = window(world.now.after(secs(60)), 60);
+    let again = |over| OperatorCall::SetMaintenance {
+        windows: vec![(S0, Some(over)), (SlaveId(1), Some(ahead))],
+        replace: true,
+    };
+    check(world.operator(2, again(over)), &["reply 2 done"]);
+    assert_eq!(world.core.registry().maintenance().len(), 2);
+    let other = window(over.start, 4);
+    check(world.operator(3, again(other)), &["reply 3 invalid"]);
+}
+
+#[test]
+fn the_slaves_of_one_call_are_bounded() {
+    let mut world = World::new();
+    let many: Vec<SlaveId> = (0..1_001).map(SlaveId).collect();
+    check(world.operator(1, begin(&many)), &["reply 1 over_limit"]);
+    check(world.operator(2, end(&many)), &["reply 2 over_limit"]);
 }

@@ -4,9 +4,11 @@
 //! is the stream that answers it, and each of its calls is a message on that connection. The core knows
 //! nothing of HTTP.
 
+mod maintenance;
 mod operator;
 mod rate;
 mod reads;
+mod roles;
 mod scheduler;
 mod sessions;
 mod stream;
@@ -20,10 +22,10 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, delete, get, post};
 use meros_daemon::http::ApiError;
 use meros_proto::refusal::Refusal;
-use meros_v1::encoding::{Media, Message, Name, decode};
+use meros_v1::encoding::{Media, Message, Name, decode, encode};
 use meros_v1::ids::Ids;
 
 use super::{Api, to_leader};
@@ -55,6 +57,16 @@ pub(super) fn routes(api: &Arc<Api>) -> Router<Arc<Api>> {
                 .route(&at("version"), get(reads::version))
                 .route(&at("flags"), get(reads::flags));
         }
+        let at = |name: &str| format!("{prefix}/{name}");
+        let schedule = get(maintenance::schedule).post(maintenance::set_schedule);
+        leading = leading
+            .route(&at("quota"), get(roles::quotas).post(roles::post_quota))
+            .route(&at("quota/{*role}"), delete(roles::delete_quota))
+            .route(&at("weights"), get(roles::weights).put(roles::put_weights))
+            .route(&at("maintenance/schedule"), schedule)
+            .route(&at("maintenance/status"), get(maintenance::status))
+            .route(&at("machine/down"), post(maintenance::down))
+            .route(&at("machine/up"), post(maintenance::up));
         // What is below it and has no name of its own falls back to it.
         let path = format!("{prefix}/api/v1/operator");
         leading = leading.route(&path, any(operator::call));
@@ -133,4 +145,30 @@ fn not_a_call() -> Response {
     let post = HeaderValue::from_static("POST");
     answer.headers_mut().insert(header::ALLOW, post);
     answer
+}
+
+/// A JSON document of a message, for tools that know no calls.
+fn document<M: Message + Name>(message: &M) -> Response {
+    let kind = [(header::CONTENT_TYPE, Media::Json.name())];
+    (kind, encode(Media::Json, message)).into_response()
+}
+
+/// Reads a JSON document as a message. Its media type does not matter: nothing else would be understood.
+fn read<M: Message + Default + Name>(body: &[u8]) -> Result<M, ApiError> {
+    decode(Media::Json, body)
+        .map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))
+}
+
+/// Reads a JSON list as the message that has such a list in this field.
+fn read_list<M: Message + Default + Name>(field: &str, body: &[u8]) -> Result<M, ApiError> {
+    let list: Vec<serde_json::Value> = super::orders::json(body)?;
+    read(serde_json::json!({field: list}).to_string().as_bytes())
+}
+
+/// Away from the threads that serve the network.
+async fn blocking<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let made = tokio::task::spawn_blocking(make).await;
+    made.map_err(|error| ApiError::internal(error.to_string()))?
 }

@@ -12,10 +12,7 @@ use meros_daemon::http::ApiError;
 use meros_master_core::event::OperatorCall;
 use meros_proto::ids::FrameworkId;
 use meros_proto::operation::{Change, ChangeKind};
-use meros_proto::quota::Quota;
 use meros_proto::refusal::Refusal;
-use meros_proto::resources::{ResourceName, Scalar};
-use meros_proto::role::RoleName;
 use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::view::{FrameworkState, OfferView};
 use meros_v1::Refused;
@@ -27,14 +24,17 @@ use meros_v1::pb::master::response::{self as parts, Type as Kind};
 use meros_v1::pb::master::{Call, Response as Answer};
 use meros_v1::resources::from_v1;
 use meros_v1::state::VERSION;
-use meros_v1::{events, views};
+use meros_v1::{machines, roles, views};
 use tracing::info;
 
 use super::reads::{Picked, snapshot};
-use super::{not_a_call, posted, watch};
+use super::{maintenance, not_a_call, posted, watch};
 use crate::http::Api;
 use crate::http::orders::ordered;
 use crate::projection::RoleFilter;
+
+/// Of a path in a message: what a stranger wrote may be long.
+const PATH_CHARS_MAX: usize = 128;
 
 pub(super) async fn call(State(api): State<Arc<Api>>, request: Request) -> Response {
     if request.method() != Method::POST {
@@ -48,26 +48,37 @@ pub(super) async fn call(State(api): State<Arc<Api>>, request: Request) -> Respo
 async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let posted = posted(request).await?;
     let (call, ids) = posted.call::<Call>(&api)?;
-    if let Some((order, status)) = order_of(&call, ids)? {
-        info!(
-            call = call.r#type().as_str_name(),
-            "operator orders over v1"
-        );
-        ordered(&api, order).await?;
-        return Ok(status.into_response());
-    }
-    if call.r#type() == Type::Subscribe {
+    let kind = call.r#type();
+    if kind == Type::Subscribe {
         return watch::subscribe(api, &posted).await;
     }
     let media = posted.answer;
+    let of_call = Arc::clone(&api);
     // Picking and writing out are kept away from the threads that serve the network.
-    let made = tokio::task::spawn_blocking(move || {
-        answer(&api, call.r#type()).map(|answer| encode(media, &answer))
+    let made = super::blocking(move || {
+        Ok(match order_of(&of_call, &call, ids)? {
+            Some((order, status)) => Made::Order(order, status),
+            None => Made::Answer(encode(media, &answer(&of_call, &call)?)),
+        })
     });
-    let body = made
-        .await
-        .map_err(|error| ApiError::internal(error.to_string()))??;
-    Ok(([(header::CONTENT_TYPE, Media::name(media))], body).into_response())
+    match made.await? {
+        Made::Answer(body) => {
+            Ok(([(header::CONTENT_TYPE, Media::name(media))], body).into_response())
+        }
+        Made::Order(order, status) => {
+            info!(call = kind.as_str_name(), "operator orders over v1");
+            ordered(&api, order).await?;
+            Ok(status.into_response())
+        }
+    }
+}
+
+/// What comes of a call.
+enum Made {
+    /// What is asked for.
+    Answer(Vec<u8>),
+    /// What the core is to do, and the status when it is done.
+    Order(OperatorCall, StatusCode),
 }
 
 pub(super) fn refused(refused: Refused) -> ApiError {
@@ -83,7 +94,11 @@ fn missing(what: &'static str) -> impl Fn() -> ApiError {
 }
 
 /// The order that a call is, and what it is answered when it is carried out; none if it asks.
-fn order_of(call: &Call, ids: Ids) -> Result<Option<(OperatorCall, StatusCode)>, ApiError> {
+fn order_of(
+    api: &Api,
+    call: &Call,
+    ids: Ids,
+) -> Result<Option<(OperatorCall, StatusCode)>, ApiError> {
     let mode = |agent: &pb::AgentId, mode| OperatorCall::SetSlaveMode {
         slave_id: ids.read_slave(agent),
         mode,
@@ -131,24 +146,42 @@ fn order_of(call: &Call, ids: Ids) -> Result<Option<(OperatorCall, StatusCode)>,
                 .update_quota
                 .as_ref()
                 .ok_or_else(missing("update_quota"))?;
-            let quotas: Result<_, ApiError> = it.quota_configs.iter().map(quota).collect();
+            let quotas: Result<_, Refused> = it.quota_configs.iter().map(roles::quota).collect();
             OperatorCall::SetQuotas {
-                quotas: quotas?,
+                quotas: quotas.map_err(refused)?,
                 force: it.force(),
             }
+        }
+        Type::SetQuota => {
+            let it = call.set_quota.as_ref().ok_or_else(missing("set_quota"))?;
+            super::roles::set_quota(api, &it.quota_request)?
+        }
+        Type::RemoveQuota => {
+            let it = call.remove_quota.as_ref();
+            super::roles::remove_quota(api, &it.ok_or_else(missing("remove_quota"))?.role)?
         }
         Type::UpdateWeights => {
             let it = call
                 .update_weights
                 .as_ref()
                 .ok_or_else(missing("update_weights"))?;
-            let weights = it.weight_infos.iter().map(|info| {
-                let role = role("weight_infos.role", info.role())?;
-                Ok::<_, ApiError>((role, amount("weight_infos.weight", info.weight)?))
-            });
-            OperatorCall::SetWeights {
-                weights: weights.collect::<Result<_, _>>()?,
-            }
+            let weights = roles::weights(&it.weight_infos).map_err(refused)?;
+            OperatorCall::SetWeights { weights }
+        }
+        Type::UpdateMaintenanceSchedule => {
+            let it = call.update_maintenance_schedule.as_ref();
+            let it = it.ok_or_else(missing("update_maintenance_schedule"))?;
+            maintenance::plan(api, &it.schedule)?
+        }
+        Type::StartMaintenance => {
+            let it = call.start_maintenance.as_ref();
+            let it = it.ok_or_else(missing("start_maintenance"))?;
+            maintenance::start(api, &it.machines)?
+        }
+        Type::StopMaintenance => {
+            let it = call.stop_maintenance.as_ref();
+            let it = it.ok_or_else(missing("stop_maintenance"))?;
+            maintenance::stop(api, &it.machines)?
         }
         Type::ReserveResources
         | Type::UnreserveResources
@@ -190,32 +223,9 @@ fn change(call: &Call, ids: Ids) -> Result<OperatorCall, ApiError> {
     })
 }
 
-fn role(field: &str, name: &str) -> Result<RoleName, ApiError> {
-    RoleName::new(name).map_err(|error| ApiError::invalid(format!("{field}: {error}")))
-}
-
-fn amount(field: &str, value: f64) -> Result<Scalar, ApiError> {
-    Scalar::from_f64(value).map_err(|error| ApiError::invalid(format!("{field}: {error}")))
-}
-
-fn quota(config: &pb::quota::QuotaConfig) -> Result<(RoleName, Quota), ApiError> {
-    let amounts = |amounts: &BTreeMap<String, pb::value::Scalar>| {
-        let read = amounts.iter().map(|(name, value)| {
-            let name = ResourceName::new(name)
-                .map_err(|error| ApiError::invalid(format!("quota_configs: {error}")))?;
-            Ok::<_, ApiError>((name, amount("quota_configs", value.value)?))
-        });
-        read.collect::<Result<BTreeMap<_, _>, _>>()
-    };
-    let quota = Quota {
-        guarantees: amounts(&config.guarantees)?,
-        limits: amounts(&config.limits)?,
-    };
-    Ok((role("quota_configs.role", &config.role)?, quota))
-}
-
 /// The answer to a question.
-fn answer(api: &Api, asked: Type) -> Result<Answer, ApiError> {
+fn answer(api: &Api, call: &Call) -> Result<Answer, ApiError> {
+    let asked = call.r#type();
     let picked = || Picked::all(&api.projection.read()).ok_or(Refusal::Recovering);
     let mut out = Answer::default();
     let kind = match asked {
@@ -255,6 +265,15 @@ fn answer(api: &Api, asked: Type) -> Result<Answer, ApiError> {
             out.get_logging_level = Some(parts::GetLoggingLevel { level: 0 });
             Kind::GetLoggingLevel
         }
+        Type::ListFiles => {
+            let it = call.list_files.as_ref().ok_or_else(missing("list_files"))?;
+            out.list_files = Some(list_files(&it.path)?);
+            Kind::ListFiles
+        }
+        Type::ReadFile => {
+            let it = call.read_file.as_ref().ok_or_else(missing("read_file"))?;
+            return Err(no_such_file(&it.path));
+        }
         Type::GetState => {
             out.get_state = Some(state_of(&picked()?));
             Kind::GetState
@@ -288,8 +307,15 @@ fn answer(api: &Api, asked: Type) -> Result<Answer, ApiError> {
             });
             Kind::GetMaster
         }
-        Type::GetMaintenanceSchedule | Type::GetMaintenanceStatus => {
-            return Ok(maintenance(&picked()?, asked));
+        Type::GetMaintenanceSchedule => {
+            let schedule = machines::schedule(&maintenance::rows(api)?);
+            out.get_maintenance_schedule = Some(parts::GetMaintenanceSchedule { schedule });
+            Kind::GetMaintenanceSchedule
+        }
+        Type::GetMaintenanceStatus => {
+            let status = machines::status(&maintenance::rows(api)?);
+            out.get_maintenance_status = Some(parts::GetMaintenanceStatus { status });
+            Kind::GetMaintenanceStatus
         }
         other => return of_roles(api, other),
     };
@@ -344,38 +370,21 @@ fn frameworks(picked: &Picked) -> parts::GetFrameworks {
     out
 }
 
-/// The plan: one window for each slave that has one; and the machines that are being drained.
-fn maintenance(picked: &Picked, asked: Type) -> Answer {
-    let machine = |row: &meros_proto::view::SlaveRow| pb::MachineId {
-        hostname: Some(row.slave.hostname.clone()),
-        ip: None,
-    };
-    let mut out = Answer::default();
-    let planned = picked
-        .slaves
-        .iter()
-        .filter_map(|row| Some((row, row.slave.unavailability?)));
-    if asked == Type::GetMaintenanceSchedule {
-        let windows = planned.map(|(row, window)| pb::maintenance::Window {
-            machine_ids: vec![machine(row)],
-            unavailability: events::unavailability(window),
-        });
-        let schedule = pb::maintenance::Schedule {
-            windows: windows.collect(),
-        };
-        out.get_maintenance_schedule = Some(parts::GetMaintenanceSchedule { schedule });
-        out.set_type(Kind::GetMaintenanceSchedule);
-    } else {
-        let draining = planned
-            .map(|(row, _)| pb::maintenance::cluster_status::DrainingMachine { id: machine(row) });
-        let status = pb::maintenance::ClusterStatus {
-            draining_machines: draining.collect(),
-            down_machines: Vec::new(),
-        };
-        out.get_maintenance_status = Some(parts::GetMaintenanceStatus { status });
-        out.set_type(Kind::GetMaintenanceStatus);
+/// The master shows no files, so there is its root with nothing in it.
+fn list_files(path: &str) -> Result<parts::ListFiles, ApiError> {
+    match path {
+        "" | "/" => Ok(parts::ListFiles::default()),
+        _ => Err(no_such_file(path)),
     }
-    out
+}
+
+fn no_such_file(path: &str) -> ApiError {
+    let path: String = path.chars().take(PATH_CHARS_MAX).collect();
+    let why = format!(
+        "the master shows no {path:?}, nor any other file: its log is where its standard error goes, \
+         and sandboxes are at the slaves"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, "no_such_file", why)
 }
 
 fn of_roles(api: &Api, asked: Type) -> Result<Answer, ApiError> {
@@ -406,10 +415,7 @@ fn of_roles(api: &Api, asked: Type) -> Result<Answer, ApiError> {
         }
         Type::GetQuota => {
             let rows = rows(RoleFilter::WithQuota);
-            let status = pb::quota::QuotaStatus {
-                infos: Vec::new(),
-                configs: rows.iter().map(views::quota).collect(),
-            };
+            let status = views::quotas(&rows);
             out.get_quota = Some(parts::GetQuota { status });
             Kind::GetQuota
         }
