@@ -358,10 +358,10 @@ fn mode_text(mode: u32) -> String {
     std::iter::once(kind).chain(bits).collect()
 }
 
-/// Up to so many bytes from there; fewer at the end.
-pub(crate) fn read_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+/// Up to so many bytes from there, for which there is room in memory; fewer at the end.
+pub(crate) fn read_at(file: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     let left = file.metadata()?.size().saturating_sub(offset);
-    let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(length)];
+    let mut bytes = vec![0; usize::try_from(left.min(length)).unwrap_or(0)];
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], offset + filled as u64) {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::container::{Container, LOG_FLOOR_BYTES, LogUsage};
+use crate::files::read_at;
 use crate::sandbox::{Ended, Sandboxes};
 
 /// The most bytes in one answer.
@@ -400,26 +401,6 @@ fn open_log(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Up to `length` bytes from `at`; fewer at the end of the file.
-fn read_at(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
-    let left = length_of(file)
-        .saturating_sub(at)
-        .min(length)
-        .min(PIECE_BYTES_MAX);
-    let mut bytes = vec![0; usize::try_from(left).unwrap_or(0)];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], at + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 #[cfg(test)]

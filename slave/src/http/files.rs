@@ -143,7 +143,6 @@ fn piece(file: &File, begin: Begin, length: u64) -> Result<(u64, u64, Vec<u8>), 
         Begin::Offset(offset) => offset,
         Begin::Tail(bytes) => size.saturating_sub(bytes),
     };
-    let length = usize::try_from(length).unwrap_or(0);
     Ok((offset, size, read_at(file, offset, length)?))
 }
 
