@@ -279,6 +279,9 @@ impl Site {
             MasterToFramework::Operation(_) => panic!("nobody orders operations"),
             MasterToFramework::State { .. } => panic!("nobody keeps state"),
             MasterToFramework::Masters { .. } => panic!("a core tells of no masters"),
+            MasterToFramework::ExecutorEnded { .. } | MasterToFramework::ExecutorMessage { .. } => {
+                panic!("nobody brings executors")
+            }
             MasterToFramework::Refused { refusal, .. }
             | MasterToFramework::Error { refusal, .. } => panic!("{refusal:?}"),
         }

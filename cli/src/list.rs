@@ -202,6 +202,7 @@ mod tests {
             status: None,
             launched_at: Timestamp(launched_at),
             labels: Default::default(),
+            executor_id: None,
         };
         TaskRow {
             task: task.into(),

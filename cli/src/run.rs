@@ -344,7 +344,7 @@ impl Run {
             News::Offers(offers) => self.on_offers(&offers, handle),
             News::Update(status) => self.on_update(&status, handle),
             // It orders none.
-            News::Operation(_) => {}
+            News::Operation(_) | News::ExecutorEnded { .. } | News::ExecutorMessage { .. } => {}
             News::Refused { call, refusal } => eprintln!("meros: {call} was refused: {refusal}"),
             News::ConnectFailed { why, attempts, .. } => {
                 if self.framework_id.is_none() && attempts >= ATTEMPTS_MAX {

@@ -113,6 +113,11 @@
 //! datacenter, inside `#[test]`, in milliseconds: masters die, slaves are cut off, and the same seed
 //! is the same run.
 //!
+//! # Executors
+//!
+//! A framework may bring a program of its own that runs several of its tasks on a slave: see
+//! [`executor`].
+//!
 //! # The lower level
 //!
 //! [`Session::connect`] gives a stream of [`News`] and a clonable [`Handle`], for programs that
@@ -120,6 +125,7 @@
 
 mod config;
 mod error;
+pub mod executor;
 mod scheduler;
 mod session;
 mod shell;
@@ -138,10 +144,12 @@ pub use error::{SessionError, SetupError};
 pub use meros_proto::attribute::Attributes;
 pub use meros_proto::check::{Check, CheckStatus, HealthCheck, HttpProbe, Probe};
 pub use meros_proto::constraint::{Constraint, OfferConstraints, OfferWishes, Predicate, Subject};
+pub use meros_proto::executor::ExecutorDescription;
 pub use meros_proto::fetch::{FetchUri, Sha256};
 pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
 pub use meros_proto::ids::{
-    ClusterId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId, UpdateId,
+    ClusterId, ExecutorId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId,
+    UpdateId,
 };
 pub use meros_proto::labels::{Label, Labels};
 pub use meros_proto::message::master::ReconcileTask;

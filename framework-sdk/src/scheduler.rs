@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use meros_proto::constraint::OfferWishes;
-use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::ids::{ExecutorId, FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
 use meros_proto::operation::{OperationState, OperationStatus};
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
-use meros_proto::status::TaskStatus;
+use meros_proto::status::{TaskExit, TaskStatus};
 use meros_proto::task::TaskDescription;
 use meros_sdk_core::{Call, Event, News};
 
@@ -70,6 +71,30 @@ pub trait Scheduler {
             tracing::warn!(operation_id = %status.operation_id, state = %status.state, why = status.message, "operation not done");
         }
         let _ = actions;
+    }
+
+    /// An executor has ended; the ends of its tasks come as updates. Said once: after an interruption only
+    /// the updates come.
+    fn executor_ended(
+        &mut self,
+        slave_id: SlaveId,
+        executor_id: ExecutorId,
+        exit: Option<TaskExit>,
+        actions: &mut Actions,
+    ) {
+        let _ = (slave_id, executor_id, exit, actions);
+    }
+
+    /// A message of an executor: best effort, so that what must arrive is better sent as `data` of an
+    /// update.
+    fn executor_message(
+        &mut self,
+        slave_id: SlaveId,
+        executor_id: ExecutorId,
+        data: Bytes,
+        actions: &mut Actions,
+    ) {
+        let _ = (slave_id, executor_id, data, actions);
     }
 
     /// An attempt to reach a master failed; the next one is made after `retry_in`. A program that
@@ -162,6 +187,23 @@ impl Actions {
     /// Kills a task; see [`Handle::kill`](crate::Handle::kill).
     pub fn kill(&mut self, task_id: TaskId, grace: Option<Duration>) {
         self.calls.push(Call::Kill { task_id, grace });
+    }
+
+    /// Shuts an executor down: it is asked to end and, after its grace, killed. Tasks that it has then FAIL.
+    pub fn shutdown_executor(&mut self, slave_id: SlaveId, executor_id: ExecutorId) {
+        self.calls.push(Call::ShutdownExecutor {
+            slave_id,
+            executor_id,
+        });
+    }
+
+    /// Sends an executor a message of at most 1 MiB: best effort.
+    pub fn message_executor(&mut self, slave_id: SlaveId, executor_id: ExecutorId, data: Bytes) {
+        self.calls.push(Call::MessageExecutor {
+            slave_id,
+            executor_id,
+            data,
+        });
     }
 
     /// Asks for offers again, also for what was declined. Empty: all roles.
@@ -284,6 +326,16 @@ fn tell(scheduler: &mut (impl Scheduler + ?Sized), news: News, actions: &mut Act
         News::SlaveLost(slave_id) => scheduler.slave_lost(slave_id, actions),
         News::Refused { call, refusal } => scheduler.refused(&call, refusal, actions),
         News::Operation(status) => scheduler.operation(status, actions),
+        News::ExecutorEnded {
+            slave_id,
+            executor_id,
+            exit,
+        } => scheduler.executor_ended(slave_id, executor_id, exit, actions),
+        News::ExecutorMessage {
+            slave_id,
+            executor_id,
+            data,
+        } => scheduler.executor_message(slave_id, executor_id, data, actions),
         News::Ended(_) => {}
     }
 }

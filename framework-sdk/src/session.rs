@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use meros_proto::constraint::OfferWishes;
-use meros_proto::ids::{OfferId, TaskId};
+use meros_proto::ids::{ExecutorId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::role::RoleName;
@@ -207,6 +208,39 @@ impl Handle {
     /// [`CallError`].
     pub fn reconcile(&self, tasks: Vec<ReconcileTask>) -> Result<(), CallError> {
         self.call(Call::Reconcile { tasks })
+    }
+
+    /// Shuts an executor down: it is asked to end and, after its grace, killed. Tasks that it has then FAIL.
+    /// Lost while disconnected.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn shutdown_executor(
+        &self,
+        slave_id: SlaveId,
+        executor_id: ExecutorId,
+    ) -> Result<(), CallError> {
+        self.call(Call::ShutdownExecutor {
+            slave_id,
+            executor_id,
+        })
+    }
+
+    /// Sends an executor a message of at most 1 MiB: best effort.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn message_executor(
+        &self,
+        slave_id: SlaveId,
+        executor_id: ExecutorId,
+        data: Bytes,
+    ) -> Result<(), CallError> {
+        self.call(Call::MessageExecutor {
+            slave_id,
+            executor_id,
+            data,
+        })
     }
 
     /// Ends the framework: its tasks are killed, its id is not used again.

@@ -1,11 +1,13 @@
 //! Tasks as a framework wishes for them, and the matcher that places them on an offer.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use meros_proto::check::{Check, HealthCheck};
+use meros_proto::executor::ExecutorDescription;
 use meros_proto::fetch::FetchUri;
-use meros_proto::ids::{ParseIdError, TaskId};
+use meros_proto::ids::{ExecutorId, ParseIdError, TaskId};
 use meros_proto::labels::{Label, Labels, LabelsError};
 use meros_proto::offer::Offer;
 use meros_proto::resources::{
@@ -69,7 +71,7 @@ impl PlaceError {
     }
 }
 
-/// A command task as a framework wishes for it, not yet on any slave.
+/// A task as a framework wishes for it, not yet on any slave.
 ///
 /// ```
 /// use meros_sdk::Task;
@@ -90,6 +92,8 @@ pub struct Task {
     labels: Vec<Label>,
     health_check: Option<HealthCheck>,
     check: Option<Check>,
+    executor: Option<ExecutorDescription>,
+    data: Bytes,
     wrong: Option<PlaceError>,
 }
 
@@ -111,6 +115,8 @@ impl Task {
             labels: Vec::new(),
             health_check: None,
             check: None,
+            executor: None,
+            data: Bytes::new(),
             wrong: None,
         }
     }
@@ -152,6 +158,22 @@ impl Task {
     #[must_use]
     pub fn run(mut self, command: Command) -> Self {
         self.command = command;
+        self
+    }
+
+    /// Runs in an executor of the framework's own instead of as a command: the slave starts it with the first
+    /// task that names it, and gives it that and the later ones. All tasks of one `executor_id` on one slave
+    /// give the same description.
+    #[must_use]
+    pub fn in_executor(mut self, executor: ExecutorDescription) -> Self {
+        self.executor = Some(executor);
+        self
+    }
+
+    /// What the executor finds in the task's description. At most 1 MiB.
+    #[must_use]
+    pub fn data(mut self, data: impl Into<Bytes>) -> Self {
+        self.data = data.into();
         self
     }
 
@@ -311,6 +333,8 @@ pub struct Placement<'a> {
     offer: &'a Offer,
     free: Resources,
     tasks: Vec<TaskDescription>,
+    /// Executors that are there, or are paid for with a task that is placed.
+    executors: BTreeSet<ExecutorId>,
 }
 
 impl<'a> Placement<'a> {
@@ -321,6 +345,7 @@ impl<'a> Placement<'a> {
             offer,
             free: offer.resources.clone(),
             tasks: Vec::new(),
+            executors: BTreeSet::new(),
         }
     }
 
@@ -330,7 +355,14 @@ impl<'a> Placement<'a> {
             offer,
             free,
             tasks: Vec::new(),
+            executors: BTreeSet::new(),
         }
+    }
+
+    /// This executor runs on the slave already: tasks in it do not take its resources again. Without this
+    /// the first one needs room for both, and the master gives back what it does not charge.
+    pub fn has_executor(&mut self, executor_id: ExecutorId) {
+        self.executors.insert(executor_id);
     }
 
     /// Puts a task on the offer, if there is room.
@@ -339,13 +371,18 @@ impl<'a> Placement<'a> {
     /// [`PlaceError::NoRoom`]: try another offer. Anything else: the task is not valid. Nothing
     /// is placed on error.
     pub fn place(&mut self, task: &Task) -> Result<(), PlaceError> {
-        let resources = task.take_of(&self.free)?;
+        let executor = task.executor.as_ref();
+        let starts = executor.filter(|it| !self.executors.contains(&it.executor_id));
+        let mut free = self.free.clone();
+        if let Some(executor) = starts {
+            free = free
+                .checked_sub(&executor.resources)
+                .map_err(PlaceError::NoRoom)?;
+        }
+        let resources = task.take_of(&free)?;
         let task_id = TaskId::new(&task.id).map_err(PlaceError::TaskId)?;
         let labels = Labels::from_list(task.labels.clone()).map_err(PlaceError::Label)?;
-        let free = self
-            .free
-            .checked_sub(&resources)
-            .map_err(PlaceError::NoRoom)?;
+        let free = free.checked_sub(&resources).map_err(PlaceError::NoRoom)?;
         let (mut health_check, mut check) = (task.health_check.clone(), task.check.clone());
         let health = health_check.as_mut().map(|health| &mut health.check);
         for check in health.into_iter().chain(check.as_mut()) {
@@ -357,15 +394,20 @@ impl<'a> Placement<'a> {
             slave_id: self.offer.slave_id,
             resources,
             limits: task.limits,
-            command: Some(task.command.clone()),
-            executor: None,
+            command: match executor {
+                Some(_) => None,
+                None => Some(task.command.clone()),
+            },
+            executor: executor.cloned(),
             kill_grace: task.kill_grace,
             max_completion_time: task.max_completion_time,
             labels,
-            data: Bytes::new(),
+            data: task.data.clone(),
             health_check,
             check,
         });
+        self.executors
+            .extend(executor.map(|it| it.executor_id.clone()));
         self.free = free;
         Ok(())
     }

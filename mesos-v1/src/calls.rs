@@ -126,15 +126,21 @@ pub fn request(call: &Call, ids: Ids) -> Result<Request, Refused> {
         | Type::AcceptInverseOffers
         | Type::DeclineInverseOffers
         | Type::AcknowledgeOperationStatus => Request::Nothing,
-        // Slaves run no executors of frameworks, so each is one that is not there: to such a one
-        // nothing is sent, and nobody hears of it (semantics B10, B15).
+        // To an executor that is not there nothing is sent, and nobody hears of it (semantics B10, B15).
         Type::Shutdown => {
-            call.shutdown.as_ref().ok_or_else(absent)?;
-            Request::Nothing
+            let shutdown = call.shutdown.as_ref().ok_or_else(absent)?;
+            Request::ask(FrameworkToMaster::ShutdownExecutor {
+                slave_id: ids.read_slave(&shutdown.agent_id),
+                executor_id: task::executor_id("shutdown.executor_id", &shutdown.executor_id)?,
+            })
         }
         Type::Message => {
-            call.message.as_ref().ok_or_else(absent)?;
-            Request::Nothing
+            let message = call.message.as_ref().ok_or_else(absent)?;
+            Request::ask(FrameworkToMaster::ExecutorMessage {
+                slave_id: ids.read_slave(&message.agent_id),
+                executor_id: task::executor_id("message.executor_id", &message.executor_id)?,
+                data: message.data.clone(),
+            })
         }
         Type::UpdateFramework => {
             let why = "it is answered when it is done, not taken for later";

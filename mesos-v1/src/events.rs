@@ -10,7 +10,7 @@ use meros_proto::message::framework::MasterToFramework;
 use meros_proto::offer::Offer;
 use meros_proto::operation::OperationState;
 use meros_proto::refusal::Refusal;
-use meros_proto::status::{Reason, TaskState, TaskStatus};
+use meros_proto::status::{Reason, TaskExit, TaskState, TaskStatus};
 
 use crate::ids::{Ids, NO_SLAVE};
 use crate::pb;
@@ -114,6 +114,14 @@ pub fn operation_event(
     }
 }
 
+/// The end of a process as `wait(2)` encodes it, which is what v1 passes on.
+fn wait_status(exit: TaskExit) -> i32 {
+    match exit {
+        TaskExit::Code(code) => code << 8,
+        TaskExit::Signal(number) => number,
+    }
+}
+
 impl Teller {
     /// SUBSCRIBED.
     #[must_use]
@@ -178,6 +186,34 @@ impl Teller {
                     ..Default::default()
                 }),
                 ..empty(Type::Failure)
+            },
+            MasterToFramework::ExecutorEnded {
+                slave_id,
+                executor_id,
+                exit,
+            } => Event {
+                failure: Some(event::Failure {
+                    agent_id: Some(self.ids.slave(*slave_id)),
+                    executor_id: Some(pb::ExecutorId {
+                        value: executor_id.as_str().to_owned(),
+                    }),
+                    status: exit.map(wait_status),
+                }),
+                ..empty(Type::Failure)
+            },
+            MasterToFramework::ExecutorMessage {
+                slave_id,
+                executor_id,
+                data,
+            } => Event {
+                message: Some(event::Message {
+                    agent_id: self.ids.slave(*slave_id),
+                    executor_id: pb::ExecutorId {
+                        value: executor_id.as_str().to_owned(),
+                    },
+                    data: data.clone(),
+                }),
+                ..empty(Type::Message)
             },
             MasterToFramework::Operation(status) => operation_event(
                 status.operation_id.as_str().to_owned(),

@@ -7,7 +7,9 @@ use meros_proto::resources::{ResourceName, Resources, Value};
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
-use meros_proto::view::{FrameworkRow, FrameworkState, OfferView, RoleRow, SlaveRow, TaskView};
+use meros_proto::view::{
+    ExecutorView, FrameworkRow, FrameworkState, OfferView, RoleRow, SlaveRow, TaskView,
+};
 use serde_json::{Map, Value as Json, json};
 
 use crate::events;
@@ -96,7 +98,7 @@ pub fn slave(ids: Ids, row: &SlaveRow) -> Json {
 #[must_use]
 pub fn task(ids: Ids, view: &TaskView) -> Json {
     let statuses: Vec<Json> = view.status.iter().map(status).collect();
-    let executor = view.status.as_ref().and_then(|it| it.executor_id.as_ref());
+    let executor = super::views::executor_of(view);
     let labels: Vec<Json> = view
         .labels
         .iter()
@@ -130,18 +132,24 @@ fn status(status: &TaskStatus) -> Json {
     out
 }
 
-/// A framework, for `/frameworks`, with its tasks and offers. There is no `pid`: readers take one that
+/// What belongs to a framework.
+#[derive(Debug, Default)]
+pub struct Parts<'a> {
+    /// Its tasks.
+    pub tasks: Vec<&'a TaskView>,
+    /// Its outstanding offers.
+    pub offers: Vec<&'a OfferView>,
+    /// Its executors.
+    pub executors: Vec<&'a ExecutorView>,
+}
+
+/// A framework, for `/frameworks`, with what belongs to it. There is no `pid`: readers take one that
 /// is empty for an error (semantics R14).
 #[must_use]
-pub fn framework<'a>(
-    ids: Ids,
-    row: &FrameworkRow,
-    tasks: impl Iterator<Item = &'a TaskView>,
-    offers: impl Iterator<Item = &'a OfferView>,
-) -> Json {
+pub fn framework(ids: Ids, row: &FrameworkRow, parts: Parts<'_>) -> Json {
     let view = &row.framework;
     let (mut live, mut unreachable, mut completed) = (Vec::new(), Vec::new(), Vec::new());
-    for view in tasks {
+    for view in parts.tasks {
         match view.state {
             TaskState::Unreachable => unreachable.push(task(ids, view)),
             state if state.is_terminal() => completed.push(task(ids, view)),
@@ -149,13 +157,17 @@ pub fn framework<'a>(
         }
     }
     let mut offered = Resources::new();
-    let offers: Vec<Json> = offers
+    let offers: Vec<Json> = parts
+        .offers
+        .into_iter()
         .map(|view| {
             // A sum that is too large is shown as far as it goes.
             let _ = offered.checked_add_assign(&view.resources);
             offer(ids, view)
         })
         .collect();
+    let executors = parts.executors.iter();
+    let executors: Vec<Json> = executors.map(|view| executor(ids, view)).collect();
     let is_completed = view.state == FrameworkState::Completed;
     let is_connected = view.state == FrameworkState::Subscribed;
     let since = seconds(view.state_since);
@@ -180,7 +192,18 @@ pub fn framework<'a>(
         "unreachable_tasks": unreachable,
         "completed_tasks": completed,
         "offers": offers,
-        "executors": [],
+        "executors": executors,
+    })
+}
+
+fn executor(ids: Ids, view: &ExecutorView) -> Json {
+    json!({
+        "executor_id": view.executor_id.as_str(),
+        "name": view.name,
+        "framework_id": ids.framework(view.framework_id).value,
+        "slave_id": ids.slave(view.slave_id).value,
+        "role": view.role.as_str(),
+        "resources": resources(&view.resources),
     })
 }
 
@@ -285,6 +308,7 @@ mod tests {
             status: None,
             launched_at: Timestamp(5),
             labels: Default::default(),
+            executor_id: None,
         };
         let task = task(ids, &view);
         assert_eq!(

@@ -294,6 +294,11 @@ fn uri(from: &pb::command_info::Uri) -> FetchUri {
     }
 }
 
+/// The id of an executor.
+pub(crate) fn executor_id(field: &str, from: &pb::ExecutorId) -> Result<ExecutorId, Refused> {
+    ExecutorId::new(&from.value).map_err(|error| Refused::invalid(field, error))
+}
+
 fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
     let is_default = from.r#type() == pb::executor_info::Type::Default;
     absent(
@@ -310,13 +315,17 @@ fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
     let no_command = || Refused::invalid("executor.command", "it is missing");
     let from_command = from.command.as_ref().ok_or_else(no_command)?;
     Ok(ExecutorDescription {
-        executor_id: ExecutorId::new(&from.executor_id.value)
-            .map_err(|error| Refused::invalid("executor.executor_id", error))?,
+        executor_id: executor_id("executor.executor_id", &from.executor_id)?,
         framework_id: None,
         name: from.name().to_owned(),
         command: command("executor.command", from_command)?,
         resources: from_v1("executor.resources", &from.resources)?,
         labels: labels_from_v1("executor.labels", from.labels.as_ref())?,
+        shutdown_grace: from
+            .shutdown_grace_period
+            .as_ref()
+            .and_then(|it| u64::try_from(it.nanoseconds).ok())
+            .map(Duration::from_nanos),
     })
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use meros_proto::check::CheckStatus;
 use meros_proto::framework::FrameworkCapability;
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
+use meros_proto::ids::{
+    ClusterId, Epoch, ExecutorId, FrameworkId, OfferId, SlaveId, TaskId, UpdateId,
+};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::{Offer, Operation};
@@ -216,7 +218,7 @@ fn an_update_of_a_framework_says_all_that_a_subscription_says() {
 }
 
 #[test]
-fn operations_are_asked_about_and_executors_that_are_not_there_are_sent_nothing() {
+fn operations_are_asked_about_and_executors_are_spoken_to() {
     // semantics: B10, B14, B15
     let message = asked(
         r#"{"type": "RECONCILE_OPERATIONS", "reconcile_operations": {"operations": [
@@ -227,18 +229,28 @@ fn operations_are_asked_about_and_executors_that_are_not_there_are_sent_nothing(
     };
     assert_eq!(operations[0].operation_id.as_str(), "o");
     assert_eq!(operations[0].slave_id, Some(SlaveId(2)));
-    for (kind, rest) in [
-        (
-            "SHUTDOWN",
-            r#""shutdown": {"executor_id": {"value": "e"}, "agent_id": {"value": "a"}}"#,
-        ),
-        (
-            "MESSAGE",
-            r#""message": {"executor_id": {"value": "e"}, "agent_id": {"value": "a"}, "data": "aGk="}"#,
-        ),
-    ] {
-        let with = call(&format!(r#"{{"type": "{kind}", {rest}}}"#));
-        assert_eq!(request(&with, ids()), Ok(Request::Nothing), "{kind}");
+    let message = asked(
+        r#"{"type": "SHUTDOWN", "shutdown": {"executor_id": {"value": "e"},
+            "agent_id": {"value": "CLUSTER-S2"}}}"#,
+    );
+    let executor_id = ExecutorId::new("e").unwrap();
+    let slave_id = SlaveId(2);
+    let expected = FrameworkToMaster::ShutdownExecutor {
+        slave_id,
+        executor_id: executor_id.clone(),
+    };
+    assert_eq!(message, expected);
+    let message = asked(
+        r#"{"type": "MESSAGE", "message": {"executor_id": {"value": "e"},
+            "agent_id": {"value": "CLUSTER-S2"}, "data": "aGk="}}"#,
+    );
+    let expected = FrameworkToMaster::ExecutorMessage {
+        slave_id,
+        executor_id,
+        data: "hi".into(),
+    };
+    assert_eq!(message, expected);
+    for kind in ["SHUTDOWN", "MESSAGE"] {
         let without = call(&format!(r#"{{"type": "{kind}"}}"#));
         assert!(request(&without, ids()).is_err(), "{kind}");
     }

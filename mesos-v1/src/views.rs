@@ -1,9 +1,12 @@
 //! Rows of the read model as messages of the operator API (semantics O1).
 
+use meros_proto::ids::ExecutorId;
 use meros_proto::resources::{ResourceName, Resources, Scalar};
 use meros_proto::slave::{SlaveMode, SlaveState};
 use meros_proto::status::TaskState;
-use meros_proto::view::{FrameworkRow, FrameworkState, OfferView, RoleRow, SlaveRow, TaskView};
+use meros_proto::view::{
+    ExecutorView, FrameworkRow, FrameworkState, OfferView, RoleRow, SlaveRow, TaskView,
+};
 use std::collections::BTreeMap;
 
 use crate::events::{self, Teller};
@@ -162,6 +165,37 @@ fn offer(ids: Ids, view: &OfferView) -> pb::Offer {
     }
 }
 
+/// The executor of a task: that of its framework, or the one that its last status names.
+pub(crate) fn executor_of(view: &TaskView) -> Option<&ExecutorId> {
+    let told = view.status.as_ref().and_then(|it| it.executor_id.as_ref());
+    view.executor_id.as_ref().or(told)
+}
+
+/// Executors of frameworks.
+#[must_use]
+pub fn executors<'a>(
+    ids: Ids,
+    views: impl Iterator<Item = &'a ExecutorView>,
+) -> pb::master::response::GetExecutors {
+    let executors = views.map(|view| pb::master::response::get_executors::Executor {
+        executor_info: pb::ExecutorInfo {
+            executor_id: pb::ExecutorId {
+                value: view.executor_id.as_str().to_owned(),
+            },
+            framework_id: Some(ids.framework(view.framework_id)),
+            name: Some(view.name.clone()),
+            resources: to_v1(&view.resources, Some(&view.role), FORM),
+            labels: labels_to_v1(&view.labels),
+            ..Default::default()
+        },
+        agent_id: ids.slave(view.slave_id),
+    });
+    pb::master::response::GetExecutors {
+        executors: executors.collect(),
+        orphan_executors: Vec::new(),
+    }
+}
+
 /// A task.
 #[must_use]
 pub fn task(ids: Ids, view: &TaskView) -> pb::Task {
@@ -170,7 +204,7 @@ pub fn task(ids: Ids, view: &TaskView) -> pb::Task {
         .status
         .as_ref()
         .map(|status| teller.status(status, None));
-    let executor = view.status.as_ref().and_then(|it| it.executor_id.as_ref());
+    let executor = executor_of(view);
     pb::Task {
         name: view.name.clone(),
         task_id: pb::TaskId {

@@ -107,7 +107,9 @@ pub fn event(ids: Ids, change: &ClusterChange, before: bool) -> Option<Event> {
         | ClusterChange::TaskRemoved { .. }
         | ClusterChange::Role(_)
         | ClusterChange::TaskRemembered(_)
-        | ClusterChange::TaskForgotten { .. } => return None,
+        | ClusterChange::TaskForgotten { .. }
+        | ClusterChange::ExecutorAdded(_)
+        | ClusterChange::ExecutorRemoved { .. } => return None,
     })
 }
 

@@ -1,11 +1,31 @@
 //! Executors: what runs tasks on a slave on behalf of a framework.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ExecutorId, FrameworkId};
 use crate::labels::Labels;
 use crate::resources::Resources;
 use crate::task::Command;
+
+/// The most executors on one slave at one time; one more is refused with its task.
+pub const EXECUTORS_PER_SLAVE_MAX: usize = 10_000;
+/// The most tasks of one executor that have not ended; one more is refused.
+pub const TASKS_PER_EXECUTOR_MAX: usize = 10_000;
+/// The longest id of an executor, in bytes: the slave names directories after it.
+pub const EXECUTOR_ID_BYTES_MAX: usize = 200;
+/// The most bytes in one message between a framework and its executor.
+pub const EXECUTOR_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// From being asked to shut down to SIGKILL when the description does not say (semantics M4).
+pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// In the environment of an executor: its id. Beside it is `MEROS_FRAMEWORK_ID`, as tasks have it.
+pub const EXECUTOR_ID_VARIABLE: &str = "MEROS_EXECUTOR_ID";
+/// In the environment of an executor: the path of the socket behind which its slave listens.
+pub const EXECUTOR_SOCKET_VARIABLE: &str = "MEROS_EXECUTOR_SOCKET";
+/// In the environment of an executor: how long it has when it is asked to shut down, in milliseconds.
+pub const EXECUTOR_SHUTDOWN_GRACE_VARIABLE: &str = "MEROS_EXECUTOR_SHUTDOWN_GRACE_MS";
 
 /// An executor as a framework describes it.
 ///
@@ -24,4 +44,23 @@ pub struct ExecutorDescription {
     pub resources: Resources,
     /// For people and tools.
     pub labels: Labels,
+    /// From being asked to shut down to SIGKILL; [`SHUTDOWN_GRACE_DEFAULT`] when absent, at most
+    /// [`KILL_GRACE_MAX`](crate::task::KILL_GRACE_MAX) (semantics M4).
+    pub shutdown_grace: Option<Duration>,
+}
+
+impl ExecutorDescription {
+    /// An executor with no more than it needs. A slave also needs some `mem` for it (semantics D9).
+    #[must_use]
+    pub fn new(executor_id: ExecutorId, command: Command, resources: Resources) -> Self {
+        Self {
+            name: executor_id.as_str().to_owned(),
+            executor_id,
+            framework_id: None,
+            command,
+            resources,
+            labels: Labels::default(),
+            shutdown_grace: None,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::Attributes;
-use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
+use crate::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OfferId, SlaveId, TaskId};
 use crate::labels::Labels;
 use crate::maintenance::Unavailability;
 use crate::minimum::Minimum;
@@ -166,6 +166,28 @@ pub struct TaskView {
     pub launched_at: Timestamp,
     /// Of the task.
     pub labels: Labels,
+    /// The executor of its framework that runs it; none if it is a command.
+    #[serde(default)]
+    pub executor_id: Option<ExecutorId>,
+}
+
+/// An executor of a framework.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutorView {
+    /// Its id: unique in its framework on one slave.
+    pub executor_id: ExecutorId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub framework_id: FrameworkId,
+    /// Where it is.
+    pub slave_id: SlaveId,
+    /// The role its resources are allocated to.
+    pub role: RoleName,
+    /// What it takes, without its tasks.
+    pub resources: Resources,
+    /// Of the executor.
+    pub labels: Labels,
 }
 
 /// A task as `GET /api/v1/tasks` lists it.
@@ -214,7 +236,7 @@ pub struct RoleRow {
     pub tasks: u64,
     /// Outstanding offers.
     pub offers: u64,
-    /// What tasks take.
+    /// What tasks and executors take.
     pub used: BTreeMap<ResourceName, Scalar>,
     /// What outstanding offers hold.
     pub offered: BTreeMap<ResourceName, Scalar>,
@@ -231,7 +253,7 @@ pub struct SlaveRow {
     /// What the master says of it.
     #[serde(flatten)]
     pub slave: SlaveView,
-    /// Of its resources, what tasks take.
+    /// Of its resources, what tasks and executors take.
     pub used: Resources,
     /// Of its resources, what outstanding offers hold.
     pub offered: Resources,
@@ -245,7 +267,7 @@ pub struct FrameworkRow {
     /// What the master says of it.
     #[serde(flatten)]
     pub framework: FrameworkView,
-    /// What its tasks take.
+    /// What its tasks and executors take.
     pub used: Resources,
     /// Its tasks that have not ended.
     pub tasks: u64,
@@ -329,6 +351,17 @@ pub enum ClusterChange {
         framework_id: FrameworkId,
         /// Which.
         task_id: TaskId,
+    },
+    /// An executor is about to be started, or a slave that is back has it.
+    ExecutorAdded(Arc<ExecutorView>),
+    /// An executor has ended, or its slave or framework is gone.
+    ExecutorRemoved {
+        /// Where it was.
+        slave_id: SlaveId,
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
     },
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct WorkloadPlan {
     pub(crate) inbox: usize,
     /// In so many of a hundred accepts it reserves, gives back, makes or destroys volumes.
     pub(crate) claims: u64,
+    /// Of a hundred tasks so many run in executors.
+    pub(crate) executors: u64,
     /// The role of its offers.
     pub(crate) role: &'static str,
 }
@@ -326,6 +328,8 @@ fn workload(rng: &mut Rng, claims: u64, bounds: &Bounds) -> WorkloadPlan {
         },
         thinking: rng.skewed(Duration::from_micros(10), seconds(2)),
         claims,
+        // Drawn apart, so that seeds without them are the same as ever.
+        executors: *rng.fork("executors").pick(&[0, 0, 20, 90]),
         inbox: *rng.pick(&[32, 128, NEWS_QUEUE]),
         role: ROLES[rng.index(ROLES.len())],
     }

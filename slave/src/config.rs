@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use meros_proto::attribute::{Attributes, AttributesError};
 use meros_proto::resources::{ParseResourcesError, Resources};
+use meros_slave_core::{
+    EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT, EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
+};
 use serde::Deserialize;
 
 use crate::container::{
@@ -66,6 +69,10 @@ pub const FETCH_STALL_MAX: Duration = Duration::from_secs(60 * 60);
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// Supervisors lose patience sooner.
 pub const STOP_GRACE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// What an executor's time to subscribe may be: at least a blink, and not so long that its tasks hang.
+pub const EXECUTOR_TIMEOUT_RANGE: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(60 * 60));
 
 /// The options of a slave as flags, environment variables or a TOML file give them. What is absent
 /// has a default. Durations are text such as `500ms`, `15s` or `10min`.
@@ -184,6 +191,18 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_STOP_GRACE", value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration_text")]
     pub stop_grace: Option<Duration>,
+
+    /// How long an executor of a framework has to subscribe after its start, 1s to 1h. Default 1min. Then it
+    /// is killed and its tasks fail: make it longer where executors take long to come up
+    #[arg(long, env = "MEROS_EXECUTOR_REGISTRATION_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub executor_registration_timeout: Option<Duration>,
+
+    /// How long an executor has to subscribe again after its connection broke or the slave was restarted,
+    /// 1s to 1h. Default 15s. Then it is killed and its tasks are gone
+    #[arg(long, env = "MEROS_EXECUTOR_REREGISTRATION_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub executor_reregistration_timeout: Option<Duration>,
 }
 
 fn duration_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -222,6 +241,12 @@ impl RawConfig {
             fetch_ca: self.fetch_ca.or(lower.fetch_ca),
             tasks_end_with_slave: self.tasks_end_with_slave.or(lower.tasks_end_with_slave),
             stop_grace: self.stop_grace.or(lower.stop_grace),
+            executor_registration_timeout: self
+                .executor_registration_timeout
+                .or(lower.executor_registration_timeout),
+            executor_reregistration_timeout: self
+                .executor_reregistration_timeout
+                .or(lower.executor_reregistration_timeout),
         }
     }
 }
@@ -365,6 +390,10 @@ pub struct Config {
     pub tasks_end_with_slave: bool,
     /// From SIGTERM to SIGKILL for tasks that end with the slave when it is stopped.
     pub stop_grace: Duration,
+    /// How long an executor has to subscribe for the first time.
+    pub executor_registration_timeout: Duration,
+    /// How long an executor has to subscribe again.
+    pub executor_reregistration_timeout: Duration,
 }
 
 impl Config {
@@ -456,6 +485,16 @@ impl Config {
             fetch_ca: raw.fetch_ca,
             tasks_end_with_slave: raw.tasks_end_with_slave.unwrap_or(false),
             stop_grace,
+            executor_registration_timeout: check_executor_timeout(
+                "executor_registration_timeout",
+                raw.executor_registration_timeout,
+                EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT,
+            )?,
+            executor_reregistration_timeout: check_executor_timeout(
+                "executor_reregistration_timeout",
+                raw.executor_reregistration_timeout,
+                EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
+            )?,
         })
     }
 }
@@ -475,6 +514,20 @@ fn check_folders(text: &str) -> Result<Vec<PathBuf>, ConfigError> {
         }),
         None => Ok(pieces.into_iter().map(PathBuf::from).collect()),
     }
+}
+
+fn check_executor_timeout(
+    option: &'static str,
+    got: Option<Duration>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
+    let (min, max) = EXECUTOR_TIMEOUT_RANGE;
+    let got = got.unwrap_or(default);
+    if (min..=max).contains(&got) {
+        return Ok(got);
+    }
+    let text = |duration| humantime::format_duration(duration).to_string();
+    Err(out_of_range(option, text(got), text(min), text(max)))
 }
 
 fn check_devices(text: &str) -> Result<Vec<PathBuf>, ConfigError> {

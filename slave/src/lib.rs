@@ -12,6 +12,7 @@ pub mod config;
 pub mod container;
 pub mod detect;
 mod endpoint;
+mod executor;
 mod exit;
 mod fetch;
 mod files;

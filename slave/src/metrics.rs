@@ -123,6 +123,8 @@ impl Lookup {
             counters,
             tasks,
             updates_pending,
+            executors,
+            executors_subscribed,
             ..
         } = &self.snapshot;
         out.gauge(
@@ -138,6 +140,12 @@ impl Lookup {
             "updates_pending",
             "Status updates that are not acknowledged",
             *updates_pending,
+        )?;
+        out.gauge("executors", "Executors of frameworks", *executors)?;
+        out.gauge(
+            "executors_subscribed",
+            "Executors of frameworks that are connected",
+            *executors_subscribed,
         )?;
         let ended = [
             ("finished", counters.tasks_finished),
@@ -162,6 +170,31 @@ impl Lookup {
                 "tasks_duplicate",
                 "Orders to run a task that is here already",
                 counters.duplicate_tasks,
+            ),
+            (
+                "executors_started",
+                "Executors accepted with their first task",
+                counters.executors_started,
+            ),
+            (
+                "executors_timed_out",
+                "Executors that did not subscribe in time, at first or again",
+                counters.executors_timed_out,
+            ),
+            (
+                "executor_subscriptions",
+                "Subscriptions of executors",
+                counters.executor_subscriptions,
+            ),
+            (
+                "executor_updates_ignored",
+                "Updates of executors that were repeated, too many or too late",
+                counters.executor_updates_ignored,
+            ),
+            (
+                "executor_messages_ignored",
+                "Messages of and for executors that nobody takes",
+                counters.executor_messages_ignored,
             ),
             ("updates_made", "Status updates made", counters.updates_made),
             (

@@ -15,13 +15,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use meros_proto::check::Probe;
-use meros_proto::ids::SlaveId;
-use meros_proto::message::slave::RunTask;
-use meros_proto::resources::{ResourceName, Scalar, Value};
-use meros_proto::task::{Command, Execute, TaskDescription};
-use meros_slave_core::{CheckPurpose, ContainerId, TaskKey};
+use meros_proto::executor::{
+    EXECUTOR_ID_VARIABLE, EXECUTOR_SHUTDOWN_GRACE_VARIABLE, EXECUTOR_SOCKET_VARIABLE,
+    SHUTDOWN_GRACE_DEFAULT,
+};
+use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
+use meros_proto::message::slave::{RunExecutor, RunTask};
+use meros_proto::resources::{ResourceName, Resources, Scalar, Value};
+use meros_proto::role::RoleName;
+use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
+use meros_slave_core::{CheckPurpose, ContainerId, ExecutorKey, Owner, TaskKey};
+use serde::Deserialize;
 
 use crate::container::{CheckCommand, ContainerSpec, Limits, TaskCommand};
+use crate::executor::SOCKET;
 
 /// No task gets less memory, in MiB: a shell and its libraries need a few, and a task that is killed
 /// before it can say anything helps nobody. Mesos has the same.
@@ -74,6 +81,54 @@ pub(crate) fn container_spec(
     })
 }
 
+/// The container of an executor.
+pub(crate) fn executor_spec(
+    run: &RunExecutor,
+    slave_id: SlaveId,
+    container: ContainerId,
+    sandbox: &Path,
+    settings: &TaskSettings,
+    ends_with_slave: bool,
+) -> ContainerSpec {
+    let executor = &run.executor;
+    let command = &executor.command;
+    let user = command.user.as_ref().or(run.framework.user.as_ref());
+    let key = (run.framework.framework_id, executor.executor_id.clone());
+    let mut env = base_environment(key.0, &run.role, slave_id, container, sandbox, settings);
+    let grace = executor.shutdown_grace.unwrap_or(SHUTDOWN_GRACE_DEFAULT);
+    env.extend(
+        [
+            (EXECUTOR_ID_VARIABLE, key.1.to_string()),
+            (
+                EXECUTOR_SOCKET_VARIABLE,
+                sandbox.join(SOCKET).display().to_string(),
+            ),
+            (
+                EXECUTOR_SHUTDOWN_GRACE_VARIABLE,
+                grace.as_millis().to_string(),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    env.extend(command.environment.clone());
+    ContainerSpec {
+        id: container.to_string(),
+        owner: executor_owner(&key),
+        command: what_to_run(command),
+        env,
+        sandbox: sandbox.to_owned(),
+        limits: limits_of(&executor.resources, TaskLimits::default(), settings),
+        stdout_bytes_max: settings.log_bytes_max,
+        stderr_bytes_max: settings.log_bytes_max,
+        shown: Vec::new(),
+        user: user
+            .filter(|user| settings.own_user.as_ref() != Some(user))
+            .cloned(),
+        ends_with_slave,
+        checks: BTreeMap::new(),
+    }
+}
+
 fn what_to_run(command: &Command) -> TaskCommand {
     match &command.execute {
         Execute::Shell(line) => TaskCommand::Shell(line.clone()),
@@ -97,14 +152,55 @@ fn checks(task: &TaskDescription) -> BTreeMap<String, CheckCommand> {
     commands.collect()
 }
 
+/// The name under which the sandbox and the output of an executor are kept, beside those of tasks.
+pub(crate) fn executor_place(executor: &ExecutorKey) -> Option<TaskKey> {
+    let name = TaskId::new(format!("executor:{}", executor.1)).ok()?;
+    Some((executor.0, name))
+}
+
 /// Whose a container is, as it is written beside it.
 fn owner(task: &TaskKey) -> String {
     serde_json::to_string(task).expect("two ids")
 }
 
+fn executor_owner(executor: &ExecutorKey) -> String {
+    serde_json::json!({ "executor": executor }).to_string()
+}
+
 /// Reads back whose a container is.
-pub(crate) fn parse_owner(text: &str) -> Option<TaskKey> {
-    serde_json::from_str(text).ok()
+pub(crate) fn parse_owner(text: &str) -> Option<Owner> {
+    #[derive(Deserialize)]
+    struct OfExecutor {
+        executor: ExecutorKey,
+    }
+    let task = serde_json::from_str(text).ok().map(Owner::Task);
+    task.or_else(|| {
+        let it: OfExecutor = serde_json::from_str(text).ok()?;
+        Some(Owner::Executor(it.executor))
+    })
+}
+
+/// What tasks and executors have.
+fn base_environment(
+    framework: FrameworkId,
+    role: &RoleName,
+    slave_id: SlaveId,
+    container: ContainerId,
+    sandbox: &Path,
+    settings: &TaskSettings,
+) -> BTreeMap<String, String> {
+    let sandbox = sandbox.display().to_string();
+    [
+        ("PATH", settings.path.clone()),
+        ("HOME", sandbox.clone()),
+        ("MEROS_FRAMEWORK_ID", framework.to_string()),
+        ("MEROS_SLAVE_ID", slave_id.to_string()),
+        ("MEROS_CONTAINER_ID", container.to_string()),
+        ("MEROS_ROLE", role.to_string()),
+        ("MEROS_SANDBOX", sandbox),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 fn environment(
@@ -114,19 +210,9 @@ fn environment(
     sandbox: &Path,
     settings: &TaskSettings,
 ) -> BTreeMap<String, String> {
-    let sandbox = sandbox.display().to_string();
-    let mut all: BTreeMap<String, String> = [
-        ("PATH", settings.path.clone()),
-        ("HOME", sandbox.clone()),
-        ("MEROS_TASK_ID", run.task.task_id.to_string()),
-        ("MEROS_FRAMEWORK_ID", run.framework.framework_id.to_string()),
-        ("MEROS_SLAVE_ID", slave_id.to_string()),
-        ("MEROS_CONTAINER_ID", container.to_string()),
-        ("MEROS_ROLE", run.role.to_string()),
-        ("MEROS_SANDBOX", sandbox),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
+    let framework = run.framework.framework_id;
+    let mut all = base_environment(framework, &run.role, slave_id, container, sandbox, settings);
+    all.insert("MEROS_TASK_ID".to_owned(), run.task.task_id.to_string());
     let ports = run.task.resources.ports();
     if !ports.is_empty() {
         let pieces = ports
@@ -147,12 +233,14 @@ fn environment(
 }
 
 fn limits(run: &RunTask, settings: &TaskSettings) -> Limits {
-    let resources = &run.task.resources;
+    limits_of(&run.task.resources, run.task.limits, settings)
+}
+
+/// What a container may use that was given these.
+pub(crate) fn limits_of(resources: &Resources, own: TaskLimits, settings: &TaskSettings) -> Limits {
     let cpus = resources.scalar(&ResourceName::CPUS);
-    let quota = run.task.limits.cpus.or(settings.cpu_quota.then_some(cpus));
-    let mem = run
-        .task
-        .limits
+    let quota = own.cpus.or(settings.cpu_quota.then_some(cpus));
+    let mem = own
         .mem
         .unwrap_or_else(|| resources.scalar(&ResourceName::MEM));
     // What is a volume's is not the sandbox's.
@@ -181,9 +269,10 @@ fn thousandths(scalar: Scalar) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use meros_proto::ids::{FrameworkId, TaskId};
+    use meros_proto::executor::ExecutorDescription;
+    use meros_proto::ids::ExecutorId;
     use meros_proto::message::slave::TaskFramework;
-    use meros_proto::task::{Command, TaskDescription};
+    use meros_proto::task::TaskDescription;
 
     use super::*;
 
@@ -257,10 +346,49 @@ mod tests {
     }
 
     #[test]
+    fn an_executor_is_told_who_it_is_and_where_its_slave_listens() {
+        // semantics: M6
+        let executor = ExecutorDescription {
+            shutdown_grace: Some(std::time::Duration::from_secs(7)),
+            ..ExecutorDescription::new(
+                ExecutorId::new("e").unwrap(),
+                Command::shell("x").env("MODE", "fast"),
+                "cpus:0.1;mem:64".parse().unwrap(),
+            )
+        };
+        let run = RunExecutor {
+            framework: run("cpus:1", Command::shell("x")).framework,
+            role: "ads".parse().unwrap(),
+            executor,
+        };
+        let container = ContainerId {
+            incarnation: 1,
+            number: 7,
+        };
+        let sandbox = Path::new("/sandbox");
+        let spec = executor_spec(&run, SlaveId(1), container, sandbox, &settings(), true);
+        let found = |name: &str| spec.env.get(name).map(String::as_str);
+        assert_eq!(found("MEROS_EXECUTOR_ID"), Some("e"));
+        assert_eq!(found("MEROS_FRAMEWORK_ID"), Some("F2"));
+        assert_eq!(
+            found("MEROS_EXECUTOR_SOCKET"),
+            Some("/sandbox/executor.sock")
+        );
+        assert_eq!(found("MEROS_EXECUTOR_SHUTDOWN_GRACE_MS"), Some("7000"));
+        assert_eq!(found("MODE"), Some("fast"));
+        assert_eq!(found("MEROS_TASK_ID"), None);
+        assert_eq!(spec.limits.memory_bytes, Some(64 << 20));
+        assert!(spec.ends_with_slave);
+    }
+
+    #[test]
     fn whose_a_container_is_can_be_read_back() {
         let spec = plan(&run("cpus:1", Command::shell("x")), &settings());
         let task = (FrameworkId(2), TaskId::new("web.1").unwrap());
-        assert_eq!(parse_owner(&spec.owner), Some(task));
+        assert_eq!(parse_owner(&spec.owner), Some(Owner::Task(task)));
+        let executor = (FrameworkId(2), ExecutorId::new("e").unwrap());
+        let found = parse_owner(&executor_owner(&executor));
+        assert_eq!(found, Some(Owner::Executor(executor)));
         for garbage in ["", "[]", "[1]", "{\"a\":1}", "[2,\"a/b\"]"] {
             assert_eq!(parse_owner(garbage), None, "{garbage}");
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use meros_daemon::clock::Clock;
 use meros_proto::resources::{ConvertError, Resources};
-use meros_proto::slave::SlaveDescription;
+use meros_proto::slave::{SlaveCapability, SlaveDescription};
 use meros_proto::transport::{Client, ClientError, Identity, LoadError};
 use meros_slave_core::{Effects, Event, FoundContainer, SlaveCore};
 use nix::unistd::{User, geteuid};
@@ -30,6 +30,7 @@ use crate::container::{
 };
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
+use crate::executor::Sessions;
 use crate::exit::ExitReason;
 use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError};
 use crate::files::Files;
@@ -39,7 +40,9 @@ use crate::output::{Outputs, file_bytes_max};
 use crate::plan::{TaskSettings, parse_owner};
 use crate::probe::Prober;
 use crate::sandbox::{Ended, FREE_PERCENT_MIN, KEPT_AT_LEAST, Limits, Sandboxes, parse_container};
-use crate::shell::containers::{ContainerCounters, Containers, Inherited, Supervision, exit_of};
+use crate::shell::containers::{
+    ContainerCounters, Containers, Inherited, Supervision, exit_of, place_of,
+};
 use crate::shell::inbox::{Inbox, Input, inbox};
 use crate::shell::net::{LeaderHint, Link, LinkCounters};
 use crate::shell::{Shell, ShellEnd};
@@ -348,7 +351,7 @@ fn describe(
         http_address,
         resources: detect::resources(&config.resources, claims, &config.data_dir)?,
         attributes: detect::attributes(&config.attributes, report),
-        capabilities: Vec::new(),
+        capabilities: vec![SlaveCapability::CustomExecutors],
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }
@@ -382,6 +385,8 @@ fn assemble(
     let mut effects = Effects::new();
     let mut core_config = meros_slave_core::Config::new(description);
     core_config.tasks_end_with_slave = config.tasks_end_with_slave;
+    core_config.executor_registration_timeout = config.executor_registration_timeout;
+    core_config.executor_reregistration_timeout = config.executor_reregistration_timeout;
     let (found, running) = sort_out(inherited, &containerizer, &sandboxes);
     let core = SlaveCore::new(
         core_config,
@@ -409,6 +414,7 @@ fn assemble(
         outputs: Arc::clone(&outputs),
         counters: Arc::clone(&counters),
         inbox: inbox.clone(),
+        sessions: Sessions::new(inbox.clone()),
         ended: Arc::clone(&ended),
     };
     let (mut containers, containers_gone) = Containers::new(supervision, Handle::current());
@@ -485,7 +491,10 @@ fn sort_out(
             log_bytes_max,
             state,
         } = found;
-        let (Some(container), Some(task)) = (parse_container(&id), parse_owner(&owner)) else {
+        let known = parse_owner(&owner);
+        let place = known.as_ref().and_then(place_of);
+        let (Some(container), Some(owner), Some(place)) = (parse_container(&id), known, place)
+        else {
             warn!(container_id = id, owner, "a container of nobody is killed");
             if let FoundState::Running(found) = state {
                 // Killed when dropped.
@@ -497,10 +506,9 @@ fn sort_out(
         let state = match state {
             FoundState::Running(found) => {
                 let pid = u32::try_from(found.pid()).unwrap_or(0);
-                let key = task.clone();
                 running.push(Inherited {
                     container,
-                    key,
+                    owner: owner.clone(),
                     log_bytes_max,
                     found: *found,
                 });
@@ -512,7 +520,7 @@ fn sort_out(
                     stderr_rotations: report.usage.stderr.rotations(),
                     file_bytes_max: file_bytes_max(log_bytes_max),
                 };
-                if let Err(error) = sandboxes.finish(&task, container, &ended) {
+                if let Err(error) = sandboxes.finish(&place, container, &ended) {
                     warn!(%container, %error, "the end of a sandbox is not recorded");
                 }
                 exit_of(&report).map_or(meros_slave_core::FoundState::Lost, |exit| {
@@ -525,7 +533,7 @@ fn sort_out(
         };
         all.push(FoundContainer {
             container,
-            task,
+            owner,
             age,
             state,
         });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meros_proto::executor::EXECUTOR_MESSAGE_BYTES_MAX;
 use meros_proto::ids::{SlaveId, TaskId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask};
 use meros_proto::role::RoleName;
@@ -49,6 +50,29 @@ impl Driver {
                 self.on_acknowledge(slave_id, task_id, update_id, effects);
             }
             Call::Reconcile { tasks } => self.on_reconcile(&tasks, now, effects),
+            Call::ShutdownExecutor {
+                slave_id,
+                executor_id,
+            } if subscribed => {
+                effects.push(Effect::Send(FrameworkToMaster::ShutdownExecutor {
+                    slave_id,
+                    executor_id,
+                }));
+            }
+            Call::MessageExecutor {
+                slave_id,
+                executor_id,
+                data,
+            } if subscribed && data.len() <= EXECUTOR_MESSAGE_BYTES_MAX => {
+                effects.push(Effect::Send(FrameworkToMaster::ExecutorMessage {
+                    slave_id,
+                    executor_id,
+                    data,
+                }));
+            }
+            Call::ShutdownExecutor { .. } | Call::MessageExecutor { .. } => {
+                self.counters.refused_calls += 1;
+            }
             Call::Teardown => self.on_teardown(now, effects),
             Call::Leave => self.end(EndReason::Left, effects),
         }

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use meros_proto::ids::{ClusterId, FrameworkId, OfferId, SlaveId};
+use bytes::Bytes;
+use meros_proto::ids::{ClusterId, ExecutorId, FrameworkId, OfferId, SlaveId};
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::offer::Offer;
 use meros_proto::operation::OperationStatus;
 use meros_proto::refusal::Refusal;
-use meros_proto::status::TaskStatus;
+use meros_proto::status::{TaskExit, TaskStatus};
 
 /// Why a session has ended for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,24 @@ pub enum News {
     /// What became of an operation on resources that was given an id. Said once; after an
     /// interruption the next offers show what is reserved.
     Operation(OperationStatus),
+    /// An executor has ended; the ends of its tasks come as updates. Said once.
+    ExecutorEnded {
+        /// Where it was.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// How its first process ended, if it ran and that is known.
+        exit: Option<TaskExit>,
+    },
+    /// A message of an executor: best effort.
+    ExecutorMessage {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// What.
+        data: Bytes,
+    },
     /// The session has ended and does not come back by itself. Always the last news.
     Ended(EndReason),
 }

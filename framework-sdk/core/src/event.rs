@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use meros_proto::constraint::OfferWishes;
-use meros_proto::ids::{OfferId, SlaveId, TaskId, UpdateId};
+use meros_proto::ids::{ExecutorId, OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Operation};
@@ -72,6 +73,22 @@ pub enum Call {
         /// restart: they are tracked from now on. Empty: all live ones, and those that only the
         /// master knows.
         tasks: Vec<ReconcileTask>,
+    },
+    /// Shut an executor down (semantics B10). Lost while disconnected.
+    ShutdownExecutor {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+    },
+    /// Send an executor a message (semantics B15): best effort, lost while disconnected.
+    MessageExecutor {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// What.
+        data: Bytes,
     },
     /// End the framework with its tasks (semantics B3).
     Teardown,

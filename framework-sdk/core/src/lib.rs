@@ -18,6 +18,7 @@ mod calls;
 mod config;
 mod effect;
 mod event;
+pub mod executor;
 mod news;
 mod reconcile;
 mod tasks;
@@ -381,6 +382,30 @@ impl Driver {
             (Link::Subscribed, MasterToFramework::Failure { slave_id }) => {
                 effects.push(Effect::Deliver(News::SlaveLost(slave_id)));
             }
+            (
+                Link::Subscribed,
+                MasterToFramework::ExecutorEnded {
+                    slave_id,
+                    executor_id,
+                    exit,
+                },
+            ) => effects.push(Effect::Deliver(News::ExecutorEnded {
+                slave_id,
+                executor_id,
+                exit,
+            })),
+            (
+                Link::Subscribed,
+                MasterToFramework::ExecutorMessage {
+                    slave_id,
+                    executor_id,
+                    data,
+                },
+            ) => effects.push(Effect::Deliver(News::ExecutorMessage {
+                slave_id,
+                executor_id,
+                data,
+            })),
             (Link::Subscribed, MasterToFramework::Operation(status)) => {
                 effects.push(Effect::Deliver(News::Operation(status)));
             }

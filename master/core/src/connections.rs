@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::message::slave::RunExecutor;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveDescription;
 
@@ -29,6 +30,7 @@ pub(crate) enum Stage {
     /// A slave that has not asked for anything; what it has reported so far.
     SlaveFresh {
         report: Vec<ReportedTask>,
+        executors: Vec<RunExecutor>,
         claims: Option<Box<ReportedClaims>>,
     },
     /// Its admission is being committed.
@@ -38,6 +40,7 @@ pub(crate) enum Stage {
         slave_id: SlaveId,
         slave: Box<SlaveDescription>,
         report: Vec<ReportedTask>,
+        executors: Vec<RunExecutor>,
         claims: Option<Box<ReportedClaims>>,
     },
     /// It is this slave.

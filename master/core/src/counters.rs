@@ -31,6 +31,9 @@ counters! {
     commands_not_applied,
     /// Messages and ends of connections that the core had closed already.
     closed_connection_events,
+    /// Messages of or for executors, and orders to shut one down, that were not passed on: it or its
+    /// framework is not there, or the message is too long.
+    executor_calls_ignored,
     /// Slaves admitted as new members.
     slaves_admitted,
     /// Slaves that came back under their id.

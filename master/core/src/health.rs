@@ -163,6 +163,7 @@ impl MasterCore {
         for slot in self.tasks.of_slave(slave_id) {
             self.cut_off_task(slot, at, turn);
         }
+        self.forget_executors_of_slave(slave_id, turn);
         self.allocator.remove_slave(slave_id);
         self.allocator.clear_slave_filters(slave_id);
         if let Some(connection) = connection {

@@ -53,7 +53,7 @@ impl MasterCore {
     }
 
     /// M1: free, offered and used resources of a slave are all it has. M6: what is charged to a
-    /// framework and role is the sum of its offers and tasks.
+    /// framework and role is the sum of its offers, tasks and executors.
     fn check_resources(&self) -> Result<(), Violation> {
         let mut held: BTreeMap<SlaveId, Resources> = BTreeMap::new();
         let mut charged: BTreeMap<(FrameworkId, RoleName), Resources> = BTreeMap::new();
@@ -63,7 +63,11 @@ impl MasterCore {
             .map(|(_, it)| (it.framework, &it.role, it.slave, &*it.resources));
         let tasks = self.tasks.iter().filter(|task| task.is_charged);
         let tasks = tasks.map(|it| (it.framework(), &it.role, it.slave(), &it.resources));
-        for (framework, role, slave, resources) in offers.chain(tasks) {
+        let executors = self.executors.iter().filter(|(_, it)| it.is_charged);
+        let executors = executors.map(|((slave, framework, _), it)| {
+            (*framework, &it.role, *slave, &it.description.resources)
+        });
+        for (framework, role, slave, resources) in offers.chain(tasks).chain(executors) {
             let too_much = |what: String| Violation { id: "M1", what };
             held.entry(slave)
                 .or_default()
@@ -114,6 +118,11 @@ impl MasterCore {
             // The end of a task outlives its slave until it is acknowledged.
             let has_slave = self.slaves.get(task.slave()).is_some();
             check("M4", has_slave || task.state.is_terminal(), name)?;
+        }
+        for ((slave, framework, id), _) in self.executors.iter() {
+            let name = || format!("executor {id} of {framework} on {slave}");
+            check("X1", self.frameworks.get(*framework).is_some(), name)?;
+            check("X1", self.slaves.get(*slave).is_some(), name)?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use crate::MasterCore;
 use crate::event::ConnectionId;
 use crate::offers::Outstanding;
 use crate::publish::task_view;
-use crate::tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, Task, charge_of};
+use crate::tasks::{TASKS_MAX, TASKS_PER_FRAMEWORK_MAX, Task};
 use crate::turn::Turn;
 use crate::validate::check_task;
 
@@ -251,10 +251,14 @@ impl MasterCore {
             return Err(invalid("task_id", why));
         }
         self.check_task_limits(pool)?;
-        rest.checked_sub_assign(&charge_of(task))
-            .map_err(|missing| {
-                invalid("resources", format!("more than the offers have: {missing}"))
-            })
+        let executor = self.check_executor(pool.slave, pool.framework, task.executor.as_ref())?;
+        let need = task
+            .resources
+            .checked_add(&executor)
+            .map_err(|sum| invalid("resources", sum.to_string()))?;
+        rest.checked_sub_assign(&need).map_err(|missing| {
+            invalid("resources", format!("more than the offers have: {missing}"))
+        })
     }
 
     fn check_task_limits(&self, pool: &Outstanding) -> Result<(), Refusal> {
@@ -282,8 +286,11 @@ impl MasterCore {
         mut description: TaskDescription,
         turn: &mut Turn<'_>,
     ) {
+        let mut starts = None;
         if let Some(executor) = &mut description.executor {
             executor.framework_id = Some(pool.framework);
+            let (slave, framework) = (pool.slave, pool.framework);
+            starts = Some(self.charge_executor(slave, framework, &pool.role, executor, turn));
         }
         self.counters.tasks_launched += 1;
         let task = Task::launched(pool.framework, pool.role.clone(), &description, turn.now);
@@ -296,7 +303,12 @@ impl MasterCore {
             role: pool.role.clone(),
             task: description,
         };
-        turn.send_slave(order.connection, MasterToSlave::RunTask(Box::new(run)));
+        let run = Box::new(run);
+        let order_to_run = match starts {
+            Some(starts) => MasterToSlave::RunInExecutor { run, starts },
+            None => MasterToSlave::RunTask(run),
+        };
+        turn.send_slave(order.connection, order_to_run);
     }
 }
 

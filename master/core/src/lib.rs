@@ -24,6 +24,7 @@ mod declining;
 mod drain;
 pub mod effect;
 pub mod event;
+mod executors;
 mod explain;
 mod format;
 mod framework_update;
@@ -96,6 +97,7 @@ use allocator::{Allocator, Grant};
 use clients::{Asker, Clients};
 use connections::{Connections, Stage};
 use declining::Declining;
+use executors::Executors;
 use frameworks::Frameworks;
 use offers::Offers;
 use operations::ReportedClaims;
@@ -129,6 +131,7 @@ pub struct MasterCore {
     slaves: Slaves,
     frameworks: Frameworks,
     tasks: Tasks,
+    executors: Executors,
     remembered: Remembered,
     offers: Offers,
     updates: Updates,
@@ -173,6 +176,7 @@ impl MasterCore {
             slaves: Slaves::default(),
             frameworks: Frameworks::default(),
             tasks: Tasks::default(),
+            executors: Executors::default(),
             remembered: Remembered::default(),
             offers: Offers::default(),
             updates: Updates::default(),
@@ -213,6 +217,7 @@ impl MasterCore {
             } => {
                 let stage = Stage::SlaveFresh {
                     report: Vec::new(),
+                    executors: Vec::new(),
                     claims: None,
                 };
                 self.on_connected(connection, principal, stage, turn);
@@ -367,6 +372,25 @@ impl MasterCore {
             (SlaveToMaster::ReportClaims { claims, decided }, Stage::SlaveFresh { .. }) => {
                 self.on_report_claims(connection, ReportedClaims { claims, decided }, turn);
             }
+            (SlaveToMaster::ReportExecutors { executors }, Stage::SlaveFresh { .. }) => {
+                self.on_report_executors(connection, executors, turn);
+            }
+            (
+                SlaveToMaster::ExecutorEnded {
+                    framework_id,
+                    executor_id,
+                    exit,
+                },
+                Stage::SlaveRegistered(slave),
+            ) => self.on_executor_ended(*slave, framework_id, executor_id, exit, turn),
+            (
+                SlaveToMaster::ExecutorMessage {
+                    framework_id,
+                    executor_id,
+                    data,
+                },
+                Stage::SlaveRegistered(slave),
+            ) => self.on_message_of_executor(*slave, framework_id, executor_id, data, turn),
             (SlaveToMaster::ChangeApplied { number }, Stage::SlaveRegistered(slave)) => {
                 self.on_change_applied(*slave, number, turn);
             }
@@ -387,6 +411,7 @@ impl MasterCore {
                 SlaveToMaster::Register { .. }
                 | SlaveToMaster::ReportTasks { .. }
                 | SlaveToMaster::ReportClaims { .. }
+                | SlaveToMaster::ReportExecutors { .. }
                 | SlaveToMaster::Reregister { .. },
                 _,
             ) => self.refuse_slave(connection, Refusal::AlreadySubscribed, turn),
@@ -486,6 +511,15 @@ impl MasterCore {
             FrameworkToMaster::ReconcileOperations { operations } => {
                 self.on_reconcile_operations(framework_id, connection, &operations, turn);
             }
+            FrameworkToMaster::ShutdownExecutor {
+                slave_id,
+                executor_id,
+            } => self.on_shutdown_executor(framework_id, slave_id, executor_id, turn),
+            FrameworkToMaster::ExecutorMessage {
+                slave_id,
+                executor_id,
+                data,
+            } => self.on_message_for_executor(framework_id, slave_id, executor_id, data, turn),
             // Answered above, whoever it is.
             FrameworkToMaster::State { .. } => {}
         }
@@ -509,5 +543,7 @@ fn name_of(call: &FrameworkToMaster) -> &'static str {
         FrameworkToMaster::Wish { .. } => "Wish",
         FrameworkToMaster::State { .. } => "State",
         FrameworkToMaster::ReconcileOperations { .. } => "ReconcileOperations",
+        FrameworkToMaster::ShutdownExecutor { .. } => "ShutdownExecutor",
+        FrameworkToMaster::ExecutorMessage { .. } => "ExecutorMessage",
     }
 }

@@ -18,7 +18,7 @@ use crate::effect::Answer;
 use crate::event::ConnectionId;
 use crate::operations::{ReportedClaims, check_reported, kept};
 use crate::slaves::{SLAVES_MAX, Slave};
-use crate::takeover::Back;
+use crate::takeover::{Back, Report};
 use crate::tasks::{ReportedTask, TaskSlot};
 use crate::timers::Timer;
 use crate::turn::Turn;
@@ -100,7 +100,7 @@ impl MasterCore {
             });
         match admitting {
             Some((connection, claims)) => {
-                self.welcome_slave(slave_id, connection, Vec::new(), claims, turn);
+                self.welcome_slave(slave_id, connection, Report::default(), claims, turn);
             }
             None => {
                 // Nobody was ever told this id, so nobody will come back under it.
@@ -143,15 +143,21 @@ impl MasterCore {
         if let Err(refusal) = self.check_reregister(connection, slave_id, cluster_id, &slave) {
             return self.refuse_slave(connection, refusal, turn);
         }
-        let Some(Stage::SlaveFresh { report, claims }) = self.connections.stage_mut(connection)
+        let Some(Stage::SlaveFresh {
+            report,
+            executors,
+            claims,
+        }) = self.connections.stage_mut(connection)
         else {
             return;
         };
         let (report, claims) = (std::mem::take(report), claims.take());
+        let executors = std::mem::take(executors);
         let stage = Stage::SlaveClaiming {
             slave_id,
             slave: Box::new(slave),
             report,
+            executors,
             claims,
         };
         self.connections.set_stage(connection, stage);
@@ -239,6 +245,7 @@ impl MasterCore {
         let Some(Stage::SlaveClaiming {
             slave,
             report,
+            executors,
             claims,
             ..
         }) = self.connections.stage_mut(connection)
@@ -257,8 +264,13 @@ impl MasterCore {
             return self.propose_for_slave(slave_id, command, turn);
         }
         let (report, claims) = (std::mem::take(report), claims.take());
+        let executors = std::mem::take(executors);
         info!(%slave_id, tasks = report.len(), "slave re-registered");
         self.counters.slaves_reregistered += 1;
+        let report = Report {
+            tasks: report,
+            executors,
+        };
         self.welcome_slave(slave_id, connection, report, claims, turn);
     }
 
@@ -280,7 +292,7 @@ impl MasterCore {
         &mut self,
         slave_id: SlaveId,
         connection: ConnectionId,
-        report: Vec<ReportedTask>,
+        report: Report,
         claims: Option<Box<ReportedClaims>>,
         turn: &mut Turn<'_>,
     ) {
@@ -383,6 +395,7 @@ impl MasterCore {
         for slot in self.tasks.of_slave(slave_id) {
             self.lose_task_of_removed_slave(slot, end, at, turn);
         }
+        self.forget_executors_of_slave(slave_id, turn);
         self.allocator.remove_slave(slave_id);
         self.allocator.clear_slave_filters(slave_id);
         self.timers.cancel(&Timer::Ping(slave_id));

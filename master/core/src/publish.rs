@@ -2,19 +2,23 @@
 //!
 //! Invariants: M9 within a term the sequence has no gaps and never goes back.
 
+use std::sync::Arc;
+
 use meros_proto::ids::{Epoch, FrameworkId, OfferId, SlaveId};
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
-    ClusterChange, ClusterEvent, FrameworkState, FrameworkView, OfferView, SlaveView, TaskView,
+    ClusterChange, ClusterEvent, ExecutorView, FrameworkState, FrameworkView, OfferView, SlaveView,
+    TaskView,
 };
 
 use crate::effect::Effect;
+use crate::executors::{Executor, ExecutorAt};
 use crate::frameworks::Framework;
 use crate::offers::Outstanding;
 use crate::operations::total_of;
 use crate::registry::{FrameworkRecord, Registry, SlaveRecord};
 use crate::slaves::Slave;
-use crate::tasks::Task;
+use crate::tasks::{Task, kept_labels};
 use crate::turn::Turn;
 
 /// Numbers the changes of a term.
@@ -106,6 +110,30 @@ pub(crate) fn task_view(task: &Task) -> TaskView {
         status: task.status.as_deref().cloned(),
         launched_at: task.launched_at,
         labels: task.labels.clone(),
+        executor_id: task.executor_id.clone(),
+    }
+}
+
+pub(crate) fn executor_added(at: &ExecutorAt, executor: &Executor) -> ClusterChange {
+    let (slave_id, framework_id, executor_id) = at.clone();
+    let description = &executor.description;
+    ClusterChange::ExecutorAdded(Arc::new(ExecutorView {
+        executor_id,
+        name: description.name.clone(),
+        framework_id,
+        slave_id,
+        role: executor.role.clone(),
+        resources: description.resources.clone(),
+        labels: kept_labels(&description.labels),
+    }))
+}
+
+pub(crate) fn executor_removed(at: &ExecutorAt) -> ClusterChange {
+    let (slave_id, framework_id, executor_id) = at.clone();
+    ClusterChange::ExecutorRemoved {
+        slave_id,
+        framework_id,
+        executor_id,
     }
 }
 

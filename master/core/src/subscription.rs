@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
-use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::ids::FrameworkId;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::refusal::Refusal;
@@ -400,7 +400,7 @@ impl MasterCore {
         at: Timestamp,
         turn: &mut Turn<'_>,
     ) {
-        let mut slaves: BTreeSet<SlaveId> = BTreeSet::new();
+        let mut slaves = self.forget_executors_of_framework(framework_id, turn);
         for slot in self.tasks.of_framework(framework_id) {
             let Some(task) = self.tasks.get(slot) else {
                 continue;

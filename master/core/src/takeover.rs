@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use meros_proto::ids::SlaveId;
 use meros_proto::message::master::REPORT_TASKS_MAX;
-use meros_proto::message::slave::{MasterToSlave, ReconcileOnSlave};
+use meros_proto::message::slave::{MasterToSlave, ReconcileOnSlave, RunExecutor};
 use meros_proto::status::{Reason, TaskState};
 use meros_proto::view::ClusterChange;
 use tracing::warn;
@@ -16,6 +16,13 @@ use crate::operations::total_of;
 use crate::publish::{task_changed, task_view};
 use crate::tasks::{Kill, ReportedTask, Task, TaskSlot};
 use crate::turn::Turn;
+
+/// What a slave says that it has when it comes back.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) tasks: Vec<ReportedTask>,
+    pub(crate) executors: Vec<RunExecutor>,
+}
 
 /// A slave that has just registered, and what it was before.
 pub(crate) struct Back {
@@ -29,18 +36,18 @@ pub(crate) struct Back {
 
 impl MasterCore {
     /// Brings the task table and what the slave holds together (semantics K5, K6).
-    pub(crate) fn take_over_tasks(
-        &mut self,
-        back: &Back,
-        report: Vec<ReportedTask>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(crate) fn take_over_tasks(&mut self, back: &Back, report: Report, turn: &mut Turn<'_>) {
+        let Report {
+            tasks: report,
+            executors,
+        } = report;
         let mut missing: BTreeSet<TaskSlot> =
             self.tasks.of_slave(back.slave_id).into_iter().collect();
         // What it has may have changed: everything there is charged anew below.
         for slot in &missing {
             self.uncharge(*slot);
         }
+        self.forget_executors_of_slave(back.slave_id, turn);
         let mut orphans = BTreeSet::new();
         for reported in report {
             if self.frameworks.get(reported.framework).is_none() {
@@ -69,6 +76,8 @@ impl MasterCore {
                 None => self.adopt_task(reported, back, turn),
             }
         }
+        self.describe_slave(back.slave_id);
+        self.take_over_executors(back.slave_id, executors, &mut orphans, turn);
         let missing = self.charge_tasks_of(back.slave_id, missing, turn);
         for framework_id in orphans {
             turn.send_slave(
@@ -143,17 +152,11 @@ impl MasterCore {
         self.send_master_update(task.framework(), status, turn);
     }
 
-    /// Charges what the slave reports, and what it may still have. Ends what it neither reports nor
-    /// has room for; tells what is left to ask for.
-    fn charge_tasks_of(
-        &mut self,
-        slave_id: SlaveId,
-        mut missing: BTreeSet<TaskSlot>,
-        turn: &mut Turn<'_>,
-    ) -> BTreeSet<TaskSlot> {
+    /// Tells the allocator what the slave has.
+    fn describe_slave(&mut self, slave_id: SlaveId) {
         let (Some(record), Some(row)) = (self.registry.slave(slave_id), self.slaves.get(slave_id))
         else {
-            return missing;
+            return;
         };
         let total = total_of(&record.slave, row.claims.as_deref());
         self.allocator.add_slave(slave_id, &total);
@@ -164,6 +167,16 @@ impl MasterCore {
         self.allocator.describe_slave(slave_id, profile);
         let is_excluded = !record.mode.is_offered();
         self.allocator.set_excluded(slave_id, is_excluded);
+    }
+
+    /// Charges what the slave reports, and what it may still have. Ends what it neither reports nor
+    /// has room for; tells what is left to ask for.
+    fn charge_tasks_of(
+        &mut self,
+        slave_id: SlaveId,
+        mut missing: BTreeSet<TaskSlot>,
+        turn: &mut Turn<'_>,
+    ) -> BTreeSet<TaskSlot> {
         let reported = self.tasks.of_slave(slave_id);
         for slot in reported.into_iter().filter(|slot| !missing.contains(slot)) {
             self.charge_task(slot);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use meros_proto::ids::{FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, TaskId, UpdateId};
 use meros_proto::labels::Labels;
 use meros_proto::message::master::TaskReport;
 use meros_proto::resources::Resources;
@@ -76,7 +76,7 @@ pub(crate) struct Task {
     slave: SlaveId,
     pub(crate) name: String,
     pub(crate) role: RoleName,
-    /// With those of its executor, if it brings one.
+    /// Without those of its executor, which has a table of its own.
     pub(crate) resources: Resources,
     /// Whether its resources are charged to slave, framework and role.
     pub(crate) is_charged: bool,
@@ -90,6 +90,8 @@ pub(crate) struct Task {
     pub(crate) kill: Option<Kill>,
     pub(crate) launched_at: Timestamp,
     pub(crate) labels: Labels,
+    /// The executor of its framework that runs it.
+    pub(crate) executor_id: Option<ExecutorId>,
 }
 
 impl Task {
@@ -106,7 +108,7 @@ impl Task {
             slave: task.slave_id,
             name: task.name.clone(),
             role,
-            resources: charge_of(task),
+            resources: task.resources.clone(),
             is_charged: true,
             state: TaskState::Staging,
             has_started: false,
@@ -115,6 +117,7 @@ impl Task {
             kill: None,
             launched_at: now,
             labels: kept_labels(&task.labels),
+            executor_id: executor_id(task),
         }
     }
 
@@ -135,6 +138,7 @@ impl Task {
             kill: None,
             launched_at: now,
             labels: report.labels,
+            executor_id: report.executor_id,
         }
     }
 
@@ -155,6 +159,7 @@ impl Task {
             kill: None,
             launched_at: view.launched_at,
             labels: view.labels.clone(),
+            executor_id: view.executor_id.clone(),
         }
     }
 
@@ -205,19 +210,6 @@ fn has_started(state: TaskState) -> bool {
     )
 }
 
-/// What a task is charged for. Executors have no table of their own yet, so each task pays for its
-/// executor: rather too much than the same resources twice.
-pub(crate) fn charge_of(task: &TaskDescription) -> Resources {
-    match &task.executor {
-        // What cannot be summed cannot be in an offer either; launches check that before.
-        Some(executor) => task
-            .resources
-            .checked_add(&executor.resources)
-            .unwrap_or_else(|_| task.resources.clone()),
-        None => task.resources.clone(),
-    }
-}
-
 fn labels_bytes(labels: &Labels) -> usize {
     labels
         .iter()
@@ -225,12 +217,16 @@ fn labels_bytes(labels: &Labels) -> usize {
         .sum()
 }
 
-fn kept_labels(labels: &Labels) -> Labels {
+pub(crate) fn kept_labels(labels: &Labels) -> Labels {
     if labels_bytes(labels) <= KEPT_LABELS_BYTES_MAX {
         labels.clone()
     } else {
         Labels::new()
     }
+}
+
+fn executor_id(task: &TaskDescription) -> Option<ExecutorId> {
+    task.executor.as_ref().map(|it| it.executor_id.clone())
 }
 
 /// A status as it is kept: bounded, and without `data` (semantics F7).
@@ -258,6 +254,7 @@ pub(crate) struct ReportedTask {
     pub(crate) state: TaskState,
     pub(crate) status: Option<Box<TaskStatus>>,
     pub(crate) labels: Labels,
+    pub(crate) executor_id: Option<ExecutorId>,
 }
 
 impl From<TaskReport> for ReportedTask {
@@ -269,7 +266,8 @@ impl From<TaskReport> for ReportedTask {
         };
         Self {
             framework: report.framework_id,
-            resources: charge_of(&report.task),
+            executor_id: executor_id(&report.task),
+            resources: report.task.resources,
             role: report.role,
             state,
             status: report.status.map(|status| Box::new(kept(&status))),

@@ -278,6 +278,12 @@ fn check_task_resources(task: &TaskDescription) -> Result<(), Refusal> {
         task.resources
             .checked_add(executor)
             .map_err(|sum| invalid("resources", sum.to_string()))?;
+        // They would be looked for in a sandbox that was made for other tasks.
+        if both.clone().flatten().any(|it| it.volume().is_some()) {
+            let why = "a volume is put into the sandbox of a task with a command only, and this one \
+                       has an executor";
+            return Err(invalid("resources", why));
+        }
     }
     task.resources
         .check_volume_paths()

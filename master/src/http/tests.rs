@@ -135,6 +135,7 @@ impl Site {
                 status: None,
                 launched_at: Timestamp(5),
                 labels: Default::default(),
+                executor_id: None,
             }));
         }
         site.await_applied();

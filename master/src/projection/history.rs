@@ -329,6 +329,7 @@ fn weigh(event: &ClusterEvent) -> usize {
         + match &event.change {
             ClusterChange::TaskAdded(view) => task(view),
             ClusterChange::TaskRemembered(view) => task(view),
+            ClusterChange::ExecutorAdded(view) => view.name.len() + labels(&view.labels),
             ClusterChange::TaskChanged { status: it, .. } => it.as_ref().map_or(0, status),
             ClusterChange::Slave(view) => {
                 let attributes = view.attributes.iter();

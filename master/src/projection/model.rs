@@ -2,21 +2,22 @@
 //!
 //! Bounds (semantics F9): 1,000 ended tasks per framework, 50 completed frameworks; the rest is as
 //! large as the core's own tables. Resources of a task count as used while it holds them (semantics
-//! F8): not once it has ended, not while its slave is unreachable.
+//! F8): not once it has ended, not while its slave is unreachable; those of an executor until it is removed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::sync::{Arc, LazyLock};
 
 use meros_master_core::Holding;
-use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::ids::{ExecutorId, FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::resources::{Resources, Value};
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::{TaskState, TaskStatus};
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
-    ClusterChange, ClusterEvent, FrameworkRow, FrameworkState, FrameworkView, MasterView, OfferEnd,
-    OfferView, RoleRow, SlaveRow, SlaveView, TaskRow, TaskView,
+    ClusterChange, ClusterEvent, ExecutorView, FrameworkRow, FrameworkState, FrameworkView,
+    MasterView, OfferEnd, OfferView, RoleRow, SlaveRow, SlaveView, TaskRow, TaskView,
 };
 use tracing::error;
 
@@ -111,7 +112,10 @@ struct Framework {
     completed_next: u64,
 }
 
-/// What tasks hold, of one slave or by one framework.
+/// Where an executor is, whose, and which.
+type ExecutorAt = (SlaveId, FrameworkId, ExecutorId);
+
+/// What tasks and executors hold, of one slave or by one framework.
 #[derive(Debug, Default)]
 struct Held {
     used: Resources,
@@ -128,6 +132,7 @@ pub struct ReadModel {
     /// Ids of completed frameworks, oldest first.
     completed: VecDeque<FrameworkId>,
     offers: BTreeMap<OfferId, Arc<OfferView>>,
+    executors: BTreeMap<ExecutorAt, Arc<ExecutorView>>,
     roles: Roles,
     totals: TaskTotals,
     /// Remembered tasks; they are in no other sum.
@@ -267,6 +272,11 @@ impl ReadModel {
         page.finish()
     }
 
+    /// All executors of frameworks, by slave, framework and id.
+    pub fn executors(&self) -> impl Iterator<Item = &Arc<ExecutorView>> {
+        self.executors.values()
+    }
+
     /// Roles by name, those after a given one.
     #[must_use]
     pub fn roles(
@@ -384,6 +394,12 @@ impl ReadModel {
                 framework_id,
                 task_id,
             } => self.forget_task(framework_id, &task_id),
+            ClusterChange::ExecutorAdded(executor) => self.add_executor(executor),
+            ClusterChange::ExecutorRemoved {
+                slave_id,
+                framework_id,
+                executor_id,
+            } => self.remove_executor(&(slave_id, framework_id, executor_id)),
         }
     }
 
@@ -481,6 +497,44 @@ impl ReadModel {
         }
         self.roles
             .hold(&offer.role, Holder::Offer, &offer.resources, false);
+    }
+
+    fn add_executor(&mut self, executor: Arc<ExecutorView>) {
+        let at = (
+            executor.slave_id,
+            executor.framework_id,
+            executor.executor_id.clone(),
+        );
+        self.hold_of_executor(&executor, true);
+        if let Some(before) = self.executors.insert(at, executor) {
+            self.hold_of_executor(&before, false);
+        }
+    }
+
+    fn remove_executor(&mut self, at: &ExecutorAt) {
+        match self.executors.remove(at) {
+            Some(executor) => self.hold_of_executor(&executor, false),
+            None => {
+                error!(slave_id = %at.0, executor_id = %at.2, "an executor ended that was not known");
+            }
+        }
+    }
+
+    fn hold_of_executor(&mut self, executor: &ExecutorView, is_more: bool) {
+        let id = &executor.executor_id;
+        if let Some(slave) = self.slaves.get_mut(&executor.slave_id) {
+            slave.held.hold(&executor.resources, is_more, id);
+        }
+        if let Some(framework) = self.frameworks.get_mut(&executor.framework_id) {
+            let scalars = only_scalars(&executor.resources);
+            framework.held.hold(&scalars, is_more, id);
+        }
+        self.roles.hold(
+            &executor.role,
+            Holder::Executor,
+            &executor.resources,
+            is_more,
+        );
     }
 
     fn add_task(&mut self, task: Arc<TaskView>) {
@@ -645,15 +699,27 @@ impl ReadModel {
 impl Held {
     fn charge(&mut self, task: &TaskView, resources: &Resources) {
         self.tasks += 1;
-        if let Err(error) = self.used.checked_add_assign(resources) {
-            error!(task_id = %task.task_id, %error, "resources of tasks do not add up");
-        }
+        self.hold(resources, true, &task.task_id);
     }
 
     fn release(&mut self, task: &TaskView, resources: &Resources) {
         self.tasks = self.tasks.saturating_sub(1);
-        if let Err(error) = self.used.checked_sub_assign(resources) {
-            error!(task_id = %task.task_id, %error, "resources of tasks do not add up");
+        self.hold(resources, false, &task.task_id);
+    }
+
+    fn hold(&mut self, resources: &Resources, is_more: bool, by: &impl Display) {
+        let wrong = match is_more {
+            true => self
+                .used
+                .checked_add_assign(resources)
+                .map_err(|it| it.to_string()),
+            false => self
+                .used
+                .checked_sub_assign(resources)
+                .map_err(|it| it.to_string()),
+        };
+        if let Err(error) = wrong {
+            error!(%by, error, "resources of tasks and executors do not add up");
         }
     }
 }

@@ -77,6 +77,7 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Task,
+    Executor,
     Offer,
 }
 
@@ -116,7 +117,7 @@ impl Roles {
         }
     }
 
-    /// A task or an offer holds this in a role, or no longer.
+    /// A task, an executor or an offer holds this in a role, or no longer.
     pub(super) fn hold(
         &mut self,
         name: &RoleName,
@@ -127,10 +128,13 @@ impl Roles {
         self.change(name, |role| {
             let sums = &mut role.sums;
             let (count, amounts) = match holder {
-                Holder::Task => (&mut sums.tasks, &mut sums.used),
-                Holder::Offer => (&mut sums.offers, &mut sums.offered),
+                Holder::Task => (Some(&mut sums.tasks), &mut sums.used),
+                Holder::Executor => (None, &mut sums.used),
+                Holder::Offer => (Some(&mut sums.offers), &mut sums.offered),
             };
-            *count = counted(*count, is_more);
+            if let Some(count) = count {
+                *count = counted(*count, is_more);
+            }
             for resource in resources {
                 let Value::Scalar(amount) = *resource.value() else {
                     continue;

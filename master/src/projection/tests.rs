@@ -1,15 +1,15 @@
 //! The read model follows the events, and forgets what it must.
 
 use meros_proto::attribute::Attributes;
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::labels::Labels;
 use meros_proto::resources::Resources;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::time::Timestamp;
 use meros_proto::view::{
-    ClusterChange, FrameworkState, FrameworkView, MasterView, OfferEnd, OfferView, SlaveView,
-    TaskView,
+    ClusterChange, ExecutorView, FrameworkState, FrameworkView, MasterView, OfferEnd, OfferView,
+    SlaveView, TaskView,
 };
 
 use super::*;
@@ -80,6 +80,7 @@ fn task(name: &str, slave_id: SlaveId, takes: &str) -> ClusterChange {
         status: None,
         launched_at: Timestamp(2),
         labels: Labels::default(),
+        executor_id: None,
     })
 }
 
@@ -111,6 +112,26 @@ fn offer(number: u64, takes: &str) -> ClusterChange {
         resources: resources(takes),
         made_at: Timestamp(3),
     })
+}
+
+fn executor(slave_id: SlaveId, takes: &str) -> ClusterChange {
+    ClusterChange::ExecutorAdded(Arc::new(ExecutorView {
+        executor_id: ExecutorId::new("e").expect("an id"),
+        name: "e".to_owned(),
+        framework_id: F0,
+        slave_id,
+        role: "*".parse().expect("a role"),
+        resources: resources(takes),
+        labels: Labels::default(),
+    }))
+}
+
+fn executor_leaves(slave_id: SlaveId) -> ClusterChange {
+    ClusterChange::ExecutorRemoved {
+        slave_id,
+        framework_id: F0,
+        executor_id: ExecutorId::new("e").expect("an id"),
+    }
 }
 
 /// A cluster of two slaves and a framework.
@@ -204,6 +225,38 @@ fn resources_count_as_used_until_a_task_ends_or_its_slave_is_cut_off() {
         0,
         "totals are of the master's tables"
     );
+}
+
+#[test]
+fn what_an_executor_takes_counts_as_used_and_is_no_task() {
+    let mut model = model();
+    let tasks = [
+        executor(S0, "cpus:0.5;ports:[7-7]"),
+        executor(S1, "cpus:0.25"),
+        task("a", S0, "cpus:2"),
+    ];
+    apply(&mut model, tasks);
+    assert_eq!(used(&model, 0), ("cpus:2.5;ports:[7-7]".to_owned(), 1));
+    assert_eq!(used(&model, 1), ("cpus:0.25".to_owned(), 0));
+    let of_framework = &model.frameworks(None, ALL).rows[0];
+    assert_eq!(of_framework.used, resources("cpus:2.75"));
+    let of_role = &model.roles(RoleFilter::Any, None, ALL).rows[0];
+    let cpus = of_role.used.iter().next().map(|(_, amount)| *amount);
+    assert_eq!((cpus, of_role.tasks), ("2.75".parse().ok(), 1));
+    assert_eq!(model.executors().count(), 2);
+
+    // Told twice is there once; ended twice is gone once.
+    let again = [
+        executor(S0, "cpus:1"),
+        executor_leaves(S1),
+        executor_leaves(S1),
+    ];
+    apply(&mut model, again);
+    assert_eq!(used(&model, 0), ("cpus:3".to_owned(), 1));
+    assert_eq!(used(&model, 1), (String::new(), 0));
+    apply(&mut model, [executor_leaves(S0)]);
+    assert_eq!(used(&model, 0), ("cpus:2".to_owned(), 1));
+    assert_eq!(model.executors().count(), 0);
 }
 
 #[test]
@@ -547,6 +600,9 @@ fn a_copy_of_the_model_says_the_same_now_and_after_further_events() {
             framework(FrameworkId(4), FrameworkState::Completed),
             framework(FrameworkId(3), FrameworkState::Completed),
             task("a", S0, "cpus:2;ports:[1-2]"),
+            executor(S0, "cpus:0.5"),
+            executor(S1, "cpus:0.5"),
+            executor_leaves(S1),
             task("b", S1, "cpus:1"),
             task("c", S1, "cpus:1"),
             remembered("d", S1),
@@ -571,6 +627,7 @@ fn a_copy_of_the_model_says_the_same_now_and_after_further_events() {
             model.tasks(&TaskFilter::default(), None, ALL),
             model.roles(RoleFilter::Any, None, ALL),
             (
+                model.executors().cloned().collect::<Vec<_>>(),
                 model.task_totals(),
                 model.remembered_count(),
                 model.sequence(),

@@ -271,7 +271,9 @@ fn weigh(message: &MasterToFramework) -> usize {
         MasterToFramework::Operation(status) => status.message.len(),
         MasterToFramework::State { answer, .. } => answer.as_ref().map_or(0, weigh_answer),
         MasterToFramework::Masters { addresses } => addresses.iter().map(String::len).sum(),
-        MasterToFramework::Subscribed { .. }
+        MasterToFramework::ExecutorMessage { data, .. } => data.len(),
+        MasterToFramework::ExecutorEnded { .. }
+        | MasterToFramework::Subscribed { .. }
         | MasterToFramework::Rescind { .. }
         | MasterToFramework::Failure { .. }
         | MasterToFramework::Error { .. } => 0,

@@ -1,13 +1,14 @@
 //! What a framework receives from the leading master (semantics C).
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, SlaveId};
+use crate::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OfferId, SlaveId};
 use crate::offer::Offer;
 use crate::operation::OperationStatus;
 use crate::refusal::{Leadership, Refusal};
 use crate::state::StateAnswer;
-use crate::status::TaskStatus;
+use crate::status::{TaskExit, TaskStatus};
 
 /// From a master to a framework.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,5 +70,24 @@ pub enum MasterToFramework {
     Masters {
         /// Each `host:port`; see [`is_list_of_masters`](super::is_list_of_masters).
         addresses: Vec<String>,
+    },
+    /// An executor of the framework has ended (semantics C7); the ends of its tasks come as updates. Not
+    /// repeated.
+    ExecutorEnded {
+        /// Where it was.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// How its first process ended, if it ran and that is known.
+        exit: Option<TaskExit>,
+    },
+    /// A message of an executor: best effort (semantics B15).
+    ExecutorMessage {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// What.
+        data: Bytes,
     },
 }

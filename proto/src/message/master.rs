@@ -2,18 +2,22 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::constraint::OfferWishes;
 use crate::framework::FrameworkDescription;
-use crate::ids::{ClusterId, Epoch, FrameworkId, OfferId, OperationId, SlaveId, TaskId, UpdateId};
+use crate::ids::{
+    ClusterId, Epoch, ExecutorId, FrameworkId, OfferId, OperationId, SlaveId, TaskId, UpdateId,
+};
+use crate::message::slave::RunExecutor;
 use crate::offer::{Filters, Operation};
 use crate::operation::{DecidedOperation, OperationNumber};
 use crate::resources::Resources;
 use crate::role::RoleName;
 use crate::slave::SlaveDescription;
 use crate::state::{SpaceName, StateCall};
-use crate::status::{TaskState, TaskStatus};
+use crate::status::{TaskExit, TaskState, TaskStatus};
 use crate::task::TaskDescription;
 
 /// The most tasks one slave may report or hold; also bounds what a master gathers before
@@ -21,6 +25,8 @@ use crate::task::TaskDescription;
 pub const TASKS_PER_SLAVE_MAX: usize = 100_000;
 /// The most task reports in one [`SlaveToMaster::ReportTasks`], so that a frame stays small.
 pub const REPORT_TASKS_MAX: usize = 256;
+/// The most executors in one [`SlaveToMaster::ReportExecutors`], so that a frame stays small.
+pub const REPORT_EXECUTORS_MAX: usize = 256;
 /// The most entries in one list of a framework's call (offers, tasks, roles).
 pub const CALL_ITEMS_MAX: usize = 10_000;
 
@@ -74,6 +80,31 @@ pub enum SlaveToMaster {
     TermHeard {
         /// The one of `Registered`.
         epoch: Epoch,
+    },
+    /// Part of the report that precedes `Reregister`, at most [`REPORT_EXECUTORS_MAX`] executors each:
+    /// those of frameworks that are here and have not ended.
+    ReportExecutors {
+        /// What was ordered.
+        executors: Vec<RunExecutor>,
+    },
+    /// An executor that the master believes to be here is not, or not any more. Said once on each
+    /// connection; the next report says it by silence.
+    ExecutorEnded {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// How its first process ended, if it ran and that is known.
+        exit: Option<TaskExit>,
+    },
+    /// From an executor for its framework: best effort (semantics B15).
+    ExecutorMessage {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// At most [`EXECUTOR_MESSAGE_BYTES_MAX`](crate::executor::EXECUTOR_MESSAGE_BYTES_MAX).
+        data: Bytes,
     },
 }
 
@@ -206,5 +237,22 @@ pub enum FrameworkToMaster {
     ReconcileOperations {
         /// Which.
         operations: Vec<ReconcileOperation>,
+    },
+    /// Shut an executor down (semantics B10): it is asked to end, and killed after its grace; what it
+    /// runs then is told as FAILED. One that is not there is ignored.
+    ShutdownExecutor {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+    },
+    /// A message for an executor: best effort, never repeated (semantics B15).
+    ExecutorMessage {
+        /// Where it is.
+        slave_id: SlaveId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// At most [`EXECUTOR_MESSAGE_BYTES_MAX`](crate::executor::EXECUTOR_MESSAGE_BYTES_MAX).
+        data: Bytes,
     },
 }

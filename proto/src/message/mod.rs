@@ -3,6 +3,7 @@
 //!
 //! The wire is positional: variants and fields are appended, never reordered.
 
+pub mod executor;
 pub mod framework;
 pub mod master;
 pub mod slave;

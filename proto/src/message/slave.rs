@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::executor::ExecutorDescription;
 use crate::framework::FrameworkCapability;
-use crate::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use crate::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, SlaveId, TaskId, UpdateId};
 use crate::operation::{Change, OperationNumber};
 use crate::refusal::{Leadership, Refusal};
 use crate::role::RoleName;
@@ -35,6 +37,17 @@ pub struct RunTask {
     pub role: RoleName,
     /// What to run.
     pub task: TaskDescription,
+}
+
+/// An executor that a slave runs, or is to run with its first task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunExecutor {
+    /// For whom.
+    pub framework: TaskFramework,
+    /// The role its resources are allocated to: that of the task it was started for.
+    pub role: RoleName,
+    /// What to run.
+    pub executor: ExecutorDescription,
 }
 
 /// From a master to a slave.
@@ -113,6 +126,32 @@ pub enum MasterToSlave {
     Masters {
         /// Each `host:port`; see [`is_list_of_masters`](super::is_list_of_masters).
         addresses: Vec<String>,
+    },
+    /// Run a task in the executor that its description names. Answer: status updates. A task the slave
+    /// has already is left alone.
+    RunInExecutor {
+        /// What.
+        run: Box<RunTask>,
+        /// Whether the master has charged the executor anew, so that it is to be started if it is not
+        /// there. If not, and it has ended, the task is dropped: its end was on its way.
+        starts: bool,
+    },
+    /// Shut an executor down: it is asked to end, and killed after its grace (semantics B10, M4). One
+    /// that is not there is ignored.
+    ShutdownExecutor {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+    },
+    /// From a framework for its executor: best effort (semantics B15).
+    ExecutorMessage {
+        /// Whose.
+        framework_id: FrameworkId,
+        /// Which.
+        executor_id: ExecutorId,
+        /// At most [`EXECUTOR_MESSAGE_BYTES_MAX`](crate::executor::EXECUTOR_MESSAGE_BYTES_MAX).
+        data: Bytes,
     },
 }
 

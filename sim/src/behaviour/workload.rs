@@ -1,11 +1,12 @@
 //! A framework that gets work done: launches so many tasks over the offers that come, declines some,
 //! holds some back, kills some, and is told the end of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meros_proto::check::{Check, HealthCheck};
-use meros_proto::ids::{OfferId, SlaveId, TaskId};
+use meros_proto::executor::ExecutorDescription;
+use meros_proto::ids::{ExecutorId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
 use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
@@ -111,6 +112,7 @@ impl Workload {
         let role = offers[0].role.clone();
         let mut operations = self.claiming.steps(&role, &mut free);
         let mut tasks = Vec::new();
+        let mut started = BTreeSet::new();
         let wanted = self.plan.batch.min(self.plan.tasks - self.launched);
         for _ in 0..wanted {
             let mut resources = self.draw_resources(&free);
@@ -149,6 +151,7 @@ impl Workload {
             let command = Command::shell("true");
             let mut task = TaskDescription::command(task_id, slave_id, resources, command);
             self.draw_checks(&mut task);
+            self.draw_executor(&mut task, &mut started, &mut free);
             tasks.push(task);
         }
         let offer_ids = offers.iter().map(|offer| offer.offer_id).collect();
@@ -177,6 +180,36 @@ impl Workload {
         if rng.percent(10) {
             task.check = Some(check);
         }
+    }
+
+    /// Some tasks run in one of two executors; drawn apart, as checks are.
+    fn draw_executor(
+        &self,
+        task: &mut TaskDescription,
+        started: &mut BTreeSet<ExecutorId>,
+        free: &mut Resources,
+    ) {
+        let mut rng = self.rng.fork("executors");
+        let has_volume = task.resources.iter().any(|it| it.volume().is_some());
+        if has_volume || !rng.percent(self.plan.executors) {
+            return;
+        }
+        let name = format!("{}-e{}", self.name, rng.below(2));
+        let executor_id = ExecutorId::new(name).expect("letters and digits");
+        let resources: Resources = "cpus:0.1;mem:32".parse().expect("written well here");
+        // It may be there already; then this is left over.
+        let is_here = started.contains(&executor_id);
+        if !is_here {
+            if free.checked_sub_assign(&resources).is_err() {
+                return;
+            }
+            started.insert(executor_id.clone());
+        }
+        let command = Command::shell("exec ./executor");
+        task.command = None;
+        task.health_check = None;
+        task.check = None;
+        task.executor = Some(ExecutorDescription::new(executor_id, command, resources));
     }
 
     fn draw_resources(&mut self, free: &Resources) -> Resources {
@@ -377,6 +410,8 @@ impl App for Workload {
             }
             News::ConnectFailed { .. }
             | News::SlaveLost(_)
+            | News::ExecutorEnded { .. }
+            | News::ExecutorMessage { .. }
             | News::Refused { .. }
             | News::Operation(_) => Vec::new(),
         }

@@ -7,7 +7,7 @@ use meros_proto::operation::OperationNumber;
 use meros_proto::quota::Quota;
 use meros_proto::resources::{Resources, Scalar};
 use meros_proto::status::TaskStatus;
-use meros_slave_core::{Checkpoint, TaskKey};
+use meros_slave_core::{Checkpoint, ExecutorKey, TaskKey};
 
 use super::{Broken, check};
 
@@ -57,6 +57,16 @@ pub(crate) fn check_ordered(disk: &Registry, call: &OperatorCall) -> Result<(), 
 pub(crate) fn check_started(disk: &Checkpoint, task: &TaskKey) -> Result<(), Broken> {
     check("W5", disk.tasks.contains_key(task), || {
         format!("{task:?} is started and not in the checkpoint")
+    })
+}
+
+/// A slave starts the container of an executor.
+pub(crate) fn check_executor_started(
+    disk: &Checkpoint,
+    executor: &ExecutorKey,
+) -> Result<(), Broken> {
+    check("W5", disk.executors.contains_key(executor), || {
+        format!("{executor:?} is started and not in the checkpoint")
     })
 }
 

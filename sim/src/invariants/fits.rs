@@ -1,14 +1,15 @@
 //! W7: no resource is in two places at once. On a slave, what the containers of its tasks were
-//! promised fits what it has; in what the master publishes, offers and tasks of a slave do.
+//! promised fits what it has; in what the master publishes, offers, tasks and executors of a slave do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
+use meros_proto::ids::{ExecutorId, FrameworkId, OfferId, SlaveId, TaskId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
-use meros_proto::view::ClusterChange;
+use meros_proto::view::{ClusterChange, ExecutorView};
 
 use super::{Broken, check};
 
@@ -40,6 +41,7 @@ pub(crate) struct Fits {
     slaves: BTreeMap<SlaveId, (SlaveState, Resources)>,
     offers: BTreeMap<OfferId, OfferRow>,
     tasks: BTreeMap<(FrameworkId, TaskId), TaskRow>,
+    executors: BTreeMap<(SlaveId, FrameworkId, ExecutorId), Arc<ExecutorView>>,
     is_changed: bool,
 }
 
@@ -98,6 +100,19 @@ impl Fits {
             } => {
                 self.tasks.remove(&(*framework_id, task_id.clone()));
             }
+            ClusterChange::ExecutorAdded(executor) => {
+                let id = executor.executor_id.clone();
+                let at = (executor.slave_id, executor.framework_id, id);
+                self.executors.insert(at, Arc::clone(executor));
+            }
+            ClusterChange::ExecutorRemoved {
+                slave_id,
+                framework_id,
+                executor_id,
+            } => {
+                let at = (*slave_id, *framework_id, executor_id.clone());
+                self.executors.remove(&at);
+            }
         }
     }
 
@@ -117,11 +132,14 @@ impl Fits {
             .map(|(id, (state, resources))| (*id, *state, resources))
     }
 
-    /// What roles hold, by offers and by tasks.
+    /// What roles hold, by offers, by tasks and by executors.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&RoleName, &Resources)> {
         let offers = self.offers.values().map(|it| (&it.role, &it.resources));
         let tasks = self.tasks.values().filter(|it| it.holds());
-        offers.chain(tasks.map(|it| (&it.role, &it.resources)))
+        let executors = self.executors.values();
+        let executors = executors.map(|it| (&it.role, &it.resources));
+        let tasks = tasks.map(|it| (&it.role, &it.resources));
+        offers.chain(tasks).chain(executors)
     }
 
     /// What the slaves have that take part in the allocation.
@@ -142,7 +160,9 @@ impl Fits {
         let offers = self.offers.values().map(|it| (&it.slave, &it.resources));
         let tasks = self.tasks.values().filter(|it| it.holds());
         let tasks = tasks.map(|it| (&it.slave, &it.resources));
-        for (slave, resources) in offers.chain(tasks) {
+        let executors = self.executors.values();
+        let executors = executors.map(|it| (&it.slave_id, &it.resources));
+        for (slave, resources) in offers.chain(tasks).chain(executors) {
             let is_there = self.slaves.get(slave).is_some_and(|(state, _)| {
                 matches!(state, SlaveState::Registered | SlaveState::Disconnected)
             });
@@ -233,6 +253,18 @@ mod tests {
             attributes: Default::default(),
             version: String::new(),
         }));
+        let executor = |number, text| {
+            ClusterChange::ExecutorAdded(Arc::new(ExecutorView {
+                executor_id: ExecutorId::new(format!("e{number}")).expect("an id"),
+                name: String::new(),
+                framework_id: FrameworkId(0),
+                slave_id: SlaveId(0),
+                role: "*".parse().expect("a role"),
+                resources: resources(text),
+                labels: Default::default(),
+            }))
+        };
+        checker.on_published(&executor(1, "cpus:1"));
         let mut offer = |number, text| {
             checker.on_published(&ClusterChange::OfferMade(OfferView {
                 offer_id: OfferId {
@@ -247,8 +279,8 @@ mod tests {
             }));
             checker.check_published()
         };
-        assert_eq!(offer(1, "cpus:3"), Ok(()));
-        assert_eq!(offer(2, "cpus:1"), Ok(()));
+        assert_eq!(offer(1, "cpus:2"), Ok(()));
+        assert_eq!(offer(2, "cpus:1"), Ok(()), "with what the executor takes");
         assert_eq!(offer(3, "cpus:0.001").expect_err("too much").id, "W7");
     }
 }

@@ -1,5 +1,5 @@
 //! W19: by an offer no role gets above a limit of its own or of a role above it. Against a limit
-//! counts what the role and those below it hold, by offers and by tasks, and all that is reserved for
+//! counts what the role and those below it hold, by offers, tasks and executors, and all that is reserved for
 //! them (semantics E8).
 
 use std::collections::BTreeMap;

@@ -129,9 +129,12 @@ impl Reading {
 pub(crate) mod example {
     //! Pieces of hand-made histories.
 
-    use meros_proto::ids::{Epoch, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
+    use meros_proto::executor::ExecutorDescription;
+    use meros_proto::ids::{Epoch, ExecutorId, FrameworkId, OfferId, SlaveId, TaskId, UpdateId};
+    use meros_proto::message::slave::{RunTask, TaskFramework};
     use meros_proto::slave::{SlaveMode, SlaveState};
     use meros_proto::status::{Source, TaskState, TaskStatus};
+    use meros_proto::task::{Command, TaskDescription};
     use meros_proto::time::Timestamp;
     use meros_proto::view::{OfferView, SlaveView, TaskView};
 
@@ -152,6 +155,32 @@ pub(crate) mod example {
             status: None,
             launched_at: Timestamp(1),
             labels: Default::default(),
+            executor_id: None,
+        }
+    }
+
+    /// The order for the task `t` of framework F0, in an executor with these.
+    pub(crate) fn run_in_executor(resources: &str) -> RunTask {
+        let executor_id = ExecutorId::new("e").expect("a letter");
+        let command = Command::shell("true");
+        let resources = resources.parse().expect("resources");
+        let executor = ExecutorDescription::new(executor_id, command.clone(), resources);
+        let view = task_view(FrameworkId(0));
+        let task = TaskDescription {
+            command: None,
+            executor: Some(executor),
+            ..TaskDescription::command(view.task_id, view.slave_id, view.resources, command)
+        };
+        RunTask {
+            framework: TaskFramework {
+                framework_id: view.framework_id,
+                name: String::new(),
+                user: None,
+                checkpoint: true,
+                capabilities: Vec::new(),
+            },
+            role: view.role,
+            task,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
+use meros_proto::message::slave::RunTask;
 use meros_proto::offer::REFUSE_MAX;
 use meros_proto::resources::{Resources, Scalar, Value};
 use meros_proto::role::RoleName;
@@ -139,18 +140,42 @@ impl Refusals {
             }
             ClusterChange::TaskAdded(task) => {
                 let of = (task.framework_id, &task.role, task.slave_id);
-                if let Some((key, rest)) = &mut self.rest
-                    && (key.0, &key.1, key.2) == of
-                {
-                    let fits = rest.checked_sub_assign(&task.resources);
-                    check("W16", fits.is_ok(), || {
-                        format!("{} is launched on less than it takes", task.task_id)
-                    })?;
-                }
+                self.take_of_rest(of, &task.resources, || task.task_id.to_string())?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// The master orders a task for which its executor is started: that is paid for with it, and what is
+    /// left of the accept is so much less. Its part is more than was refused when it ends.
+    pub(crate) fn on_executor_starts(&mut self, run: &RunTask) -> Result<(), Broken> {
+        let Some(executor) = &run.task.executor else {
+            return Ok(());
+        };
+        let of = (run.framework.framework_id, &run.role, run.task.slave_id);
+        self.take_of_rest(of, &executor.resources, || {
+            format!("executor {}", executor.executor_id)
+        })
+    }
+
+    /// While an accept is dealt with, what is launched by it is no more left of it.
+    fn take_of_rest(
+        &mut self,
+        of: (FrameworkId, &RoleName, SlaveId),
+        resources: &Resources,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), Broken> {
+        let Some((key, rest)) = &mut self.rest else {
+            return Ok(());
+        };
+        if (key.0, &key.1, key.2) != of {
+            return Ok(());
+        }
+        let fits = rest.checked_sub_assign(resources);
+        check("W16", fits.is_ok(), || {
+            format!("{} is launched on less than it takes", what())
+        })
     }
 
     /// While an accept is dealt with, what its slave has changes by operations on what is left of it.
@@ -222,7 +247,7 @@ fn beyond(these: &Resources, others: &Resources) -> Resources {
 
 #[cfg(test)]
 mod tests {
-    use super::super::example::{offer_view, slave_view, task_view};
+    use super::super::example::{offer_view, run_in_executor, slave_view, task_view};
     use super::*;
 
     fn offer(number: u64, cpus: &str) -> OfferView {
@@ -298,6 +323,33 @@ mod tests {
         };
         assert_eq!(again("cpus:2").expect_err("it is left").id, "W16");
         assert_eq!(again("cpus:2.5"), Ok(()), "there is more");
+    }
+
+    #[test]
+    fn what_an_executor_takes_is_not_left_of_the_accept_that_starts_it() {
+        let after = |takes: &str, again: &str| {
+            let mut checker = Refusals::default();
+            let first = offer(1, "cpus:3");
+            let (offer_id, end) = (first.offer_id, OfferEnd::Accepted);
+            checker.on_answer(Timestamp(0), Duration::from_secs(1));
+            let task = ClusterChange::TaskAdded(task_view(FrameworkId(0)));
+            let made = ClusterChange::OfferMade(first);
+            for change in [made, ClusterChange::OfferEnded { offer_id, end }, task] {
+                assert_eq!(checker.on_published(&change, Timestamp(0)), Ok(()));
+            }
+            checker.on_executor_starts(&run_in_executor(takes))?;
+            checker.on_published(&ClusterChange::OfferMade(offer(2, again)), Timestamp(0))
+        };
+        // Of three one is the task's.
+        assert_eq!(after("cpus:0.5", "cpus:1.5").expect_err("left").id, "W16");
+        assert_eq!(after("cpus:0.5", "cpus:1").expect_err("left").id, "W16");
+        assert_eq!(
+            after("cpus:0.5", "cpus:2"),
+            Ok(()),
+            "the executor has ended"
+        );
+        let too_much = after("cpus:2.5", "cpus:2.5");
+        assert_eq!(too_much.expect_err("not all was offered").id, "W16");
     }
 
     #[test]

@@ -125,7 +125,11 @@ impl Guest {
                 self.is_subscribed = false;
                 self.ended = Some(reason.clone());
             }
-            News::ConnectFailed { .. } | News::SlaveLost(_) | News::Operation(_) => {}
+            News::ConnectFailed { .. }
+            | News::SlaveLost(_)
+            | News::ExecutorEnded { .. }
+            | News::ExecutorMessage { .. }
+            | News::Operation(_) => {}
         }
     }
 

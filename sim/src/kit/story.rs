@@ -47,6 +47,16 @@ pub(super) fn of_news(name: &str, news: &News) -> String {
             };
             format!("{} is {}{why}", status.operation_id, status.state)
         }
+        News::ExecutorEnded {
+            slave_id,
+            executor_id,
+            ..
+        } => format!("its executor {executor_id} on {slave_id} has ended"),
+        News::ExecutorMessage {
+            slave_id,
+            executor_id,
+            ..
+        } => format!("its executor {executor_id} on {slave_id} sends a message"),
         News::Ended(reason) => format!("its session has ended: {reason:?}"),
     };
     format!("{name} is told: {what}")
@@ -111,6 +121,15 @@ pub(super) fn of_call(name: &str, call: &Call) -> Option<String> {
                 list(tasks, |task| task.task_id.to_string())
             ),
         },
+        Call::ShutdownExecutor {
+            slave_id,
+            executor_id,
+        } => format!("shuts its executor {executor_id} on {slave_id} down"),
+        Call::MessageExecutor {
+            slave_id,
+            executor_id,
+            ..
+        } => format!("sends its executor {executor_id} on {slave_id} a message"),
         Call::Teardown => "tears itself down".to_owned(),
         Call::Leave => "leaves".to_owned(),
     };

@@ -495,6 +495,8 @@ impl App for Jobs {
             }
             News::Update(status) => self.on_update(status, now, &mut calls),
             News::ConnectFailed { .. }
+            | News::ExecutorEnded { .. }
+            | News::ExecutorMessage { .. }
             | News::SlaveLost(_)
             | News::Refused { .. }
             | News::Operation(_) => {}

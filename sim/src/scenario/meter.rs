@@ -294,7 +294,9 @@ impl Meter {
             | ClusterChange::TaskChanged { .. }
             | ClusterChange::TaskRemoved { .. }
             | ClusterChange::TaskRemembered(_)
-            | ClusterChange::TaskForgotten { .. } => {}
+            | ClusterChange::TaskForgotten { .. }
+            | ClusterChange::ExecutorAdded(_)
+            | ClusterChange::ExecutorRemoved { .. } => {}
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, SlaveId, TaskId};
-use meros_proto::message::slave::RunTask;
 use meros_proto::resources::Resources;
 use meros_proto::status::TaskState;
+use meros_proto::task::TaskDescription;
 use meros_proto::time::Timestamp;
 use meros_sdk_core::{Call, Driver};
 
@@ -23,12 +23,13 @@ use crate::prng::Rng;
 pub(super) fn script_of(
     plan: &Plan,
     owners: &BTreeMap<FrameworkId, usize>,
-    run: &RunTask,
+    framework: FrameworkId,
+    task: &TaskDescription,
 ) -> Option<Script> {
     let runs = plan.driven.as_ref()?;
-    let owner = owners.get(&run.framework.framework_id)?;
+    let owner = owners.get(&framework)?;
     let is_guest = matches!(plan.frameworks[*owner], FrameworkPlan::Guest(_));
-    is_guest.then(|| runs.script_of(plan.seed, &run.task))
+    is_guest.then(|| runs.script_of(plan.seed, task))
 }
 
 impl World {
@@ -182,7 +183,7 @@ impl World {
         nodes
             .flat_map(|(at, node)| node.running().map(move |(_, key)| (key, at)))
             .filter(|(key, _)| key.0 == framework_id)
-            .map(|(key, at)| (key.1.clone(), at))
+            .map(|(key, at)| (key.1, at))
             .collect()
     }
 

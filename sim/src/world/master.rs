@@ -350,7 +350,11 @@ impl World {
                 if self.plan.checks() {
                     self.check_to_slave(at, &message)?;
                 }
-                if let (Some(meter), MasterToSlave::RunTask(_)) = (&mut self.meter, &message) {
+                let launches = matches!(
+                    message,
+                    MasterToSlave::RunTask(_) | MasterToSlave::RunInExecutor { .. }
+                );
+                if let Some(meter) = self.meter.as_mut().filter(|_| launches) {
                     meter.on_launch(self.now);
                 }
                 self.send_down(connection, Message::ToSlave(message));
@@ -442,6 +446,9 @@ impl World {
             MasterToSlave::ChangeResources { number, change } => {
                 self.checks.claims_kept.on_ordered(*number, change);
                 Ok(())
+            }
+            MasterToSlave::RunInExecutor { run, starts: true } => {
+                self.masters[at].reading.refusals.on_executor_starts(run)
             }
             MasterToSlave::Registered { slave_id, .. } => {
                 durable::check_registered(disk, *slave_id)

@@ -3,6 +3,7 @@
 //! Absent: decisions about slaves, frameworks, offers and tasks; those are the cores' own.
 
 mod election;
+mod executors;
 mod finish;
 mod framework;
 mod guests;
@@ -31,6 +32,7 @@ use crate::plan::{Client, FrameworkPlan, Plan};
 use crate::prng::Rng;
 use crate::queue::Queue;
 use crate::scenario::{Meter, Record};
+use executors::ExecutorStep;
 use framework::FrameworkNode;
 use log::Log;
 use master::MasterNode;
@@ -73,6 +75,8 @@ pub(crate) enum Happening {
     /// A write to a disk has ended.
     Written(Life),
     Container(Life, ContainerId, ContainerStep),
+    /// In a box: as for the end of a container.
+    Executor(Life, ContainerId, Box<ExecutorStep>),
     /// The data of a destroyed volume is gone.
     Wiped(Life, VolumeDirectory),
     /// A probe of a task has come to an end.
@@ -358,6 +362,7 @@ impl World {
             | Happening::Tick(life)
             | Happening::Written(life)
             | Happening::Container(life, ..)
+            | Happening::Executor(life, ..)
             | Happening::Wiped(life, _)
             | Happening::Probed(life, ..)
             | Happening::Think(life)
@@ -409,6 +414,9 @@ impl World {
             Happening::Container(Life(Node::Slave(slave), life), container, step) => {
                 self.on_container(slave, life, container, step)?;
             }
+            Happening::Executor(Life(Node::Slave(slave), life), container, step) => {
+                self.on_executor_step(slave, life, container, *step)?;
+            }
             Happening::Wiped(Life(Node::Slave(slave), life), directory) => {
                 if self.lives(Life(Node::Slave(slave), life)) {
                     self.on_volume_wiped(slave, directory)?;
@@ -455,6 +463,7 @@ impl World {
             | Happening::Tick(_)
             | Happening::Written(_)
             | Happening::Container(..)
+            | Happening::Executor(..)
             | Happening::Wiped(..)
             | Happening::Probed(..)
             | Happening::Think(_)

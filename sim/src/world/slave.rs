@@ -8,14 +8,16 @@ use meros_proto::ids::{FrameworkId, TaskId};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::resources::Resources;
-use meros_proto::slave::SlaveDescription;
+use meros_proto::slave::{SlaveCapability, SlaveDescription};
 use meros_proto::time::Timestamp;
 use meros_slave_core::{
     Checkpoint, Config, ConnectionId, ContainerExit, ContainerId, Effect, Effects, Event, Found,
-    FoundContainer, FoundState, Identity, Record, RecordId, SlaveCore, TaskKey, VolumeDirectory,
+    FoundContainer, FoundState, Identity, Owner, Record, RecordId, SlaveCore, TaskKey,
+    VolumeDirectory,
 };
 
 use super::election::master_named;
+use super::executors::{self, Process};
 use super::guests::script_of;
 use super::network::{End, Link, Message, Way};
 use super::{Crash, Happening, Life, Node, World};
@@ -39,12 +41,18 @@ pub(crate) enum ContainerStep {
 
 /// A container with its shim: it lives on its machine, whatever becomes of the slave.
 #[derive(Debug)]
-struct Container {
-    key: TaskKey,
+pub(super) struct Container {
+    /// The task; of an executor a name that no task has.
+    pub(super) key: TaskKey,
+    /// The program in it, if it is an executor.
+    pub(super) executor: Option<Box<Process>>,
+    /// What it was started with.
     resources: Resources,
+    /// What it may use.
+    allowed: Resources,
     script: Script,
     /// The life of the slave that asked for it: numbers come again on an empty disk.
-    born: u32,
+    pub(super) born: u32,
     asked: Timestamp,
     ends_with_slave: bool,
     /// No task has it any more, and it is being killed.
@@ -64,6 +72,25 @@ impl Container {
     fn has_ended(&self) -> bool {
         matches!(self.shim, Shim::Ended(_))
     }
+
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.shim, Shim::Watching { .. })
+    }
+
+    fn owner(&self) -> Owner {
+        match self.executor.as_deref() {
+            None => Owner::Task(self.key.clone()),
+            Some(process) => Owner::Executor(process.key.clone()),
+        }
+    }
+
+    /// Whether it is for this task, or its executor has it.
+    fn has(&self, framework_id: FrameworkId, task: &TaskId) -> bool {
+        match self.executor.as_deref() {
+            None => self.key.0 == framework_id && self.key.1 == *task,
+            Some(process) => process.key.0 == framework_id && process.runs(task),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,10 +103,12 @@ pub(super) struct SlaveNode {
     pub(super) master: usize,
     plan: SlavePlan,
     pub(super) clock: Clock,
-    rng: Rng,
+    pub(super) rng: Rng,
     disk: Checkpoint,
     journal: Journal<(RecordId, Record)>,
-    containers: BTreeMap<ContainerId, Container>,
+    pub(super) containers: BTreeMap<ContainerId, Container>,
+    /// Connections of executors in all its lives.
+    pub(super) sessions: u64,
     /// Frameworks whose tasks it no longer answers for, in this life.
     shut_down: BTreeSet<FrameworkId>,
     tick: Option<Timestamp>,
@@ -108,6 +137,7 @@ impl SlaveNode {
             disk: Checkpoint::default(),
             journal: Journal::new(),
             containers: BTreeMap::new(),
+            sessions: 0,
             shut_down: BTreeSet::new(),
             tick: None,
             pids: 0,
@@ -133,18 +163,16 @@ impl SlaveNode {
 
     /// Whether it runs a task for its framework.
     pub(super) fn answers_for(&self, framework_id: FrameworkId, task: &TaskId) -> bool {
-        let is_it = |it: &Container| {
-            it.key.0 == framework_id && it.key.1 == *task && !it.has_ended() && !it.is_stray
-        };
+        let is_it = |it: &Container| it.has(framework_id, task) && !it.has_ended() && !it.is_stray;
         // One that has forgotten whom it obeyed may be with a deposed master for a moment.
         let is_known = !self.has_forgotten_term && !self.shut_down.contains(&framework_id);
         is_known && self.containers.values().any(is_it)
     }
 
     /// The tasks whose containers run, or are about to.
-    pub(super) fn running(&self) -> impl Iterator<Item = (ContainerId, &TaskKey)> {
+    pub(super) fn running(&self) -> impl Iterator<Item = (ContainerId, TaskKey)> {
         let alive = self.containers.iter().filter(|(_, it)| !it.has_ended());
-        alive.map(|(id, it)| (*id, &it.key))
+        alive.flat_map(|(id, it)| it.tasks().into_iter().map(|key| (*id, key)))
     }
 }
 
@@ -188,7 +216,7 @@ impl World {
             http_address: String::new(),
             resources: node.plan.resources.clone(),
             attributes: node.plan.attributes.clone(),
-            capabilities: Vec::new(),
+            capabilities: vec![SlaveCapability::CustomExecutors],
             version: "simulated".to_owned(),
         };
         let mut effects = Effects::new();
@@ -214,7 +242,14 @@ impl World {
         let (mut found, mut ends) = (Vec::new(), Vec::new());
         let node = &mut self.slaves[slave];
         for (&container, it) in &mut node.containers {
-            it.is_stray = !node.disk.tasks.contains_key(&it.key);
+            it.is_stray = match it.executor.as_deref_mut() {
+                None => !node.disk.tasks.contains_key(&it.key),
+                Some(process) => {
+                    // The other end is gone.
+                    process.session = None;
+                    !node.disk.executors.contains_key(&process.key)
+                }
+            };
             if let Shim::Starting = it.shim {
                 node.pids += 1;
                 it.shim = match it.script.starts {
@@ -236,13 +271,19 @@ impl World {
             };
             found.push(FoundContainer {
                 container,
-                task: it.key.clone(),
+                owner: it.owner(),
                 age: now.since(it.asked),
                 state,
             });
         }
         for (runs, end) in ends {
             self.after(runs, end);
+        }
+        let executors = self.slaves[slave].containers.iter();
+        let executors = executors.filter(|(_, it)| it.executor.is_some() && it.runs());
+        let executors: Vec<ContainerId> = executors.map(|(id, _)| *id).collect();
+        for container in executors {
+            self.dial_from_executor(slave, container);
         }
         found
     }
@@ -484,6 +525,12 @@ impl World {
                     let life = Life(Node::Slave(slave), born);
                     self.after(runs, Happening::Container(life, container, ended));
                 }
+                // Some never look for their slave.
+                let node = &mut self.slaves[slave];
+                let is_executor = node.containers[&container].executor.is_some();
+                if is_executor && !node.rng.percent(3) {
+                    self.dial_from_executor(slave, container);
+                }
                 Event::ContainerStarted { container, pid }
             }
             ContainerStep::NotStarted => {
@@ -494,6 +541,9 @@ impl World {
             }
             ContainerStep::Ended(exit) => {
                 let exit = *exit;
+                if known.executor.is_some() && !known.tasks().is_empty() {
+                    self.meet("an executor ends with tasks");
+                }
                 self.end_container(slave, container, FoundState::Ended(exit.clone()));
                 Event::ContainerEnded { container, exit }
             }
@@ -558,6 +608,11 @@ impl World {
                     Record::UpdateMade {
                         framework_id,
                         status,
+                    }
+                    | Record::UpdateHeard {
+                        framework_id,
+                        status,
+                        ..
                     } if self.plan.checks() => self.checks.own_news.on_made(*framework_id, status),
                     Record::FrameworkShutDown { framework_id } => {
                         node.shut_down.insert(*framework_id);
@@ -639,45 +694,69 @@ impl World {
                         &volumes,
                     )?;
                 }
-                let script = script_of(&self.plan, &self.owners, &run)
+                let script = script_of(&self.plan, &self.owners, key.0, &run.task)
                     .unwrap_or_else(|| Script::of(&self.rng, &run.task));
-                let step = match script.starts {
-                    true => ContainerStep::Started,
-                    false => ContainerStep::NotStarted,
-                };
-                self.queue.push(
-                    self.now.after(script.start),
-                    Happening::Container(life, container, step),
-                );
                 let resources = run.task.resources;
-                if let Some(meter) = &mut self.meter {
-                    meter.on_container_started(key.0, &resources);
-                }
-                node.containers.insert(
+                self.begin_container(
+                    slave,
                     container,
                     Container {
                         key,
+                        executor: None,
+                        allowed: resources.clone(),
                         resources,
                         script,
-                        born: node.life,
+                        born: life.1,
                         asked: self.now,
                         ends_with_slave,
                         is_stray: false,
                         shim: Shim::Starting,
                     },
-                );
-                if self.plan.checks() {
-                    let answered = node
-                        .containers
-                        .values()
-                        .filter(|it| !it.has_ended() && !it.is_stray)
-                        .filter(|it| !node.shut_down.contains(&it.key.0))
-                        .map(|it| &it.resources);
-                    let total = node.disk.total(&node.plan.resources);
-                    let total = total.expect("claims are made of what there is");
-                    fits::check_containers(&total, answered)?;
-                }
+                )?;
             }
+            Effect::StartExecutor {
+                container,
+                run,
+                ends_with_slave,
+                ..
+            } => {
+                let process = Box::new(Process::of(&run));
+                if self.plan.checks() {
+                    durable::check_executor_started(&node.disk, &process.key)?;
+                }
+                let name = TaskId::new(format!("executor:{}", process.key.1));
+                let script = executors::script(&mut node.rng);
+                let resources = run.executor.resources;
+                self.begin_container(
+                    slave,
+                    container,
+                    Container {
+                        key: (process.key.0, name.expect("short ids")),
+                        executor: Some(process),
+                        allowed: resources.clone(),
+                        resources,
+                        script,
+                        born: life.1,
+                        asked: self.now,
+                        ends_with_slave,
+                        is_stray: false,
+                        shim: Shim::Starting,
+                    },
+                )?;
+            }
+            Effect::ResizeContainer {
+                container,
+                resources,
+            } => {
+                if let Some(known) = node.containers.get_mut(&container) {
+                    known.allowed = resources;
+                }
+                self.check_containers(slave)?;
+            }
+            Effect::TellExecutor { session, message } => {
+                self.tell_executor(slave, session, message);
+            }
+            Effect::CloseSession { session } => self.close_session(slave, session),
             // Nothing is fetched here: the answer comes as it would.
             Effect::CancelStart { .. } => {}
             Effect::KillContainer { container, grace } => {
@@ -700,6 +779,45 @@ impl World {
             Effect::Exit { why } => self.exit_slave(slave, why)?,
         }
         Ok(())
+    }
+
+    fn begin_container(
+        &mut self,
+        slave: usize,
+        container: ContainerId,
+        it: Container,
+    ) -> Result<(), Broken> {
+        let step = match it.script.starts {
+            true => ContainerStep::Started,
+            false => ContainerStep::NotStarted,
+        };
+        let life = Life(Node::Slave(slave), it.born);
+        self.queue.push(
+            self.now.after(it.script.start),
+            Happening::Container(life, container, step),
+        );
+        if let Some(meter) = &mut self.meter {
+            meter.on_container_started(it.key.0, &it.resources);
+        }
+        self.slaves[slave].containers.insert(container, it);
+        self.check_containers(slave)
+    }
+
+    /// W7, of what runs.
+    fn check_containers(&self, slave: usize) -> Result<(), Broken> {
+        if !self.plan.checks() {
+            return Ok(());
+        }
+        let node = &self.slaves[slave];
+        let answered = node
+            .containers
+            .values()
+            .filter(|it| !it.has_ended() && !it.is_stray)
+            .filter(|it| !node.shut_down.contains(&it.key.0))
+            .map(|it| &it.allowed);
+        let total = node.disk.total(&node.plan.resources);
+        let total = total.expect("claims are made of what there is");
+        fits::check_containers(&total, answered)
     }
 
     fn exit_slave(

@@ -87,7 +87,9 @@ impl Standby {
             | ClusterChange::Framework(_)
             | ClusterChange::OfferMade(_)
             | ClusterChange::OfferEnded { .. }
-            | ClusterChange::Role(_) => {}
+            | ClusterChange::Role(_)
+            | ClusterChange::ExecutorAdded(_)
+            | ClusterChange::ExecutorRemoved { .. } => {}
         }
     }
 

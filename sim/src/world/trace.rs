@@ -76,6 +76,7 @@ impl Trace {
             Happening::Tick(life) => (7, u64::from(life.1)),
             Happening::Written(life) => (8, u64::from(life.1)),
             Happening::Container(_, container, _) => (9, container.number),
+            Happening::Executor(_, container, _) => (32, container.number),
             Happening::Wiped(life, _) => (29, u64::from(life.1)),
             Happening::Probed(_, probe, _) => (31, probe.number),
             Happening::Think(life) => (10, u64::from(life.1)),
@@ -169,6 +170,9 @@ fn weigh(message: &Message) -> u64 {
             SlaveToMaster::ReportClaims { decided, .. } => mix(16 ^ count(decided)),
             SlaveToMaster::ChangeApplied { number } => mix(17 ^ number.number),
             SlaveToMaster::TermHeard { epoch } => mix(18 ^ epoch.0),
+            SlaveToMaster::ReportExecutors { executors } => mix(19 ^ count(executors)),
+            SlaveToMaster::ExecutorEnded { executor_id, .. } => text(50, executor_id.as_str()),
+            SlaveToMaster::ExecutorMessage { executor_id, .. } => text(51, executor_id.as_str()),
         },
         Message::FromFramework(message) => match message {
             FrameworkToMaster::Subscribe { .. } => 20,
@@ -187,6 +191,12 @@ fn weigh(message: &Message) -> u64 {
             FrameworkToMaster::Wish { wishes } => mix(29 ^ count(wishes)),
             FrameworkToMaster::State { request, .. } => mix(47 ^ request),
             FrameworkToMaster::ReconcileOperations { operations } => mix(48 ^ count(operations)),
+            FrameworkToMaster::ShutdownExecutor { executor_id, .. } => {
+                text(52, executor_id.as_str())
+            }
+            FrameworkToMaster::ExecutorMessage { executor_id, .. } => {
+                text(53, executor_id.as_str())
+            }
         },
         Message::ToSlave(message) => match message {
             MasterToSlave::Registered { slave_id, .. } => mix(30 ^ u64::from(slave_id.0)),
@@ -201,6 +211,9 @@ fn weigh(message: &Message) -> u64 {
             }
             MasterToSlave::ChangeResources { number, .. } => mix(38 ^ number.number),
             MasterToSlave::Masters { addresses } => mix(39 ^ count(addresses)),
+            MasterToSlave::RunInExecutor { run, .. } => text(54, run.task.task_id.as_str()),
+            MasterToSlave::ShutdownExecutor { executor_id, .. } => text(55, executor_id.as_str()),
+            MasterToSlave::ExecutorMessage { executor_id, .. } => text(56, executor_id.as_str()),
         },
         Message::ToFramework(message) => match message {
             MasterToFramework::Subscribed { framework_id, .. } => {
@@ -217,6 +230,10 @@ fn weigh(message: &Message) -> u64 {
             MasterToFramework::Operation(status) => text(47, status.operation_id.as_str()),
             MasterToFramework::State { request, .. } => mix(48 ^ request),
             MasterToFramework::Masters { addresses } => mix(49 ^ count(addresses)),
+            MasterToFramework::ExecutorEnded { executor_id, .. } => text(57, executor_id.as_str()),
+            MasterToFramework::ExecutorMessage { executor_id, .. } => {
+                text(58, executor_id.as_str())
+            }
         },
     }
 }

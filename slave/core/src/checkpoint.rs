@@ -11,15 +11,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use meros_proto::ids::{Epoch, FrameworkId, UpdateId};
-use meros_proto::message::slave::RunTask;
+use meros_proto::ids::{Epoch, ExecutorId, FrameworkId, UpdateId};
+use meros_proto::message::slave::{RunExecutor, RunTask};
 use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::status::{TaskState, TaskStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::Identity;
 use crate::claims::Claims;
-use crate::event::TaskKey;
+use crate::event::{ExecutorKey, TaskKey};
 
 /// One thing to remember. Variants are appended, never reordered: stores outlive versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,33 @@ pub enum Record {
     TermHeard(Epoch),
     /// What was reserved or made a volume is this now, all of it. Durable before it is told.
     ClaimsChanged(Box<Claims>),
+    /// An executor is accepted with its first task, whose record follows.
+    ExecutorAdded(Box<RunExecutor>),
+    /// As `UpdateMade`, of an executor: nothing that it said up to this is taken again.
+    UpdateHeard {
+        /// Whose task it is about.
+        framework_id: FrameworkId,
+        /// Who said it.
+        executor_id: ExecutorId,
+        /// The executor's number for it.
+        number: u64,
+        /// The news.
+        status: Box<TaskStatus>,
+    },
+    /// The executor has ended, and the ends of its tasks were recorded.
+    ExecutorForgotten {
+        /// Which.
+        executor: ExecutorKey,
+    },
+}
+
+/// An executor as a checkpoint knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointedExecutor {
+    /// What was ordered.
+    pub run: Box<RunExecutor>,
+    /// The number of its newest update that is recorded.
+    pub heard: u64,
 }
 
 /// A task as a checkpoint knows it.
@@ -69,7 +96,7 @@ pub enum Record {
 pub struct CheckpointedTask {
     /// What was ordered.
     pub run: Box<RunTask>,
-    /// How far its updates say that it came: `Staging`, `Running` or `Killing`. Their framework may have
+    /// How far its updates say that it came: `Staging`, `Starting`, `Running` or `Killing`. Their framework may have
     /// acknowledged them.
     pub reached: TaskState,
 }
@@ -85,6 +112,8 @@ pub struct Checkpoint {
     pub epoch: Epoch,
     /// Tasks that are not forgotten.
     pub tasks: BTreeMap<TaskKey, CheckpointedTask>,
+    /// Executors that have not ended.
+    pub executors: BTreeMap<ExecutorKey, CheckpointedExecutor>,
     /// Updates that are not acknowledged, in the order they were made; no entry is empty.
     pub updates: BTreeMap<TaskKey, VecDeque<TaskStatus>>,
     /// What was reserved or made a volume at run time.
@@ -121,13 +150,30 @@ impl Checkpoint {
                 framework_id,
                 status,
             } => {
-                let key = (framework_id, status.task_id.clone());
                 // What was only prepared begins anew elsewhere, as if nothing had been done (semantics L3).
                 let lives = matches!(status.state, TaskState::Running | TaskState::Killing);
-                if let Some(task) = self.tasks.get_mut(&key).filter(|_| lives) {
-                    task.reached = status.state;
+                self.add_update(framework_id, *status, lives);
+            }
+            Record::UpdateHeard {
+                framework_id,
+                executor_id,
+                number,
+                status,
+            } => {
+                if let Some(executor) = self.executors.get_mut(&(framework_id, executor_id)) {
+                    executor.heard = number;
                 }
-                self.updates.entry(key).or_default().push_back(*status);
+                // Whatever its executor says, it was given the task.
+                let lives = !status.state.is_terminal();
+                self.add_update(framework_id, *status, lives);
+            }
+            Record::ExecutorAdded(run) => {
+                let key = (run.framework.framework_id, run.executor.executor_id.clone());
+                let added = CheckpointedExecutor { run, heard: 0 };
+                self.executors.insert(key, added);
+            }
+            Record::ExecutorForgotten { executor } => {
+                self.executors.remove(&executor);
             }
             Record::UpdateAcknowledged { task, update_id } => {
                 if let Some(queue) = self.updates.get_mut(&task) {
@@ -143,6 +189,7 @@ impl Checkpoint {
             }
             Record::FrameworkShutDown { framework_id } => {
                 self.tasks.retain(|key, _| key.0 != framework_id);
+                self.executors.retain(|key, _| key.0 != framework_id);
                 self.updates.retain(|key, _| key.0 != framework_id);
             }
             Record::Left => {
@@ -153,6 +200,14 @@ impl Checkpoint {
                 };
             }
         }
+    }
+
+    fn add_update(&mut self, framework_id: FrameworkId, status: TaskStatus, lives: bool) {
+        let key = (framework_id, status.task_id.clone());
+        if let Some(task) = self.tasks.get_mut(&key).filter(|_| lives) {
+            task.reached = status.state;
+        }
+        self.updates.entry(key).or_default().push_back(status);
     }
 }
 

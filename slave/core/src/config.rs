@@ -38,6 +38,18 @@ pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
 /// the largest tasks still fit a frame of 4 MiB.
 pub(crate) const REPORT_BYTES_MAX: usize = 256 * 1024;
 
+/// The most updates of one task that an executor may have waiting; one more that is not the task's last
+/// is acknowledged and not kept: the newest state follows anyway.
+pub(crate) const UPDATES_PER_TASK_MAX: usize = 16;
+/// What is kept of an executor's text and labels in one update, in bytes each.
+pub(crate) const STATUS_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// How long an executor that was started has to subscribe (semantics M4).
+pub const EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+/// How long an executor has to subscribe again after its connection has ended or the slave was
+/// restarted. Mesos waits 2 s, at most 15 s, because its slaves keep masters waiting meanwhile
+/// (semantics L2); ours do not, so a busy machine gets the time.
+pub const EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+
 /// What a slave is and may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -49,6 +61,12 @@ pub struct Config {
     /// Whether no task outlives the slave; else those of frameworks with `checkpoint` do (semantics
     /// L1). Default: false.
     pub tasks_end_with_slave: bool,
+    /// How long an executor has to subscribe for the first time. Default:
+    /// [`EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT`].
+    pub executor_registration_timeout: Duration,
+    /// How long an executor has to subscribe again. Default:
+    /// [`EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT`].
+    pub executor_reregistration_timeout: Duration,
 }
 
 impl Config {
@@ -59,6 +77,8 @@ impl Config {
             slave,
             tasks_max: TASKS_PER_SLAVE_MAX,
             tasks_end_with_slave: false,
+            executor_registration_timeout: EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT,
+            executor_reregistration_timeout: EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
         }
     }
 }

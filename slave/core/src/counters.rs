@@ -51,6 +51,16 @@ pub struct Counters {
     pub changes_refused: u64,
     /// Destroyed volumes of which nothing is left.
     pub volumes_wiped: u64,
+    /// Executors accepted with their first task.
+    pub executors_started: u64,
+    /// Executors that did not subscribe in time, for the first time or again.
+    pub executors_timed_out: u64,
+    /// Times that an executor has subscribed.
+    pub executor_subscriptions: u64,
+    /// Updates of executors that were repeated, too many, or about a task that is over.
+    pub executor_updates_ignored: u64,
+    /// Messages of or for executors that nobody takes.
+    pub executor_messages_ignored: u64,
     /// Times that a master welcomed this slave.
     pub registrations: u64,
     /// Times that this slave gave a connection up: silence, a refusal, an older leader.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use meros_proto::check::Probe;
 use meros_proto::ids::{FrameworkId, SlaveId};
+use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
-use meros_proto::message::slave::RunTask;
+use meros_proto::message::slave::{RunExecutor, RunTask};
 use meros_proto::refusal::Refusal;
+use meros_proto::resources::Resources;
 
 use crate::checkpoint::Record;
 use crate::claims::{MountedVolume, VolumeDirectory};
-use crate::event::{ConnectionId, ContainerId, ProbeId, RecordId};
+use crate::event::{ConnectionId, ContainerId, ProbeId, RecordId, SessionId};
 
 /// One thing to do.
 #[expect(
@@ -65,6 +67,39 @@ pub enum Effect {
     CancelStart {
         /// Which.
         container: ContainerId,
+    },
+    /// Start the container of an executor, with a socket in its sandbox through which it subscribes. Answer:
+    /// as for `StartContainer`; then `Executor` and `ExecutorDisconnected` for each connection.
+    StartExecutor {
+        /// Its name.
+        container: ContainerId,
+        /// This slave.
+        slave_id: SlaveId,
+        /// What to run in it.
+        run: Box<RunExecutor>,
+        /// As for `StartContainer`.
+        ends_with_slave: bool,
+    },
+    /// Change what the container of an executor may use; only after `ContainerStarted`. Before the task is
+    /// given that it is for.
+    ResizeContainer {
+        /// Which.
+        container: ContainerId,
+        /// What the executor and its tasks take together.
+        resources: Resources,
+    },
+    /// Tell an executor. Lost if the connection has ended.
+    TellExecutor {
+        /// On which connection.
+        session: SessionId,
+        /// What.
+        message: SlaveToExecutor,
+    },
+    /// Close a connection of an executor, after what was sent before. `Event::ExecutorDisconnected` may
+    /// follow, and changes nothing any more.
+    CloseSession {
+        /// Which.
+        session: SessionId,
     },
     /// SIGTERM to its whole tree, SIGKILL after the grace; a repeat may only shorten it. Only for
     /// containers that have answered `ContainerStarted` or were found. Answer: `ContainerEnded` or

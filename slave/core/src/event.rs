@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use meros_proto::check::{Check, CheckStatus};
-use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
+use meros_proto::message::executor::ExecutorToSlave;
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::status::{Reason, TaskExit};
 use meros_proto::task::TaskDescription;
@@ -19,7 +20,11 @@ pub struct ConnectionId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub u64);
 
-/// The container of a task. One task has one container in its life, and task ids may come again
+/// A connection of an executor, numbered by the shell and never reused within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// The container of a task or of an executor. One task has one container in its life, and task ids may come again
 /// after their end, so containers are numbered: `<incarnation>-<number>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContainerId {
@@ -53,7 +58,7 @@ pub struct FoundContainer {
     /// Which.
     pub container: ContainerId,
     /// Whose it is.
-    pub task: TaskKey,
+    pub owner: Owner,
     /// How long ago it was asked for.
     pub age: Duration,
     /// What has become of it.
@@ -209,6 +214,20 @@ pub enum Event {
         /// that says nothing of the task.
         found: Option<Found>,
     },
+    /// An executor has said something on a connection that leads into its container.
+    Executor {
+        /// Which connection.
+        session: SessionId,
+        /// Which container.
+        container: ContainerId,
+        /// What.
+        message: Box<ExecutorToSlave>,
+    },
+    /// A connection of an executor has ended.
+    ExecutorDisconnected {
+        /// Which.
+        session: SessionId,
+    },
     /// Nothing is left of the directory of a destroyed volume.
     VolumeWiped {
         /// Which.
@@ -232,3 +251,26 @@ pub enum Event {
 
 /// The key of a task on a slave.
 pub type TaskKey = (FrameworkId, TaskId);
+
+/// The key of an executor on a slave.
+pub type ExecutorKey = (FrameworkId, ExecutorId);
+
+/// What a container is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Owner {
+    /// A task with a command.
+    Task(TaskKey),
+    /// An executor of a framework.
+    Executor(ExecutorKey),
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Task((framework, task)) => write!(f, "task {task} of {framework}"),
+            Self::Executor((framework, executor)) => {
+                write!(f, "executor {executor} of {framework}")
+            }
+        }
+    }
+}

@@ -6,19 +6,22 @@ use std::collections::BTreeSet;
 use meros_proto::operation::OPERATIONS_PENDING_MAX;
 
 use crate::claims::{WIPING_MAX, key_of};
+use crate::config::UPDATES_PER_TASK_MAX;
+use crate::executors::executor_key;
 use crate::stream::Stream;
 use crate::task::Phase;
 use crate::timers::Due;
 use crate::{SlaveCore, TaskKey};
 
 impl SlaveCore {
-    /// Checks S1 to S9, S16, S17, S30 and S31 of `docs/INVARIANTS.md`.
+    /// Checks S1 to S9, S16, S17, S30, S31, X1 and X2 of `docs/INVARIANTS.md`.
     ///
     /// # Panics
     /// One of them is broken; the message names it.
     pub fn check_invariants(&self) {
         self.check_resources();
         self.check_tasks();
+        self.check_executors();
         self.check_streams();
         self.check_journal();
         self.check_timers();
@@ -32,6 +35,10 @@ impl SlaveCore {
                 sum.checked_add_assign(&task.run.task.resources)
                     .expect("S1: sum too large");
             }
+        }
+        for executor in self.executors.values().filter(|it| !it.abandoned) {
+            sum.checked_add_assign(&executor.run.executor.resources)
+                .expect("X1: sum too large");
         }
         assert_eq!(sum, self.total, "S1: free and used are not the total");
         self.check_claims();
@@ -136,6 +143,56 @@ impl SlaveCore {
         );
     }
 
+    fn check_executors(&self) {
+        let mut with_container = 0;
+        for (key, executor) in &self.executors {
+            if let Some(container) = executor.container() {
+                with_container += 1;
+                let known = self.executor_containers.get(&container);
+                assert_eq!(known, Some(key), "S5: container of {key:?}");
+            }
+            for id in &executor.tasks {
+                let task = self.tasks.get(&(key.0, id.clone()));
+                assert!(
+                    task.is_some_and(|it| it.phase != Phase::Ended),
+                    "X1: {key:?} has {id}, which is over"
+                );
+            }
+            if let Some(session) = executor.session {
+                assert_eq!(self.sessions.get(&session), Some(key), "X2: session");
+            }
+            let waits =
+                executor.pid().is_some() && executor.session.is_none() && executor.ending.is_none();
+            assert!(
+                !waits || self.timers.at(&Due::Executor(key.clone())).is_some(),
+                "S9: nobody notices that {key:?} does not subscribe"
+            );
+        }
+        assert_eq!(
+            with_container,
+            self.executor_containers.len(),
+            "S5: a container without its executor"
+        );
+        for (session, key) in &self.sessions {
+            let executor = self.executors.get(key);
+            assert!(
+                executor.is_some_and(|it| it.session == Some(*session)),
+                "X2: a session of nobody"
+            );
+        }
+        let of_executors = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.phase != Phase::Ended && task.run.task.executor.is_some());
+        for (key, task) in of_executors {
+            let executor = executor_key(&task.run).and_then(|it| self.executors.get(&it));
+            assert!(
+                executor.is_some_and(|it| it.tasks.contains(&key.1)),
+                "X1: {key:?} has no executor"
+            );
+        }
+    }
+
     /// Recovered tasks do not count as over the bound: they were within the one of an earlier life.
     fn tasks_recovered(&self) -> usize {
         self.tasks
@@ -149,10 +206,13 @@ impl SlaveCore {
         let mut phantoms = 0;
         for (key, stream) in &self.streams {
             assert!(!stream.is_empty(), "S6: empty stream of {key:?}");
-            assert!(
-                stream.len() <= 5,
-                "S3: STARTING, RUNNING, the same with a check, KILLING and an end are all there can be"
-            );
+            let task = self.tasks.get(key);
+            let most = match task.is_some_and(|task| task.run.task.executor.is_none()) {
+                // STARTING, RUNNING, the same with a check, KILLING and an end.
+                true => 5,
+                false => UPDATES_PER_TASK_MAX + 1,
+            };
+            assert!(stream.len() <= most, "S3: updates of a task pile up");
             let states: Vec<_> = stream.statuses().map(|status| status.state).collect();
             let ends = states.iter().filter(|state| state.is_terminal()).count();
             assert!(
@@ -211,6 +271,10 @@ impl SlaveCore {
                 }
                 Due::Completion(key) => assert!(known(key), "S9: completion of nothing: {key:?}"),
                 Due::Check(key, _) => assert!(known(key), "S30: check of nothing: {key:?}"),
+                Due::Executor(key) => assert!(
+                    self.executors.contains_key(key),
+                    "S9: waits for an executor that is not here: {key:?}"
+                ),
                 Due::Patience => assert!(self.going.is_some(), "S9: patience for nothing"),
             }
         }
@@ -231,7 +295,8 @@ impl SlaveCore {
             );
         }
         assert!(
-            self.timers.len() <= 2 + self.streams.len() + 3 * self.tasks.len(),
+            self.timers.len()
+                <= 2 + self.streams.len() + 3 * self.tasks.len() + self.executors.len(),
             "S9: timers leak"
         );
     }

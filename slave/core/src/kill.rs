@@ -11,6 +11,7 @@ use meros_proto::time::Timestamp;
 use tracing::info;
 
 use crate::config::LEAVE_ACKNOWLEDGEMENTS_MAX;
+use crate::executors::executor_key;
 use crate::launch::killed_during_launch;
 use crate::task::{Cause, Ending, Phase, Task};
 use crate::timers::Due;
@@ -68,8 +69,19 @@ impl SlaveCore {
         ending.grace = ending.grace.min(grace);
         match task.phase {
             Phase::Ended => task.ending = None,
-            Phase::Accepted { .. } => {
+            Phase::Accepted { .. } | Phase::Queued => {
+                let executor = executor_key(&task.run);
                 self.end_task(key, killed_during_launch(cause), now, effects);
+                if let Some(executor) = executor {
+                    self.end_if_idle(&executor, now, effects);
+                }
+            }
+            Phase::Given => {
+                let kill_at = now.after(grace);
+                if ending.kill_at.is_none_or(|known| kill_at < known) {
+                    ending.kill_at = Some(kill_at);
+                    self.kill_in_executor(key, grace, effects);
+                }
             }
             // The kill goes out when the container answers: until then there is nothing to kill.
             Phase::Starting { .. } if Mutant::LoseKillWhileStarting.is_on() => task.ending = None,
@@ -131,7 +143,10 @@ impl SlaveCore {
                 .cloned()
                 .collect()
         };
-        let nothing_known = tasks.iter().all(|key| self.tasks[key].abandoned) && streams.is_empty();
+        let executors = self.executors_of(framework_id);
+        let nothing_known = tasks.iter().all(|key| self.tasks[key].abandoned)
+            && executors.iter().all(|key| self.executors[key].abandoned)
+            && streams.is_empty();
         if nothing_known {
             return self.tell_if_forgotten(framework_id, effects);
         }
@@ -151,7 +166,8 @@ impl SlaveCore {
                     }
                     self.tasks.remove(&key);
                 }
-                Phase::Accepted { .. } => {
+                Phase::Accepted { .. } | Phase::Queued | Phase::Given => {
+                    self.timers.clear(&Due::Completion(key.clone()));
                     self.release(&key);
                     self.tasks.remove(&key);
                 }
@@ -165,6 +181,9 @@ impl SlaveCore {
                     self.kill(&key, Cause::FrameworkGone, grace, now, effects);
                 }
             }
+        }
+        for key in executors {
+            self.abandon_executor(&key, now, effects);
         }
         self.tell_if_forgotten(framework_id, effects);
     }
@@ -181,7 +200,8 @@ impl SlaveCore {
 
     pub(crate) fn tell_if_forgotten(&self, framework_id: FrameworkId, effects: &mut Effects) {
         let next = self.tasks.range((framework_id, first_task_id())..).next();
-        if next.is_none_or(|(key, _)| key.0 != framework_id) {
+        let has_tasks = next.is_some_and(|(key, _)| key.0 == framework_id);
+        if !has_tasks && self.executors_of(framework_id).is_empty() {
             effects.push(Effect::FrameworkForgotten { framework_id });
         }
     }
@@ -223,11 +243,16 @@ impl SlaveCore {
             let grace = self.tasks[&key].grace(None).min(grace);
             self.kill(&key, Cause::SlaveGoes, grace, now, effects);
         }
+        self.end_executors_with_slave(grace, now, effects);
     }
 
     /// Whether a slave that goes takes this task with it. One that has not been started is none that
     /// could go on.
     fn ends_now(&self, task: &Task) -> bool {
+        if task.phase == Phase::Given {
+            // It ends with its executor, if at all.
+            return false;
+        }
         let for_good = self.going.is_some_and(|going| going.unregister);
         let has_container = task.container().is_some() && !task.is_prepared();
         for_good || !has_container || !self.outlives(&task.run)
@@ -254,7 +279,10 @@ impl SlaveCore {
             return;
         }
         let mut tasks = self.containers.values().map(|key| &self.tasks[key]);
-        let waits = tasks.any(|task| self.is_waited_for(task)) || !self.strays.is_empty();
+        let mut executors = self.executors.values();
+        let waits = tasks.any(|task| self.is_waited_for(task))
+            || executors.any(|it| self.is_executor_waited_for(it))
+            || !self.strays.is_empty();
         if waits || self.durable.0 < self.records_made {
             return;
         }

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::claims::key_of;
 use crate::config::{PROGRESS_BYTES_MAX, PROGRESS_INTERVAL};
 use crate::event::{ContainerExit, ContainerId};
+use crate::executors::executor_key;
 use crate::signal::signal_name;
 use crate::task::{Cause, Phase, Task, executor_of};
 use crate::timers::Due;
@@ -85,6 +86,19 @@ impl SlaveCore {
     /// is the one that would suffer.
     fn refuse_task(&self, run: &RunTask) -> Option<End> {
         let dropped = |reason, message| Some(End::by_slave(TaskState::Dropped, reason, message));
+        if let Some(end) = self.refuse_place(run) {
+            return Some(end);
+        }
+        if run.task.command.is_none() {
+            let message = "it was ordered as a command, and the task has none";
+            return dropped(Reason::TaskInvalid, message.to_owned());
+        }
+        self.refuse_room(run, &run.task.resources)
+    }
+
+    /// Whether the task is not to run here, and now.
+    pub(crate) fn refuse_place(&self, run: &RunTask) -> Option<End> {
+        let dropped = |reason, message| Some(End::by_slave(TaskState::Dropped, reason, message));
         if self.going.is_some() {
             return dropped(Reason::SlaveDraining, "the slave is stopping".to_owned());
         }
@@ -92,10 +106,12 @@ impl SlaveCore {
             let message = format!("it was meant for slave {}", run.task.slave_id);
             return dropped(Reason::TaskInvalid, message);
         }
-        if run.task.command.is_none() {
-            let message = "this slave runs commands only, and the task has none";
-            return dropped(Reason::TaskInvalid, message.to_owned());
-        }
+        None
+    }
+
+    /// Whether there is no room for the task, which takes this.
+    pub(crate) fn refuse_room(&self, run: &RunTask, need: &Resources) -> Option<End> {
+        let dropped = |reason, message| Some(End::by_slave(TaskState::Dropped, reason, message));
         if let Err(clash) = run.task.resources.check_volume_paths() {
             return dropped(Reason::TaskInvalid, clash.to_string());
         }
@@ -104,7 +120,7 @@ impl SlaveCore {
             let message = format!("the slave holds {max} tasks, which is its limit");
             return dropped(Reason::ResourcesUnknown, message);
         }
-        if let Err(why) = self.free.checked_sub(&run.task.resources) {
+        if let Err(why) = self.free.checked_sub(need) {
             let message = format!("the slave has not got it: {why}");
             return dropped(Reason::ResourcesUnknown, message);
         }
@@ -126,6 +142,9 @@ impl SlaveCore {
             Phase::Accepted { record } if record <= self.durable => {}
             // Killed meanwhile, or it is a later task of the same id, whose record comes later.
             _ => return,
+        }
+        if let Some(executor) = executor_key(&task.run) {
+            return self.start_in_executor(key, &executor, effects);
         }
         self.containers_made += 1;
         let container = ContainerId {
@@ -158,6 +177,9 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        if let Some(key) = self.executor_containers.get(&container).cloned() {
+            return self.on_executor_started(&key, container, pid, now, effects);
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
@@ -188,8 +210,8 @@ impl SlaveCore {
     /// What its executor says of a task that lives.
     pub(crate) fn living(&self, key: &TaskKey, state: TaskState, now: Timestamp) -> TaskStatus {
         let mut status = self.status(&key.1, state, Source::Executor, now);
-        status.executor_id = Some(executor_of(&key.1));
         if let Some(task) = self.tasks.get(key) {
+            status.executor_id = Some(executor_of(&task.run));
             task.checks.dress(&mut status);
         }
         status
@@ -203,6 +225,10 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        if self.executor_containers.contains_key(&container) {
+            // Its tasks have nothing to say before they are given to it.
+            return;
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
@@ -231,6 +257,9 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        if let Some(key) = self.executor_containers.get(&container).cloned() {
+            return self.on_executor_not_started(&key, container, message, now, effects);
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
@@ -254,6 +283,9 @@ impl SlaveCore {
         if self.strays.remove(&container) {
             return effects.push(Effect::ForgetContainer { container });
         }
+        if let Some(key) = self.executor_containers.get(&container).cloned() {
+            return self.on_executor_exited(&key, Some(exit), now, effects);
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
@@ -271,6 +303,9 @@ impl SlaveCore {
         if self.strays.remove(&container) {
             return effects.push(Effect::ForgetContainer { container });
         }
+        if let Some(key) = self.executor_containers.get(&container).cloned() {
+            return self.on_executor_exited(&key, None, now, effects);
+        }
         let Some((key, task)) = self.task_in(container) else {
             return;
         };
@@ -287,30 +322,43 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        self.close_task(key);
+        let task = &self.tasks[key];
+        if task.abandoned {
+            if let Some(container) = task.ended_in {
+                effects.push(Effect::ForgetContainer { container });
+            }
+            self.tasks.remove(key);
+            return self.tell_if_forgotten(key.0, effects);
+        }
+        let mut status = end.tell(self.status(&key.1, TaskState::Failed, Source::Slave, now));
+        let task = &self.tasks[key];
+        if status.exit.is_some() || task.run.task.executor.is_some() {
+            status.executor_id = Some(executor_of(&task.run));
+        }
+        self.tasks[key].checks.dress(&mut status);
+        debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
+        self.update_task(key, status, effects);
+    }
+
+    /// The task is over, and takes nothing any more.
+    pub(crate) fn close_task(&mut self, key: &TaskKey) {
         let task = self.tasks.get_mut(key).expect("callers have looked it up");
         task.ended_in = task.container();
         if let Some(container) = task.ended_in {
             self.containers.remove(&container);
         }
         task.phase = Phase::Ended;
-        let (is_abandoned, ended_in) = (task.abandoned, task.ended_in);
+        let executor = executor_key(&task.run);
+        let is_charged = !task.abandoned;
         self.timers.clear(&Due::Completion(key.clone()));
         self.stop_checks(key);
-        if is_abandoned {
-            if let Some(container) = ended_in {
-                effects.push(Effect::ForgetContainer { container });
-            }
-            self.tasks.remove(key);
-            return self.tell_if_forgotten(key.0, effects);
+        if let Some(executor) = executor.and_then(|it| self.executors.get_mut(&it)) {
+            executor.tasks.remove(&key.1);
         }
-        self.release(key);
-        let mut status = end.tell(self.status(&key.1, TaskState::Failed, Source::Slave, now));
-        if status.exit.is_some() {
-            status.executor_id = Some(executor_of(&key.1));
+        if is_charged {
+            self.release(key);
         }
-        self.tasks[key].checks.dress(&mut status);
-        debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
-        self.update_task(key, status, effects);
     }
 
     /// Some update of the task is durable: if it was its last, its container need not be found again (S18).
@@ -360,7 +408,7 @@ impl SlaveCore {
         Some((key.clone(), task))
     }
 
-    fn ignore_container(&mut self, container: ContainerId, why: &'static str) {
+    pub(crate) fn ignore_container(&mut self, container: ContainerId, why: &'static str) {
         warn!(%container, why, "news of a container ignored");
         self.counters.container_events_ignored += 1;
     }

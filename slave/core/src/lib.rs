@@ -15,11 +15,14 @@ mod config;
 mod counters;
 mod effect;
 mod event;
+mod executor;
+mod executors;
 mod invariants;
 mod kill;
 mod launch;
 mod recovery;
 mod registration;
+mod sessions;
 mod signal;
 mod stream;
 mod task;
@@ -33,26 +36,30 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
 use meros_proto::operation::OperationNumber;
 use meros_proto::resources::Resources;
+use meros_proto::status::TaskExit;
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use checkpoint::{Checkpoint, CheckpointedTask, Record};
+pub use checkpoint::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Record};
 pub use claims::{Claims, MountedVolume, VolumeDirectory, VolumeKey, WIPING_MAX};
 pub use config::{
-    Config, LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, PROGRESS_INTERVAL,
+    Config, EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT, EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
+    LEAVE_ACKNOWLEDGEMENTS_MAX, PHANTOM_TASKS_MAX, PING_TIMEOUT_DEFAULT, PROGRESS_INTERVAL,
     REGISTER_TIMEOUT, RETRY_INTERVAL_MAX, RETRY_INTERVAL_MIN,
 };
 pub use counters::Counters;
 pub use effect::{Effect, Effects};
 pub use event::{
-    CheckPurpose, ConnectionId, ContainerExit, ContainerId, Event, Found, FoundContainer,
-    FoundState, Limitation, ProbeId, RecordId, TaskKey,
+    CheckPurpose, ConnectionId, ContainerExit, ContainerId, Event, ExecutorKey, Found,
+    FoundContainer, FoundState, Limitation, Owner, ProbeId, RecordId, SessionId, TaskKey,
 };
+pub use executor::ExecutorSummary;
 pub use task::TaskSummary;
 
+use executor::Executor;
 use registration::Link;
 use stream::Stream;
-use task::Task;
+use task::{Phase, Task};
 use timers::{Due, Timers};
 
 /// Who this slave is: given by the registry of a cluster, kept for life.
@@ -69,8 +76,10 @@ pub struct Identity {
 enum Awaiting {
     /// A task, to be started.
     Task(TaskKey),
-    /// A status update, to be sent.
-    Update(TaskKey),
+    /// A status update, to be sent, and to be acknowledged to the executor that said it.
+    Update(TaskKey, Option<ExecutorKey>),
+    /// The ends of an executor and of its tasks: its container need not be found again.
+    ExecutorEnd(ContainerId),
     /// A term, which its leader is told of.
     Term,
     /// The checkpoint is wiped: the last word to the master may go out.
@@ -132,11 +141,19 @@ pub struct SlaveCore {
     phantoms: usize,
     /// Tasks whose container may exist.
     containers: BTreeMap<ContainerId, TaskKey>,
+    /// Executors of frameworks that have not ended.
+    executors: BTreeMap<ExecutorKey, Executor>,
+    /// Theirs.
+    executor_containers: BTreeMap<ContainerId, ExecutorKey>,
+    /// Connections of those that are subscribed.
+    sessions: BTreeMap<SessionId, ExecutorKey>,
+    /// Those that ended since the master was told what is here, before its welcome.
+    executors_ended: Vec<(ExecutorKey, Option<TaskExit>)>,
     /// Containers that were found and belong to no task; they are being killed.
     strays: BTreeSet<ContainerId>,
     /// What is declared, with its claims.
     total: Resources,
-    /// What no task uses.
+    /// What no task or executor uses.
     free: Resources,
     claims: Claims,
     /// The latest record of claims: no master is told of claims that are not durable.
@@ -182,6 +199,10 @@ impl SlaveCore {
             streams: BTreeMap::new(),
             phantoms: 0,
             containers: BTreeMap::new(),
+            executors: BTreeMap::new(),
+            executor_containers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            executors_ended: Vec::new(),
             strays: BTreeSet::new(),
             free: total.clone(),
             total,
@@ -226,6 +247,12 @@ impl SlaveCore {
             }
             Event::ContainerLost { container } => self.on_container_lost(container, now, effects),
             Event::Probed { probe, found } => self.on_probed(probe, found, now, effects),
+            Event::Executor {
+                session,
+                container,
+                message,
+            } => self.on_executor(session, container, *message, now, effects),
+            Event::ExecutorDisconnected { session } => self.on_executor_disconnected(session, now),
             Event::VolumeWiped { directory } => self.on_volume_wiped(&directory, effects),
             Event::Stop { grace } => self.on_go(false, grace, now, effects),
             Event::Leave { grace } => self.on_go(true, grace, now, effects),
@@ -284,7 +311,23 @@ impl SlaveCore {
 
     /// Tasks that are here, ended ones with an unacknowledged last update included, by key.
     pub fn tasks(&self) -> impl Iterator<Item = TaskSummary<'_>> {
-        self.tasks.iter().map(|(key, task)| task.summary(key))
+        self.tasks.iter().map(|(key, task)| {
+            let mut summary = task.summary(key);
+            let executor =
+                executors::executor_key(&task.run).filter(|_| task.phase == Phase::Given);
+            if let Some(executor) = executor.and_then(|it| self.executors.get(&it)) {
+                summary.container = executor.container();
+                summary.pid = executor.pid();
+            }
+            summary
+        })
+    }
+
+    /// The executor of a task that is here, if one of its framework runs it.
+    #[must_use]
+    pub fn executor_of(&self, task: &TaskKey) -> Option<ExecutorKey> {
+        let task = self.tasks.get(task)?;
+        executors::executor_key(&task.run)
     }
 
     /// How many status updates wait to be sent or acknowledged.
@@ -302,6 +345,7 @@ impl SlaveCore {
                 Due::Check(key, purpose) => self.on_check_due(&key, purpose, now, effects),
                 // What is due is seen by `advance_going` after every event.
                 Due::Patience => {}
+                Due::Executor(key) => self.on_executor_due(&key, now, effects),
             }
         }
     }
@@ -338,9 +382,15 @@ impl SlaveCore {
         while let Some((_, awaiting)) = self.awaiting.pop_front_if(|(id, _)| *id <= self.durable) {
             match awaiting {
                 Awaiting::Task(key) => self.start_task(&key, effects),
-                Awaiting::Update(key) => {
+                Awaiting::Update(key, executor) => {
                     self.forget_container(&key, effects);
                     self.send_head(&key, now, effects);
+                    if let Some(executor) = executor {
+                        self.acknowledge_executor(&executor, effects);
+                    }
+                }
+                Awaiting::ExecutorEnd(container) => {
+                    effects.push(Effect::ForgetContainer { container });
                 }
                 Awaiting::Term => self.tell_term(effects),
                 Awaiting::Left => self.say_goodbye(effects),

@@ -8,13 +8,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meros_proto::ids::ExecutorId;
 use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState};
 use meros_proto::time::Timestamp;
 use tracing::{info, warn};
 
-use crate::checkpoint::{Checkpoint, CheckpointedTask, Record};
-use crate::event::{ContainerExit, ContainerId, FoundContainer, FoundState};
+use crate::checkpoint::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Record};
+use crate::event::{ContainerExit, ContainerId, ExecutorKey, FoundContainer, FoundState, Owner};
+use crate::executor::{Executor, ExecutorPhase};
+use crate::executors::{ended_with_exit, executor_key, never_given};
 use crate::launch::{End, ended_by_itself, ended_by_us, lost};
 use crate::stream::Stream;
 use crate::task::{Cause, Ending, Phase, Task, executor_of};
@@ -32,6 +35,7 @@ impl SlaveCore {
         let Checkpoint {
             identity,
             tasks,
+            executors,
             updates,
             claims,
             ..
@@ -40,25 +44,27 @@ impl SlaveCore {
         for directory in self.claims.wiping.iter().cloned() {
             effects.push(Effect::WipeVolume { directory });
         }
-        let mut of_tasks = BTreeMap::new();
+        let (mut of_tasks, mut of_executors) = (BTreeMap::new(), BTreeMap::new());
         found.sort_by_key(|found| found.container);
         for found in found {
             // A task has one container in its life; a task of the same id came after it.
-            let known = tasks.contains_key(&found.task);
-            let older = match known {
-                true => of_tasks.insert(found.task.clone(), found),
-                false => Some(found),
+            let older = match found.owner.clone() {
+                Owner::Task(key) if tasks.contains_key(&key) => of_tasks.insert(key, found),
+                Owner::Executor(key) if executors.contains_key(&key) => {
+                    of_executors.insert(key, found)
+                }
+                _ => Some(found),
             };
             if let Some(older) = older {
                 self.clear_stray(older, effects);
             }
         }
         if identity.is_none() {
-            for (_, found) in of_tasks {
+            for found in of_tasks.into_values().chain(of_executors.into_values()) {
                 self.clear_stray(found, effects);
             }
             self.forget_answers(effects);
-            if !tasks.is_empty() || !updates.is_empty() {
+            if !tasks.is_empty() || !executors.is_empty() || !updates.is_empty() {
                 // Nobody would know whose tasks these were.
                 self.persist(Record::Left, effects);
             }
@@ -72,6 +78,13 @@ impl SlaveCore {
             }
         }
         let (total, mut ended, mut running) = (tasks.len(), 0, 0);
+        let mut gone = BTreeMap::new();
+        for (key, executor) in executors {
+            let found = of_executors.remove(&key);
+            if let Some(found) = self.take_up_executor(&key, executor, found, now) {
+                gone.insert(key, found);
+            }
+        }
         for (key, CheckpointedTask { run, reached }) in tasks {
             let mut task = Task::new(run, Phase::Ended);
             let newest = self.streams.get(&key).and_then(Stream::newest_state);
@@ -82,6 +95,17 @@ impl SlaveCore {
             let is_over = task.state.is_terminal();
             self.tasks.insert(key.clone(), task);
             let found = of_tasks.remove(&key);
+            let executor = executor_key(&self.tasks[&key].run).filter(|_| !is_over);
+            if let Some(executor) = executor {
+                if self.take_up_in_executor(&key, &executor, now) {
+                    running += 1;
+                } else {
+                    ended += 1;
+                    let found = gone.get(&executor).and_then(Option::as_ref);
+                    self.end_in_executor(&key, &executor.1, started, found, now, effects);
+                }
+                continue;
+            }
             if is_over || Mutant::LeaveLostTasks.is_on() {
                 if let Some(found) = found {
                     self.clear_stray(found, effects);
@@ -101,6 +125,10 @@ impl SlaveCore {
                     self.end_recovered(&key, started, found, now, effects);
                 }
             }
+        }
+        for (key, found) in gone {
+            let found = found.filter(|found| !self.kill_stray(found, effects));
+            self.forget_executor(key, found.map(|found| found.container), effects);
         }
         // A damaged checkpoint may have lost a task but not its updates; if the last one is not
         // the end of the task, the master asks for the task when the slave re-registers (K6).
@@ -137,7 +165,7 @@ impl SlaveCore {
         let FoundState::Running { .. } = found.state else {
             return false;
         };
-        warn!(%container, framework_id = %found.task.0, task_id = %found.task.1, "a container that no task has any more is killed");
+        warn!(%container, owner = %found.owner, "a container that nobody has any more is killed");
         self.strays.insert(container);
         let grace = Duration::ZERO;
         effects.push(Effect::KillContainer { container, grace });
@@ -211,6 +239,104 @@ impl SlaveCore {
         }
     }
 
+    /// An executor that runs on; else what was found of it.
+    fn take_up_executor(
+        &mut self,
+        key: &ExecutorKey,
+        CheckpointedExecutor { run, heard }: CheckpointedExecutor,
+        found: Option<FoundContainer>,
+        now: Timestamp,
+    ) -> Option<Option<FoundContainer>> {
+        let Some(FoundContainer {
+            container,
+            state: FoundState::Running { pid },
+            ..
+        }) = found
+        else {
+            return Some(found);
+        };
+        if self
+            .free
+            .checked_sub_assign(&run.executor.resources)
+            .is_err()
+        {
+            return Some(found);
+        }
+        let mut executor = Executor::new(run);
+        executor.phase = ExecutorPhase::Running { container, pid };
+        // It may not have: but then it was given nothing either.
+        executor.was_subscribed = true;
+        executor.is_inherited = true;
+        executor.heard = heard;
+        self.executor_containers.insert(container, key.clone());
+        self.executors.insert(key.clone(), executor);
+        let at = now.after(self.config.executor_reregistration_timeout);
+        self.timers.set(Due::Executor(key.clone()), at);
+        None
+    }
+
+    /// A task that its executor may have. What it makes of it, it says when it subscribes (semantics L2).
+    fn take_up_in_executor(
+        &mut self,
+        key: &TaskKey,
+        executor: &ExecutorKey,
+        now: Timestamp,
+    ) -> bool {
+        let Some(its) = self.executors.get_mut(executor) else {
+            return false;
+        };
+        let task = self.tasks.get_mut(key).expect("just inserted");
+        if self
+            .free
+            .checked_sub_assign(&task.run.task.resources)
+            .is_err()
+        {
+            return false;
+        }
+        its.tasks.insert(key.1.clone());
+        task.phase = Phase::Given;
+        let (state, most) = (task.state, task.run.task.max_completion_time);
+        if let Some(most) = most.filter(|_| state == TaskState::Running) {
+            // How long it has run, only the executor knows: it gets the time anew.
+            let due = Due::Completion(key.clone());
+            self.timers.set(due, now.after(most));
+        }
+        // Its framework has heard of it; a new master has not.
+        if state != TaskState::Staging && !self.streams.contains_key(key) {
+            let status = self.living(key, state, now);
+            let task = self.tasks.get_mut(key).expect("just inserted");
+            task.acknowledged = Some(Box::new(status));
+        }
+        true
+    }
+
+    fn end_in_executor(
+        &mut self,
+        key: &TaskKey,
+        executor: &ExecutorId,
+        started: bool,
+        found: Option<&FoundContainer>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let end = match found.map(|found| &found.state) {
+            _ if !started => never_given(),
+            Some(FoundState::Ended(exit)) => ended_with_exit(executor, exit),
+            Some(FoundState::Lost) => lost(),
+            state => {
+                let message = match state {
+                    Some(FoundState::Rebooted) => "its machine was restarted",
+                    _ => "its slave restarted, and its executor ended with it",
+                };
+                let reason = Reason::ExecutorReregistrationTimeout;
+                End::by_slave(TaskState::Gone, reason, message)
+            }
+        };
+        let mut status = end.tell(self.status(&key.1, TaskState::Dropped, Source::Slave, now));
+        status.executor_id = Some(executor.clone());
+        self.update_task(key, status, effects);
+    }
+
     fn end_recovered(
         &mut self,
         key: &TaskKey,
@@ -252,7 +378,7 @@ impl SlaveCore {
         let has_exit = end.exit.is_some();
         let mut status = end.tell(self.status(&key.1, TaskState::Dropped, Source::Slave, now));
         if has_exit {
-            status.executor_id = Some(executor_of(&key.1));
+            status.executor_id = self.tasks.get(key).map(|task| executor_of(&task.run));
         }
         task.checks.dress(&mut status);
         self.update_task(key, status, effects);

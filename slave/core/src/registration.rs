@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
-use meros_proto::message::master::{REPORT_TASKS_MAX, SlaveToMaster, TaskReport};
-use meros_proto::message::slave::MasterToSlave;
+use meros_proto::message::executor::SlaveToExecutor;
+use meros_proto::message::master::{
+    REPORT_EXECUTORS_MAX, REPORT_TASKS_MAX, SlaveToMaster, TaskReport,
+};
+use meros_proto::message::slave::{MasterToSlave, RunExecutor};
 use meros_proto::mutant::Mutant;
 use meros_proto::refusal::{Leadership, Refusal};
 use meros_proto::status::TaskState;
@@ -118,6 +121,21 @@ impl SlaveCore {
                     self.answer_for_unknown(key, task.started, now, effects);
                 }
             }
+            MasterToSlave::RunInExecutor { run, starts } => {
+                self.on_run_in_executor(run, starts, now, effects);
+            }
+            MasterToSlave::ShutdownExecutor {
+                framework_id,
+                executor_id,
+            } => self.on_shutdown_executor(&(framework_id, executor_id), now, effects),
+            MasterToSlave::ExecutorMessage {
+                framework_id,
+                executor_id,
+                data,
+            } => {
+                let message = SlaveToExecutor::Message(data);
+                self.on_executor_message(&(framework_id, executor_id), message, effects);
+            }
             MasterToSlave::ChangeResources { number, change } => {
                 self.on_change(link, number, &change, effects);
             }
@@ -165,6 +183,7 @@ impl SlaveCore {
         if self.registration_waits {
             return;
         }
+        self.executors_ended.clear();
         if let Some(message) = self.report_claims() {
             effects.push(Effect::Send {
                 connection,
@@ -178,6 +197,7 @@ impl SlaveCore {
                 slave_id,
                 cluster_id,
             }) => {
+                self.report_executors(connection, effects);
                 self.report_tasks(connection, effects);
                 SlaveToMaster::Reregister {
                     slave_id,
@@ -197,6 +217,31 @@ impl SlaveCore {
         if std::mem::take(&mut self.registration_waits) {
             self.ask_to_register(now, effects);
         }
+    }
+
+    fn report_executors(&self, connection: ConnectionId, effects: &mut Effects) {
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        let mut flush = |chunk: &mut Vec<RunExecutor>| {
+            if !chunk.is_empty() {
+                let message = SlaveToMaster::ReportExecutors {
+                    executors: std::mem::take(chunk),
+                };
+                effects.push(Effect::Send {
+                    connection,
+                    message,
+                });
+            }
+        };
+        for executor in self.executors.values().filter(|it| !it.abandoned) {
+            bytes += 512 + executor.run.executor.command.bytes();
+            chunk.push((*executor.run).clone());
+            if chunk.len() == REPORT_EXECUTORS_MAX || bytes >= REPORT_BYTES_MAX {
+                flush(&mut chunk);
+                bytes = 0;
+            }
+        }
+        flush(&mut chunk);
     }
 
     fn report_tasks(&self, connection: ConnectionId, effects: &mut Effects) {
@@ -287,6 +332,7 @@ impl SlaveCore {
         });
         self.timers.set(Due::Master, now.after(ping_timeout));
         self.tell_term(effects);
+        self.tell_executors_ended(effects);
         self.resend_updates(now, effects);
     }
 
@@ -402,5 +448,7 @@ fn report_bytes(task: &Task) -> usize {
         .command
         .as_ref()
         .map_or(0, |command| command.bytes());
-    512 + command + description.data.len()
+    let executor = description.executor.as_ref();
+    let executor = executor.map_or(0, |it| it.command.bytes());
+    512 + command + executor + description.data.len()
 }

@@ -14,7 +14,7 @@ use crate::checks::Checks;
 use crate::event::{ContainerId, RecordId, TaskKey};
 
 /// How far a task has come. `Accepted -> Starting -> Running -> Ended`; each may go straight to
-/// `Ended`, which is never left.
+/// `Ended`, which is never left. With an executor of its framework: `Accepted -> Queued -> Given -> Ended`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Its record is on its way to the disk; nothing has been started.
@@ -23,6 +23,10 @@ pub(crate) enum Phase {
     Starting { container: ContainerId },
     /// Its first process runs.
     Running { container: ContainerId, pid: u32 },
+    /// It waits for its executor to subscribe.
+    Queued,
+    /// Its executor was given it, and says what becomes of it.
+    Given,
     /// Its process tree is dead or never was; only updates are left.
     Ended,
 }
@@ -90,7 +94,7 @@ impl Task {
     pub(crate) fn container(&self) -> Option<ContainerId> {
         match self.phase {
             Phase::Starting { container } | Phase::Running { container, .. } => Some(container),
-            Phase::Accepted { .. } | Phase::Ended => None,
+            Phase::Accepted { .. } | Phase::Queued | Phase::Given | Phase::Ended => None,
         }
     }
 
@@ -122,15 +126,19 @@ impl Task {
             role: &self.run.role,
             resources: &self.run.task.resources,
             state: self.state,
+            executor_id: self.run.task.executor.as_ref().map(|it| &it.executor_id),
             container: self.container(),
             pid,
         }
     }
 }
 
-/// The executor of a command task: the slave itself, under the id of the task.
-pub(crate) fn executor_of(task: &TaskId) -> ExecutorId {
-    ExecutorId::from(task)
+/// The executor of a task: for a command task the slave itself, under the id of the task.
+pub(crate) fn executor_of(run: &RunTask) -> ExecutorId {
+    match &run.task.executor {
+        Some(executor) => executor.executor_id.clone(),
+        None => ExecutorId::from(&run.task.task_id),
+    }
 }
 
 /// What can be read of a task.
@@ -148,8 +156,10 @@ pub struct TaskSummary<'a> {
     pub resources: &'a Resources,
     /// Its newest state.
     pub state: TaskState,
-    /// Its container, while it may exist.
+    /// The executor of its framework that runs it, if one does.
+    pub executor_id: Option<&'a ExecutorId>,
+    /// Its container, or that of its executor, while it may exist.
     pub container: Option<ContainerId>,
-    /// Its first process, while it runs.
+    /// The first process of that container, while it runs.
     pub pid: Option<u32>,
 }

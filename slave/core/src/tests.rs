@@ -2,6 +2,7 @@
 
 mod checks;
 mod claims;
+mod executors;
 mod fetch;
 mod life;
 mod master;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use meros_proto::attribute::Attributes;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
 use meros_proto::refusal::{Leadership, Refusal};
@@ -163,7 +165,7 @@ impl Slave {
         self.expect(&[]);
         let found = FoundContainer {
             container: container(1),
-            task: (FrameworkId(1), TaskId::new("t").unwrap()),
+            owner: Owner::Task((FrameworkId(1), TaskId::new("t").unwrap())),
             age: Duration::from_secs(5),
             state,
         };
@@ -319,6 +321,24 @@ fn line(effect: &Effect) -> String {
                     number(Some(*update_id))
                 )
             }
+            Record::ExecutorAdded(run) => format!(
+                "persist executor {}/{}",
+                run.framework.framework_id, run.executor.executor_id
+            ),
+            Record::UpdateHeard {
+                framework_id,
+                executor_id,
+                number: heard,
+                status,
+            } => format!(
+                "persist heard {framework_id}/{executor_id} {heard} {} {} #{}",
+                status.task_id,
+                word(status.state),
+                number(status.update_id)
+            ),
+            Record::ExecutorForgotten { executor } => {
+                format!("persist executor ended {}/{}", executor.0, executor.1)
+            }
             Record::TaskForgotten { task } => format!("persist forgotten {}", key(task)),
             Record::FrameworkShutDown { framework_id } => {
                 format!("persist shutdown {framework_id}")
@@ -361,6 +381,26 @@ fn line(effect: &Effect) -> String {
                         .collect();
                     format!("claims {claims} {}", decided.join(" "))
                 }
+                SlaveToMaster::ReportExecutors { executors } => {
+                    let executors: Vec<String> = executors
+                        .iter()
+                        .map(|it| {
+                            let framework = it.framework.framework_id;
+                            format!("{framework}/{}", it.executor.executor_id)
+                        })
+                        .collect();
+                    format!("executors {}", executors.join(", "))
+                }
+                SlaveToMaster::ExecutorEnded {
+                    framework_id,
+                    executor_id,
+                    ..
+                } => format!("executor ended {framework_id}/{executor_id}"),
+                SlaveToMaster::ExecutorMessage {
+                    framework_id,
+                    executor_id,
+                    data,
+                } => format!("message of {framework_id}/{executor_id} {data:?}"),
                 SlaveToMaster::ChangeApplied { number } => format!("applied {}", number.number),
                 SlaveToMaster::TermHeard { epoch } => format!("term {epoch}"),
             };
@@ -377,6 +417,27 @@ fn line(effect: &Effect) -> String {
             )
         }
         Effect::CancelStart { container } => format!("cancel {container}"),
+        Effect::StartExecutor { container, run, .. } => format!(
+            "start executor {container} {}/{}",
+            run.framework.framework_id, run.executor.executor_id
+        ),
+        Effect::ResizeContainer {
+            container,
+            resources,
+        } => format!("resize {container} {resources}"),
+        Effect::TellExecutor { session, message } => {
+            let what = match message {
+                SlaveToExecutor::Subscribed { .. } => "subscribed".to_owned(),
+                SlaveToExecutor::Launch(task) => format!("launch {}", task.task_id),
+                SlaveToExecutor::Kill { task_id, grace } => format!("kill {task_id} {grace:?}"),
+                SlaveToExecutor::Acknowledged { number } => format!("acknowledged {number}"),
+                SlaveToExecutor::Message(data) => format!("message {data:?}"),
+                SlaveToExecutor::Shutdown { grace } => format!("shutdown {grace:?}"),
+                SlaveToExecutor::Refused { refusal } => format!("refused {}", refusal.code()),
+            };
+            format!("tell {} {what}", session.0)
+        }
+        Effect::CloseSession { session } => format!("close {}", session.0),
         Effect::KillContainer { container, grace } => format!("kill {container} {grace:?}"),
         Effect::ForgetContainer { container } => format!("forget {container}"),
         Effect::Probe { id, .. } => {

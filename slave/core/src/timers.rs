@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meros_proto::time::Timestamp;
 
-use crate::event::{CheckPurpose, TaskKey};
+use crate::event::{CheckPurpose, ExecutorKey, TaskKey};
 
 /// Something that becomes due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(crate) enum Due {
     Check(TaskKey, CheckPurpose),
     /// A leaving slave has waited for acknowledgements for long enough.
     Patience,
+    /// This executor was to subscribe, or to end.
+    Executor(ExecutorKey),
 }
 
 #[derive(Debug, Default)]

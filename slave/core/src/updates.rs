@@ -1,6 +1,6 @@
 //! Status updates: made, made durable, sent in order, sent again, acknowledged (semantics I1).
 
-use meros_proto::ids::UpdateId;
+use meros_proto::ids::{ExecutorId, UpdateId};
 use meros_proto::message::master::{SlaveToMaster, StatusUpdate};
 use meros_proto::mutant::Mutant;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
@@ -16,6 +16,17 @@ use crate::{Awaiting, Effect, Effects, Record, SlaveCore, TaskKey};
 impl SlaveCore {
     /// Makes an update of a task that is here.
     pub(crate) fn update_task(&mut self, key: &TaskKey, status: TaskStatus, effects: &mut Effects) {
+        self.update_task_from(key, status, None, effects);
+    }
+
+    /// The same, with the executor that said it and its number for it.
+    pub(crate) fn update_task_from(
+        &mut self,
+        key: &TaskKey,
+        status: TaskStatus,
+        from: Option<(ExecutorId, u64)>,
+        effects: &mut Effects,
+    ) {
         let task = self.tasks.get_mut(key).expect("callers have looked it up");
         assert!(
             task.state.may_become(status.state),
@@ -25,7 +36,7 @@ impl SlaveCore {
         );
         task.state = status.state;
         task.checks.tell(&status);
-        self.make_update(key, status, effects);
+        self.make_update(key, status, from, effects);
     }
 
     /// Makes the last update of a task that is not here.
@@ -42,7 +53,7 @@ impl SlaveCore {
         }
         self.phantoms += 1;
         let status = end.tell(self.status(&key.1, TaskState::Dropped, Source::Slave, now));
-        self.make_update(&key, status, effects);
+        self.make_update(&key, status, None, effects);
     }
 
     /// semantics: K6, what the master believes to be here and is not.
@@ -66,7 +77,13 @@ impl SlaveCore {
         self.update_phantom(key, end, now, effects);
     }
 
-    fn make_update(&mut self, key: &TaskKey, mut status: TaskStatus, effects: &mut Effects) {
+    fn make_update(
+        &mut self,
+        key: &TaskKey,
+        mut status: TaskStatus,
+        from: Option<(ExecutorId, u64)>,
+        effects: &mut Effects,
+    ) {
         let slave_id = self.slave_id().expect("S2: without an id there is no task");
         self.updates_made += 1;
         self.counters.updates_made += 1;
@@ -79,11 +96,27 @@ impl SlaveCore {
         }
         let update_id = UpdateId::by_slave(slave_id, self.incarnation, self.updates_made);
         status.update_id = Some(update_id);
-        let record = Record::UpdateMade {
-            framework_id: key.0,
-            status: Box::new(status.clone()),
+        let (framework_id, boxed) = (key.0, Box::new(status.clone()));
+        let executor = from
+            .as_ref()
+            .map(|(executor_id, _)| (framework_id, executor_id.clone()));
+        let record = match from {
+            None => Record::UpdateMade {
+                framework_id,
+                status: boxed,
+            },
+            Some((executor_id, number)) => Record::UpdateHeard {
+                framework_id,
+                executor_id,
+                number,
+                status: boxed,
+            },
         };
-        let record = self.persist_for(record, Awaiting::Update(key.clone()), effects);
+        let awaiting = Awaiting::Update(key.clone(), executor.clone());
+        let record = self.persist_for(record, awaiting, effects);
+        if let Some(executor) = executor.and_then(|it| self.executors.get_mut(&it)) {
+            executor.heard_record = record;
+        }
         self.streams
             .entry(key.clone())
             .or_insert_with(Stream::new)

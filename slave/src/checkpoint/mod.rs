@@ -19,8 +19,9 @@ pub(crate) mod writer;
 use std::path::{Path, PathBuf};
 
 use meros_proto::codec::{decode_record, encode_record};
+use meros_proto::ids::FrameworkId;
 use meros_proto::status::{TaskState, TaskStatus};
-use meros_slave_core::{Checkpoint, CheckpointedTask, Identity, Record};
+use meros_slave_core::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Identity, Record};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions,
 };
@@ -31,12 +32,14 @@ pub use error::{AppendError, OpenStoreError};
 pub use meros_daemon::lock::{DataDirLock, LockError};
 
 /// The layout on disk that this release writes. Identity and claims are as in 1 and 2; tasks and updates
-/// have more fields since 3 (files to fetch, checks).
+/// have more fields since 3 (files to fetch, checks), which also has executors.
 const FORMAT: u32 = 3;
 
 /// Marks a task as being killed. A release that takes any mark for "was seen running" loses no more than
 /// it did before.
 const KILLING: &[u8] = b"k";
+/// The value at `keys::started` of a task that its executor is preparing.
+const STARTING: &[u8] = b"s";
 
 // What is remembered of 1,000 tasks is about 1 MiB, written once and read at the next start.
 // RocksDB's own defaults would take 64 MiB.
@@ -157,6 +160,16 @@ impl Store {
                     Err(error) => report_damaged(&key, &error),
                 },
                 Some(keys::Parsed::Started) => false,
+                Some(keys::Parsed::Executor(executor)) => match decode_record(&value) {
+                    Ok(run) => {
+                        let heard = self.heard(&executor)?;
+                        let found = CheckpointedExecutor { run, heard };
+                        checkpoint.executors.insert(executor, found);
+                        false
+                    }
+                    Err(error) => report_damaged(&key, &error),
+                },
+                Some(keys::Parsed::Heard) => false,
                 Some(keys::Parsed::Update(task)) => match decode_record::<TaskStatus>(&value) {
                     Ok(status) => {
                         // Keys of one task's updates are in the order they were made.
@@ -182,8 +195,17 @@ impl Store {
         Ok(match found.as_deref() {
             None => TaskState::Staging,
             Some([]) => TaskState::Running,
+            Some(STARTING) => TaskState::Starting,
             Some(_) => TaskState::Killing,
         })
+    }
+
+    /// What cannot be read counts as nothing heard: then an update may be told twice, but none is lost.
+    fn heard(&self, executor: &meros_slave_core::ExecutorKey) -> Result<u64, OpenStoreError> {
+        let found = self.db.get_pinned(keys::heard(executor));
+        let found = found.map_err(|source| self.unreadable(source))?;
+        let number = found.and_then(|value| <[u8; 8]>::try_from(&*value).ok());
+        Ok(number.map_or(0, u64::from_be_bytes))
     }
 
     /// A value without which nothing else makes sense.
@@ -231,14 +253,30 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
             framework_id,
             status,
         } => {
-            let task = (*framework_id, status.task_id.clone());
-            let id = status.update_id.unwrap_or(meros_proto::ids::UpdateId(0));
-            batch.put(keys::update(&task, id), encode_record(status)?);
-            match status.state {
-                TaskState::Running => batch.put(keys::started(&task), []),
-                TaskState::Killing => batch.put(keys::started(&task), KILLING),
-                _ => {}
+            put_update(batch, *framework_id, status)?;
+        }
+        Record::UpdateHeard {
+            framework_id,
+            executor_id,
+            number,
+            status,
+        } => {
+            let executor = (*framework_id, executor_id.clone());
+            batch.put(keys::heard(&executor), number.to_be_bytes());
+            put_update(batch, *framework_id, status)?;
+            if status.state == TaskState::Starting {
+                let task = (*framework_id, status.task_id.clone());
+                batch.put(keys::started(&task), STARTING);
             }
+        }
+        Record::ExecutorAdded(run) => {
+            let executor = (run.framework.framework_id, run.executor.executor_id.clone());
+            batch.put(keys::executor(&executor), encode_record(run)?);
+            batch.delete(keys::heard(&executor));
+        }
+        Record::ExecutorForgotten { executor } => {
+            batch.delete(keys::executor(executor));
+            batch.delete(keys::heard(executor));
         }
         Record::UpdateAcknowledged { task, update_id } => {
             batch.delete(keys::update(task, *update_id));
@@ -261,6 +299,23 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
                 batch.delete_range(from, to);
             }
         }
+    }
+    Ok(())
+}
+
+fn put_update(
+    batch: &mut WriteBatch,
+    framework_id: FrameworkId,
+    status: &TaskStatus,
+) -> Result<(), AppendError> {
+    let task = (framework_id, status.task_id.clone());
+    let id = status.update_id.unwrap_or(meros_proto::ids::UpdateId(0));
+    batch.put(keys::update(&task, id), encode_record(status)?);
+    match status.state {
+        TaskState::Running => batch.put(keys::started(&task), []),
+        TaskState::Killing => batch.put(keys::started(&task), KILLING),
+        // What the slave only prepared begins anew elsewhere (semantics L3).
+        _ => {}
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId, SlaveId, TaskId, UpdateId};
-use meros_proto::message::slave::{RunTask, TaskFramework};
+use meros_proto::executor::ExecutorDescription;
+use meros_proto::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, SlaveId, TaskId, UpdateId};
+use meros_proto::message::slave::{RunExecutor, RunTask, TaskFramework};
 use meros_proto::status::{Source, TaskStatus};
 use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
@@ -41,6 +42,32 @@ fn update(framework: u32, task: &str, number: u64, state: TaskState) -> Record {
     }
 }
 
+fn executor(framework: u32, id: &str) -> Record {
+    let Record::TaskAdded(run) = run(framework, "any") else {
+        unreachable!("it makes no other")
+    };
+    let id = ExecutorId::new(id).unwrap();
+    let resources = "cpus:0.1".parse().unwrap();
+    Record::ExecutorAdded(Box::new(RunExecutor {
+        framework: run.framework,
+        role: run.role,
+        executor: ExecutorDescription::new(id, Command::shell("true"), resources),
+    }))
+}
+
+/// The update of the task `in-e`.
+fn heard(framework: u32, id: &str, heard: u64, number: u64, state: TaskState) -> Record {
+    let Record::UpdateMade { status, .. } = update(framework, "in-e", number, state) else {
+        unreachable!("it makes no other")
+    };
+    Record::UpdateHeard {
+        framework_id: FrameworkId(framework),
+        executor_id: ExecutorId::new(id).unwrap(),
+        number: heard,
+        status,
+    }
+}
+
 fn identity() -> Record {
     Record::Identity(Identity {
         slave_id: SLAVE,
@@ -79,6 +106,16 @@ fn life() -> Vec<Record> {
         update(1, "phantom", 256, TaskState::Gone),
         update(1, "phantom", 255, TaskState::Dropped),
         Record::TaskForgotten { task: key(1, "a") },
+        executor(1, "e"),
+        executor(1, "gone"),
+        executor(2, "e"),
+        run(1, "in-e"),
+        heard(1, "e", 1, 7, TaskState::Starting),
+        heard(1, "e", 2, 8, TaskState::Running),
+        heard(1, "e", 3, 9, TaskState::Starting),
+        Record::ExecutorForgotten {
+            executor: (FrameworkId(1), ExecutorId::new("gone").unwrap()),
+        },
         Record::FrameworkShutDown {
             framework_id: FrameworkId(2),
         },
@@ -101,6 +138,17 @@ fn reopened(path: &Path) -> Recovered {
     Store::open(path).unwrap().1
 }
 
+/// Updates are found in the order of their ids. That is the order in which they are made, but for those of
+/// `phantom`, which show that the keys sort as the numbers do.
+fn by_id(mut checkpoint: Checkpoint) -> Checkpoint {
+    for updates in checkpoint.updates.values_mut() {
+        updates
+            .make_contiguous()
+            .sort_by_key(|status| status.update_id);
+    }
+    checkpoint
+}
+
 #[test]
 fn what_is_found_is_what_the_records_add_up_to() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,16 +156,7 @@ fn what_is_found_is_what_the_records_add_up_to() {
     let mut expected = Checkpoint::default();
     for record in life() {
         let (store, found) = Store::open(&path).unwrap();
-        // Updates are found in the order of their ids; they are made in that order.
-        let sorted = |mut checkpoint: Checkpoint| {
-            for updates in checkpoint.updates.values_mut() {
-                updates
-                    .make_contiguous()
-                    .sort_by_key(|status| status.update_id);
-            }
-            checkpoint
-        };
-        assert_eq!(found.checkpoint, sorted(expected.clone()));
+        assert_eq!(found.checkpoint, by_id(expected.clone()));
         assert_eq!(found.damaged, 0);
         store.append(std::slice::from_ref(&record)).unwrap();
         expected.apply(record);
@@ -136,14 +175,8 @@ fn the_same_records_again_change_nothing() {
     store.append(&life()).unwrap();
     store.append(&life()).unwrap();
     drop(store);
-    let mut found = reopened(dir.path()).checkpoint;
     let once: Checkpoint = life().into_iter().collect();
-    for updates in found.updates.values_mut() {
-        updates
-            .make_contiguous()
-            .sort_by_key(|status| std::cmp::Reverse(status.update_id));
-    }
-    assert_eq!(found, once);
+    assert_eq!(reopened(dir.path()).checkpoint, by_id(once));
 }
 
 #[test]

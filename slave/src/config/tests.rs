@@ -70,6 +70,11 @@ fn values_out_of_range_are_named_with_their_range() {
     let text = refused(|raw| raw.task_pids_max = Some(0));
     assert_eq!(text, "task_pids_max is 0, which is outside 1 to 4194304");
     assert!(refused(|raw| raw.log_bytes_max = Some(1)).contains("log_bytes_max is 1"));
+    let text = refused(|raw| raw.executor_registration_timeout = Some(Duration::ZERO));
+    assert_eq!(
+        text,
+        "executor_registration_timeout is 0s, which is outside 1s to 1h"
+    );
     let text = refused(|raw| raw.stop_grace = Some(Duration::from_secs(3_600)));
     assert_eq!(text, "stop_grace is 1h, which is outside 0s to 10m");
 }

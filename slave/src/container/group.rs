@@ -122,6 +122,35 @@ impl Group {
         Ok(())
     }
 
+    /// Other limits for a group with processes in it. Memory only grows.
+    pub(crate) fn resize(&self, limits: &Limits) -> Result<(), StartError> {
+        if let Some(place) = &self.cpu {
+            set_cpu(place, limits)?;
+        }
+        let (Some(place), Some(bytes)) = (&self.memory, limits.memory_bytes) else {
+            return Ok(());
+        };
+        let file = match place.version {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        };
+        // A limit that is no number is none.
+        if number(place, file).is_none_or(|now| bytes <= now) {
+            return Ok(());
+        }
+        if place.version == Version::V1 {
+            // Where memory and swap are limited together, that limit is never the smaller one.
+            let together = place.dir.join("memory.memsw.limit_in_bytes");
+            if together.exists() {
+                let memory = MemController::new(place.dir.clone(), PathBuf::new(), false);
+                set("memory_bytes with swap", bytes, |bytes| {
+                    memory.set_memswap_limit(bytes)
+                })?;
+            }
+        }
+        set_memory(place, bytes)
+    }
+
     /// The files that a process writes "0" to in order to enter the container. The one by which
     /// it can be killed comes first.
     pub(crate) fn procs_files(&self) -> Vec<PathBuf> {

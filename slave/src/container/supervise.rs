@@ -23,10 +23,12 @@ use tracing::{error, warn};
 
 use super::Inner;
 use super::disk::{DiskReport, used_bytes};
+use super::error::StartError;
 use super::group::Group;
 use super::recover::REPORT;
 use super::report::{ExitReport, LogUsage, OomReport, Usage};
 use super::shim::{Folder, Heard, Shim};
+use super::spec::Limits;
 use super::tree::Tree;
 
 /// How long a tree may survive SIGKILL (processes stuck in a driver) before we report without it.
@@ -88,6 +90,7 @@ pub(crate) struct Running {
 pub struct Container {
     id: String,
     pid: i32,
+    tree: Arc<Tree>,
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
     checks: mpsc::Sender<CheckOrder>,
@@ -142,13 +145,14 @@ impl Container {
         let (orders, received) = watch::channel(Orders::default());
         let (report, end) = watch::channel(None);
         let (checks, ordered) = mpsc::channel(CHECKS_CAPACITY);
+        let tree = Arc::new(tree);
         let supervisor = Supervisor {
             id: id.clone(),
             command,
             sandbox,
             disk_bytes,
             shim,
-            tree: Arc::new(tree),
+            tree: Arc::clone(&tree),
             shared: Arc::clone(&shared),
             orders: received,
             checks: ordered,
@@ -163,6 +167,7 @@ impl Container {
         Self {
             id,
             pid,
+            tree,
             shared,
             orders,
             checks,
@@ -180,6 +185,21 @@ impl Container {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Whether this process is one of the container's. Reads the list of them.
+    #[must_use]
+    pub fn has_process(&self, pid: i32) -> bool {
+        pid == self.pid || self.tree.members().contains(&pid)
+    }
+
+    /// Gives it other limits while it runs. Memory is never taken away: what was in use could kill it.
+    /// Blocks a little.
+    ///
+    /// # Errors
+    /// The kernel refuses them; some may be in force.
+    pub fn resize(&self, limits: &Limits) -> Result<(), StartError> {
+        self.shared.group.resize(limits)
     }
 
     /// Sends SIGTERM to every process of the container and, after `grace`, SIGKILL to those that

@@ -6,6 +6,9 @@
 //! begin (later than asked for if the beginning is no longer kept), `x-meros-size` where the output
 //! ends so far, `x-meros-complete` whether the task has ended and this reaches to the end. Past the
 //! end the answer is empty.
+//!
+//! A task in an executor of its framework writes what its executor writes, which is also there under the
+//! name `executor:` and the executor's id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +19,14 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
 use meros_proto::ids::{FrameworkId, TaskId};
+use meros_slave_core::TaskKey;
 use serde::Deserialize;
 
-use super::Api;
-use super::error::output_unknown;
+use super::error::{output_unknown, stopping};
+use super::{Api, CORE_PATIENCE};
 use crate::output::{Begin, PIECE_BYTES_MAX, ReadError, Stream};
+use crate::plan::executor_place;
+use crate::shell::inbox::Input;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +71,15 @@ pub(super) async fn read(
     let length = query.length.unwrap_or(PIECE_BYTES_MAX);
     let wait = Duration::from_millis(query.wait.unwrap_or(0));
     let key = (framework, task);
-    let piece = api.outputs.read(&key, stream, begin, length, wait).await;
+    let mut piece = api.outputs.read(&key, stream, begin, length, wait).await;
+    if matches!(piece, Err(ReadError::Unknown))
+        && let Some(executor) = executor_of(&api, &key).await?
+    {
+        piece = api
+            .outputs
+            .read(&executor, stream, begin, length, wait)
+            .await;
+    }
     let piece = piece.map_err(|error| match error {
         ReadError::Unknown => output_unknown(key.1.as_str()),
         ReadError::Io(source) => ApiError::internal(format!("output cannot be read: {source}")),
@@ -81,4 +95,12 @@ pub(super) async fn read(
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     Ok((kind, headers, piece.bytes).into_response())
+}
+
+/// Where the output of a task is that has none of its own.
+async fn executor_of(api: &Api, task: &TaskKey) -> Result<Option<TaskKey>, ApiError> {
+    let ask = |reply| Input::ExecutorOf(task.clone(), reply);
+    let asked = api.inbox.ask(ask, CORE_PATIENCE).await;
+    let executor = asked.map_err(|_| stopping())?;
+    Ok(executor.as_ref().and_then(executor_place))
 }

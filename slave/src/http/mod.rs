@@ -86,6 +86,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/isolation", get(isolation))
         .route("/api/v1/tasks", get(tasks))
+        .route("/api/v1/executors", get(executors))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
         .merge(files::routes())
         .merge(state::routes())
@@ -131,23 +132,27 @@ async fn isolation(State(api): State<Arc<Api>>) -> Response {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TasksQuery {
+struct RowsQuery {
     /// Rows at most.
     limit: Option<usize>,
 }
 
-async fn tasks(
-    State(api): State<Arc<Api>>,
-    query: Result<Query<TasksQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
+fn rows_of(query: Result<Query<RowsQuery>, QueryRejection>) -> Result<usize, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let limit = match query.limit.unwrap_or(ROWS_DEFAULT) {
-        limit @ 1..=ROWS_MAX => limit,
+    match query.limit.unwrap_or(ROWS_DEFAULT) {
+        limit @ 1..=ROWS_MAX => Ok(limit),
         other => {
             let message = format!("limit is {other}: it must be 1 to {ROWS_MAX}");
-            return Err(ApiError::invalid(message));
+            Err(ApiError::invalid(message))
         }
-    };
+    }
+}
+
+async fn tasks(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let limit = rows_of(query)?;
     let rows = api
         .inbox
         .ask(|reply| Input::Tasks(limit, reply), CORE_PATIENCE)
@@ -157,4 +162,17 @@ async fn tasks(
         row.say_sandbox(|task, container| api.files.sandbox(task, container));
     }
     Ok(Json(rows).into_response())
+}
+
+/// Executors of frameworks.
+async fn executors(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<RowsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let limit = rows_of(query)?;
+    let rows = api
+        .inbox
+        .ask(|reply| Input::Executors(limit, reply), CORE_PATIENCE)
+        .await;
+    Ok(Json(rows.map_err(|_| error::stopping())?).into_response())
 }

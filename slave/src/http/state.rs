@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use meros_daemon::http::ApiError;
-use meros_proto::ids::FrameworkId;
+use meros_proto::ids::{ExecutorId, FrameworkId};
 use meros_v1::ids::Ids;
 use meros_v1::state::{VERSION, resources};
 use serde_json::{Value, json};
@@ -34,7 +34,22 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 #[derive(Default)]
 struct Executors {
     live: Vec<Value>,
+    /// Where those of the framework are among them.
+    own: BTreeMap<ExecutorId, usize>,
     completed: Vec<Value>,
+}
+
+impl Executors {
+    fn add(&mut self, ids: Ids, slave_id: String, row: &TaskRow) {
+        let known = row.executor_id.as_ref().and_then(|id| self.own.get(id));
+        let tasks = known.and_then(|at| self.live[*at]["tasks"].as_array_mut());
+        if let Some(tasks) = tasks {
+            return tasks.push(task(ids, slave_id, row));
+        }
+        let at = self.live.len();
+        self.own.extend(row.executor_id.clone().map(|id| (id, at)));
+        self.live.push(executor(ids, slave_id, row));
+    }
 }
 
 async fn state(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
@@ -58,9 +73,7 @@ async fn state(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
         row.say_sandbox(|task, container| api.files.sandbox(task, container));
         live.extend(row.sandbox.clone());
         let executors = all.entry(row.framework_id).or_default();
-        executors
-            .live
-            .push(executor(ids, ids.slave(identity.slave_id).value, row));
+        executors.add(ids, ids.slave(identity.slave_id).value, row);
     }
     for (task, path) in kept {
         if !live.contains(&path) {
@@ -92,19 +105,29 @@ async fn state(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
 }
 
 /// A command task is its own executor.
-fn executor(ids: Ids, slave_id: String, row: &TaskRow) -> Value {
-    let task = json!({
+fn executor_id(row: &TaskRow) -> &str {
+    let own = row.executor_id.as_ref();
+    own.map_or(row.task_id.as_str(), ExecutorId::as_str)
+}
+
+fn task(ids: Ids, slave_id: String, row: &TaskRow) -> Value {
+    json!({
         "id": row.task_id.as_str(),
         "name": row.name,
         "framework_id": ids.framework(row.framework_id).value,
-        "executor_id": row.task_id.as_str(),
+        "executor_id": executor_id(row),
         "slave_id": slave_id,
         "role": row.role.as_str(),
         "state": row.state,
         "resources": resources(&row.resources),
-    });
+    })
+}
+
+/// The executor of a task, with it as its first.
+fn executor(ids: Ids, slave_id: String, row: &TaskRow) -> Value {
+    let task = task(ids, slave_id, row);
     json!({
-        "id": row.task_id.as_str(),
+        "id": executor_id(row),
         "name": row.name,
         "source": "",
         "container": row.container.as_deref().unwrap_or_default(),

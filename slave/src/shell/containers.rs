@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,11 +10,13 @@ use std::time::Duration;
 use meros_proto::check::Probe;
 use meros_proto::fetch::FetchUri;
 use meros_proto::ids::SlaveId;
-use meros_proto::message::slave::RunTask;
+use meros_proto::message::slave::{RunExecutor, RunTask};
+use meros_proto::resources::Resources;
 use meros_proto::status::{Reason, TaskExit};
+use meros_proto::task::TaskLimits;
 use meros_slave_core::{
-    CheckPurpose, ContainerExit, ContainerId, Event, Limitation, MountedVolume, ProbeId, TaskKey,
-    VolumeDirectory,
+    CheckPurpose, ContainerExit, ContainerId, Event, Limitation, MountedVolume, Owner, ProbeId,
+    TaskKey, VolumeDirectory,
 };
 use nix::unistd::{User, geteuid};
 use tokio::runtime::Handle;
@@ -27,9 +29,10 @@ use crate::container::{
     Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, Part, PartState,
     StartError,
 };
-use crate::fetch::{Cancel, Canceller, Destination, Fetcher, Owner, cancel};
+use crate::executor::{Door, Sessions};
+use crate::fetch::{self, Cancel, Canceller, Destination, Fetcher, cancel};
 use crate::output::{LiveOutput, Outputs};
-use crate::plan::{TaskSettings, container_spec};
+use crate::plan::{TaskSettings, container_spec, executor_place, executor_spec, limits_of};
 use crate::probe::Prober;
 use crate::sandbox::Sandboxes;
 use crate::volumes::Volumes;
@@ -68,6 +71,8 @@ pub(crate) struct Supervision {
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) counters: Arc<ContainerCounters>,
     pub(crate) inbox: Inbox,
+    /// Connections of executors.
+    pub(crate) sessions: Sessions,
     /// Told when a sandbox has become old.
     pub(crate) ended: Arc<Notify>,
 }
@@ -87,7 +92,7 @@ pub(crate) enum Halt {
 #[derive(Debug)]
 pub(crate) struct Inherited {
     pub(crate) container: ContainerId,
-    pub(crate) key: TaskKey,
+    pub(crate) owner: Owner,
     pub(crate) log_bytes_max: u64,
     pub(crate) found: Adoptable,
 }
@@ -130,29 +135,73 @@ impl Containers {
         ends_with_slave: bool,
     ) {
         let key = (run.framework.framework_id, run.task.task_id.clone());
-        let supervised = self.supervised(key, container);
-        // From now on its output can be asked for.
-        let output = self.supervision.outputs.begin(&supervised.key, container);
         let (canceller, cancel) = cancel();
         self.starting.insert(container, canceller);
         let order = Order {
             slave_id,
-            run,
+            what: What::Task(run),
             volumes,
             ends_with_slave,
             cancel,
         };
+        self.start_in(key, container, order);
+    }
+
+    pub(super) fn start_executor(
+        &mut self,
+        container: ContainerId,
+        slave_id: SlaveId,
+        run: Box<RunExecutor>,
+        ends_with_slave: bool,
+    ) {
+        let key = (run.framework.framework_id, run.executor.executor_id.clone());
+        let Some(key) = executor_place(&key) else {
+            // The core takes no id that is so long.
+            return warn!(%container, "an executor without a place for its sandbox");
+        };
+        let (canceller, cancel) = cancel();
+        self.starting.insert(container, canceller);
+        let order = Order {
+            slave_id,
+            what: What::Executor(run),
+            volumes: Vec::new(),
+            ends_with_slave,
+            cancel,
+        };
+        self.start_in(key, container, order);
+    }
+
+    fn start_in(&self, key: TaskKey, container: ContainerId, order: Order) {
+        let supervised = self.supervised(key, container);
+        // From now on its output can be asked for.
+        let output = self.supervision.outputs.begin(&supervised.key, container);
         self.runtime.spawn(supervised.run(order, output));
+    }
+
+    /// Gives a running container what it and its tasks may use.
+    pub(super) fn resize(&self, container: ContainerId, resources: &Resources) {
+        let Some(process) = self.running.get(&container).map(Arc::clone) else {
+            return;
+        };
+        let limits = limits_of(resources, TaskLimits::default(), &self.supervision.settings);
+        // Before the task is given: it would be killed for want of the memory that it brings.
+        if let Err(error) = process.resize(&limits) {
+            warn!(%container, %error, "failed to change the limits of an executor");
+        }
     }
 
     /// Takes over what an earlier slave has started. Must be called in the runtime.
     pub(crate) fn inherit(&mut self, inherited: Inherited) {
         let Inherited {
             container,
-            key,
+            owner,
             log_bytes_max,
             found,
         } = inherited;
+        let is_executor = matches!(owner, Owner::Executor(_));
+        let Some(key) = place_of(&owner) else {
+            return warn!(%container, "a container without a place for its sandbox");
+        };
         let process = match self.supervision.containerizer.adopt(found) {
             Ok(process) => Arc::new(process),
             // The runtime shuts down; the next start finds it again.
@@ -163,7 +212,17 @@ impl Containers {
         let output = outputs.resume(&supervised.key, container, log_bytes_max);
         output.attach(&process);
         self.running.insert(container, Arc::clone(&process));
-        self.runtime.spawn(supervised.see_through(process, output));
+        let sandbox = self.supervision.sandboxes.path(&supervised.key, container);
+        let door = is_executor.then(|| Door::open(&sandbox, is_own(&sandbox)));
+        let door = door.and_then(|door| {
+            door.inspect_err(|error| {
+                // It does not subscribe again then, and is ended when its time is over.
+                warn!(%container, %error, "failed to open the socket of an executor");
+            })
+            .ok()
+        });
+        self.runtime
+            .spawn(supervised.see_through(process, output, door));
     }
 
     fn supervised(&self, key: TaskKey, container: ContainerId) -> Supervised {
@@ -270,10 +329,42 @@ impl Drop for Containers {
     }
 }
 
+/// Where the sandbox and the output of a container are kept.
+pub(crate) fn place_of(owner: &Owner) -> Option<TaskKey> {
+    match owner {
+        Owner::Task(task) => Some(task.clone()),
+        Owner::Executor(executor) => executor_place(executor),
+    }
+}
+
+/// Whether a sandbox belongs to the user that the slave runs as.
+fn is_own(sandbox: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let owner = std::fs::symlink_metadata(sandbox).map(|it| it.uid());
+    owner.is_ok_and(|uid| uid == geteuid().as_raw())
+}
+
+/// What a container is for.
+enum What {
+    Task(Box<RunTask>),
+    Executor(Box<RunExecutor>),
+}
+
+impl What {
+    /// The files that it wants in its sandbox.
+    fn uris(&self) -> Vec<FetchUri> {
+        let command = match self {
+            Self::Task(run) => run.task.command.as_ref(),
+            Self::Executor(run) => Some(&run.executor.command),
+        };
+        command.map_or_else(Vec::new, |command| command.uris.clone())
+    }
+}
+
 /// What is to run in a container.
 struct Order {
     slave_id: SlaveId,
-    run: Box<RunTask>,
+    what: What,
     volumes: Vec<MountedVolume>,
     ends_with_slave: bool,
     cancel: Cancel,
@@ -292,13 +383,13 @@ impl Supervised {
     async fn run(self, order: Order, output: Arc<LiveOutput>) {
         let container = self.container;
         match self.launch(order).await {
-            Ok(process) => {
+            Ok((process, door)) => {
                 self.shared.counters.started.fetch_add(1, Ordering::Relaxed);
                 output.attach(&process);
                 let started = Input::Started(container, Arc::clone(&process));
                 // If the core is gone, what becomes of it is known already.
                 let _ = self.shared.inbox.send(started).await;
-                self.see_through(process, output).await;
+                self.see_through(process, output, door).await;
             }
             Err(message) => {
                 self.shared
@@ -313,8 +404,19 @@ impl Supervised {
     }
 
     /// From its start, or from ours, to its end.
-    async fn see_through(mut self, process: Arc<Container>, output: Arc<LiveOutput>) {
+    async fn see_through(
+        mut self,
+        process: Arc<Container>,
+        output: Arc<LiveOutput>,
+        door: Option<Door>,
+    ) {
         let container = self.container;
+        // Closed when it has ended; connections end with the processes.
+        let _open = door.map(|door| {
+            let sessions = self.shared.sessions.clone();
+            let serve = door.serve(container, Arc::clone(&process), sessions);
+            AbortOnDrop(tokio::spawn(serve))
+        });
         let Some(report) = self.watch(&process).await else {
             return;
         };
@@ -333,15 +435,17 @@ impl Supervised {
         drop(self.alive);
     }
 
-    async fn launch(&self, order: Order) -> Result<Arc<Container>, String> {
+    async fn launch(&self, order: Order) -> Result<(Arc<Container>, Option<Door>), String> {
         let Order {
             slave_id,
-            run,
+            what,
             volumes: mounted,
             ends_with_slave,
             cancel,
         } = order;
-        self.check_checks(&run)?;
+        if let What::Task(run) = &what {
+            self.check_checks(run)?;
+        }
         let (shared, key, container) = (Arc::clone(&self.shared), self.key.clone(), self.container);
         let shared_volumes = shared.volumes.clone();
         let made = spawn_blocking(move || shared.sandboxes.create(&key, container)).await;
@@ -349,29 +453,44 @@ impl Supervised {
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         let settings = &self.shared.settings;
-        let mut spec = container_spec(
-            &run,
-            slave_id,
-            container,
-            &sandbox,
-            settings,
-            ends_with_slave,
-        )
-        .ok_or_else(|| "the task has no command".to_owned())?;
+        let is_executor = matches!(what, What::Executor(_));
+        let uris = what.uris();
+        let mut spec = match what {
+            What::Task(run) => container_spec(
+                &run,
+                slave_id,
+                container,
+                &sandbox,
+                settings,
+                ends_with_slave,
+            )
+            .ok_or_else(|| "the task has no command".to_owned())?,
+            What::Executor(run) => executor_spec(
+                &run,
+                slave_id,
+                container,
+                &sandbox,
+                settings,
+                ends_with_slave,
+            ),
+        };
         let (volumes, user, at) = (shared_volumes, spec.user.clone(), sandbox.clone());
         let put = spawn_blocking(move || volumes.mount(&mounted, &at, user.as_deref())).await;
         spec.shown = put
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot put the volumes into the sandbox: {error}"))?;
-        let command = run.task.command.as_ref();
-        let uris = command.map_or(&[][..], |command| command.uris.as_slice());
         if !uris.is_empty() {
             // After the volumes: nothing that was fetched is to lead them astray.
-            self.fetch(uris, sandbox, spec.user.clone(), &cancel)
+            self.fetch(&uris, sandbox.clone(), spec.user.clone(), &cancel)
                 .await?;
         }
+        let door = is_executor.then(|| Door::open(&sandbox, spec.user.is_none()));
+        let door = door
+            .transpose()
+            .map_err(|error| format!("cannot make the socket of the executor: {error}"))?;
         let started = self.shared.containerizer.start(spec).await;
-        started.map(Arc::new).map_err(|error| explain(&error))
+        let process = started.map(Arc::new).map_err(|error| explain(&error))?;
+        Ok((process, door))
     }
 
     /// A check that could never be passed is no reason to kill a task again and again.
@@ -458,11 +577,20 @@ impl Supervised {
 }
 
 /// Who will own the files of a task.
-async fn account(name: String) -> Result<Owner, String> {
+async fn account(name: String) -> Result<fetch::Owner, String> {
     let unknown = format!("unknown user {name:?}");
     let found = spawn_blocking(move || User::from_name(&name)).await;
     let user = found.ok().and_then(Result::ok).flatten();
     user.map(|user| (user.uid, user.gid)).ok_or(unknown)
+}
+
+/// A task that ends with its holder.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The error and its causes, for the framework.

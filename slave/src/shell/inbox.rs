@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
+use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::transport;
-use meros_slave_core::{ConnectionId, ContainerId, Event};
-use tokio::sync::{Semaphore, oneshot};
+use meros_slave_core::{ConnectionId, ContainerId, Event, ExecutorKey, SessionId, TaskKey};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::snapshot::{Snapshot, TaskRow};
+use super::snapshot::{ExecutorRow, Snapshot, TaskRow};
 use crate::container::Container;
 
 /// Room in the queue. A batch of orders, and the ends of as many containers as end at one time.
@@ -26,12 +27,18 @@ pub(crate) enum Input {
     Connected(ConnectionId, transport::Sender<SlaveToMaster>),
     /// A container's command runs.
     Started(ContainerId, Arc<Container>),
+    /// A connection of an executor, and how to write to it.
+    ExecutorConnected(SessionId, mpsc::Sender<SlaveToExecutor>),
     /// Anything else that the core is told as it is.
     Event(Event),
     /// Somebody wants to know how things stand.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Somebody wants to see tasks, at most so many.
     Tasks(usize, oneshot::Sender<Vec<TaskRow>>),
+    /// Somebody wants to see executors, at most so many.
+    Executors(usize, oneshot::Sender<Vec<ExecutorRow>>),
+    /// Somebody wants to know which executor of its framework runs a task.
+    ExecutorOf(TaskKey, oneshot::Sender<Option<ExecutorKey>>),
 }
 
 /// The sending side. Cheap to clone.

@@ -11,14 +11,17 @@ pub(crate) mod inbox;
 pub(crate) mod net;
 pub(crate) mod snapshot;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crossbeam::channel::{self, RecvError};
 use meros_daemon::clock::Clock;
+use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::{CloseCode, Sender, TrySendError};
-use meros_slave_core::{ConnectionId, Effect, Effects, Event, RecordId, SlaveCore};
+use meros_slave_core::{ConnectionId, Effect, Effects, Event, RecordId, SessionId, SlaveCore};
+use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::checkpoint::writer::Writer;
@@ -26,7 +29,7 @@ use crate::exit::ExitReason;
 use containers::{Containers, Halt};
 use inbox::{Input, Outlet};
 use net::LeaderHint;
-use snapshot::{Snapshot, TaskRow};
+use snapshot::{ExecutorRow, Snapshot, TaskRow};
 
 /// Inputs handled before their effects are carried out.
 const BATCH_MAX: usize = 256;
@@ -45,6 +48,8 @@ pub(crate) struct Shell {
     pub(crate) containers: Containers,
     pub(crate) hint: LeaderHint,
     link: Option<(ConnectionId, Sender<SlaveToMaster>)>,
+    /// Connections of executors.
+    sessions: BTreeMap<SessionId, mpsc::Sender<SlaveToExecutor>>,
     persisted: RecordId,
 }
 
@@ -85,6 +90,7 @@ impl Shell {
             containers,
             hint,
             link: None,
+            sessions: BTreeMap::new(),
             persisted,
         }
     }
@@ -176,8 +182,14 @@ impl Shell {
                 self.containers.started(container, process);
                 self.handle(Event::ContainerStarted { container, pid }, now);
             }
+            Input::ExecutorConnected(session, sender) => {
+                self.sessions.insert(session, sender);
+            }
             Input::Event(event) => {
                 match &event {
+                    Event::ExecutorDisconnected { session } => {
+                        self.sessions.remove(session);
+                    }
                     Event::Disconnected { connection } => self.unlink(*connection),
                     Event::ContainerEnded { container, .. }
                     | Event::ContainerNotStarted { container, .. }
@@ -190,6 +202,11 @@ impl Shell {
             }
             // Whoever asked may have given up.
             Input::Snapshot(reply) => drop(reply.send(Snapshot::of(&self.core))),
+            Input::Executors(most, reply) => {
+                let all = self.core.executors().take(most);
+                drop(reply.send(all.map(ExecutorRow::from).collect()));
+            }
+            Input::ExecutorOf(task, reply) => drop(reply.send(self.core.executor_of(&task))),
             Input::Tasks(most, reply) => {
                 drop(reply.send(self.core.tasks().take(most).map(TaskRow::from).collect()));
             }
@@ -235,6 +252,22 @@ impl Shell {
                     containers.start(container, slave_id, run, volumes, ends_with_slave);
                 }
                 Effect::CancelStart { container } => self.containers.cancel(container),
+                Effect::StartExecutor {
+                    container,
+                    slave_id,
+                    run,
+                    ends_with_slave,
+                } => {
+                    let containers = &mut self.containers;
+                    containers.start_executor(container, slave_id, run, ends_with_slave);
+                }
+                Effect::ResizeContainer {
+                    container,
+                    resources,
+                } => self.containers.resize(container, &resources),
+                Effect::TellExecutor { session, message } => self.tell(session, message),
+                // What was sent before is written; then the connection ends.
+                Effect::CloseSession { session } => drop(self.sessions.remove(&session)),
                 Effect::KillContainer { container, grace } => {
                     self.containers.kill(container, grace)
                 }
@@ -269,6 +302,21 @@ impl Shell {
                     "messages were not read in time",
                 );
             }
+        }
+    }
+
+    fn tell(&mut self, session: SessionId, message: SlaveToExecutor) {
+        let Some(sender) = self.sessions.get(&session) else {
+            // Its end is on its way to the core.
+            return;
+        };
+        if sender.try_send(message).is_err() {
+            // What follows must not overtake what is lost: all that matters is told again on the next.
+            warn!(
+                session = session.0,
+                "executor does not read, its connection is closed"
+            );
+            self.sessions.remove(&session);
         }
     }
 

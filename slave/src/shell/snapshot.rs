@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
-use meros_slave_core::{ContainerId, Counters, Identity, SlaveCore, TaskKey, TaskSummary};
+use meros_slave_core::{
+    ContainerId, Counters, ExecutorSummary, Identity, SlaveCore, TaskKey, TaskSummary,
+};
 use serde::Serialize;
+
+use crate::plan::executor_place;
 
 /// How things stand.
 #[derive(Debug, Clone)]
@@ -18,6 +22,9 @@ pub(crate) struct Snapshot {
     /// Tasks by state, as `TASK_RUNNING`.
     pub(crate) tasks: BTreeMap<&'static str, u64>,
     pub(crate) updates_pending: u64,
+    /// Executors of frameworks, and those of them that are subscribed.
+    pub(crate) executors: u64,
+    pub(crate) executors_subscribed: u64,
 }
 
 impl Snapshot {
@@ -32,6 +39,8 @@ impl Snapshot {
             counters: core.counters().clone(),
             tasks,
             updates_pending: core.updates_pending() as u64,
+            executors: core.executors().count() as u64,
+            executors_subscribed: core.executors().filter(|it| it.is_subscribed).count() as u64,
         }
     }
 }
@@ -45,6 +54,8 @@ pub(crate) struct TaskRow {
     pub(crate) role: RoleName,
     pub(crate) resources: Resources,
     pub(crate) state: &'static str,
+    /// The executor of its framework that runs it, if one does.
+    pub(crate) executor_id: Option<ExecutorId>,
     pub(crate) container: Option<String>,
     pub(crate) pid: Option<u32>,
     /// The directory of its sandbox on this machine, while it has a container.
@@ -56,8 +67,12 @@ pub(crate) struct TaskRow {
 impl TaskRow {
     /// Only the shell knows where sandboxes are.
     pub(crate) fn say_sandbox(&mut self, path: impl Fn(&TaskKey, ContainerId) -> PathBuf) {
-        let task = (self.framework_id, self.task_id.clone());
-        self.sandbox = self.container_id.map(|container| path(&task, container));
+        let task = match &self.executor_id {
+            None => Some((self.framework_id, self.task_id.clone())),
+            Some(executor) => executor_place(&(self.framework_id, executor.clone())),
+        };
+        let place = task.zip(self.container_id);
+        self.sandbox = place.map(|(task, container)| path(&task, container));
     }
 }
 
@@ -70,10 +85,35 @@ impl From<TaskSummary<'_>> for TaskRow {
             role: task.role.clone(),
             resources: task.resources.clone(),
             state: task.state.name(),
+            executor_id: task.executor_id.cloned(),
             container: task.container.map(|container| container.to_string()),
             pid: task.pid,
             sandbox: None,
             container_id: task.container,
+        }
+    }
+}
+
+/// An executor, as `GET /api/v1/executors` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ExecutorRow {
+    framework_id: FrameworkId,
+    executor_id: ExecutorId,
+    container: Option<String>,
+    pid: Option<u32>,
+    subscribed: bool,
+    tasks: usize,
+}
+
+impl From<ExecutorSummary<'_>> for ExecutorRow {
+    fn from(executor: ExecutorSummary<'_>) -> Self {
+        Self {
+            framework_id: executor.framework_id,
+            executor_id: executor.executor_id.clone(),
+            container: executor.container.map(|container| container.to_string()),
+            pid: executor.pid,
+            subscribed: executor.is_subscribed,
+            tasks: executor.tasks,
         }
     }
 }

@@ -248,9 +248,16 @@ impl Emulated {
                     Effect::WipeVolume { directory } => {
                         events.push(Event::VolumeWiped { directory });
                     }
+                    Effect::StartExecutor { container, .. } => {
+                        let message = "an emulated slave runs no executors".to_owned();
+                        events.push(Event::ContainerNotStarted { container, message });
+                    }
                     Effect::FrameworkForgotten { .. }
                     | Effect::ForgetContainer { .. }
-                    | Effect::CancelStart { .. } => {}
+                    | Effect::CancelStart { .. }
+                    | Effect::ResizeContainer { .. }
+                    | Effect::TellExecutor { .. }
+                    | Effect::CloseSession { .. } => {}
                     // What is emulated has no task that could be asked.
                     Effect::Probe { .. } => {}
                 }

@@ -7,15 +7,14 @@ use meros_proto::check::{Check, HealthCheck};
 use meros_proto::executor::ExecutorDescription;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, UpdateId};
-use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
-use meros_proto::slave::{SlaveCapability, SlaveDescription};
+use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::status::TaskState;
 use meros_proto::task::{
     COMMAND_BYTES_MAX, Command, TASK_DATA_BYTES_MAX, TaskDescription, TaskLimits,
 };
 use meros_proto::view::ClusterChange;
 
-use super::world::{World, check, framework, resources, secs, slave, task, task_id};
+use super::world::{World, check, framework, resources, secs, task, task_id};
 
 /// The message of the TASK_ERROR that a task gets out of an offer of `cpus:4;mem:1024;gpus:2`.
 fn why_refused(task: TaskDescription) -> String {
@@ -51,6 +50,7 @@ fn executor() -> ExecutorDescription {
         command: Command::shell("true"),
         resources: resources("cpus:0.5"),
         labels: Default::default(),
+        shutdown_grace: None,
     }
 }
 
@@ -230,34 +230,6 @@ fn a_task_id_can_be_used_again_once_its_task_is_over_and_done_with() {
         world.accept(f, &[3], vec![task("t", SlaveId(0), "cpus:1")]),
         &["s1 run F0 t cpus:1"],
     );
-}
-
-#[test]
-fn an_executor_is_paid_for_with_its_task() {
-    let mut world = World::new();
-    let s = world.connect_slave("slave");
-    let capabilities = vec![SlaveCapability::CustomExecutors];
-    let slave = SlaveDescription {
-        capabilities,
-        ..slave("cpus:4;mem:1024")
-    };
-    world.slave_says(s, SlaveToMaster::Register { slave });
-    let f = world.framework(framework());
-    let task = TaskDescription {
-        command: None,
-        executor: Some(executor()),
-        ..good()
-    };
-    check(
-        world.accept(f, &[1], vec![task]),
-        &["s1 run F0 t cpus:1;mem:64"],
-    );
-    let rest: Vec<String> = world
-        .pass(secs(60))
-        .into_iter()
-        .filter(|line| line.starts_with('f'))
-        .collect();
-    check(rest, &["f2 offers O1-2 S0 * cpus:2.5;mem:960"]);
 }
 
 #[test]

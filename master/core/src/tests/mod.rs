@@ -3,6 +3,7 @@
 mod broken;
 mod clients;
 mod drain;
+mod executors;
 mod explain;
 mod framework_update;
 mod frameworks;

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use meros_proto::executor::ExecutorDescription;
 use meros_proto::framework::FrameworkDescription;
-use meros_proto::ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, UpdateId};
+use meros_proto::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OperationId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, ReconcileTask, SlaveToMaster, StatusUpdate};
+use meros_proto::message::slave::{RunExecutor, TaskFramework};
 use meros_proto::minimum::Minimum;
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::operation::{
@@ -14,12 +16,13 @@ use meros_proto::operation::{
 use meros_proto::quota::Quota;
 use meros_proto::resources::{ResourceName, Scalar};
 use meros_proto::role::RoleName;
-use meros_proto::slave::SlaveMode;
+use meros_proto::slave::{SlaveCapability, SlaveDescription, SlaveMode};
 use meros_proto::state::{
     LeaseName, Numbered, Revision, SessionId, SpaceId, SpaceName, StateCall, StateChange, StateKey,
     StateOperation, Token,
 };
 use meros_proto::status::{Source, TaskState, TaskStatus};
+use meros_proto::task::TaskDescription;
 use meros_proto::time::Timestamp;
 use meros_proto::view::ClusterChange;
 use meros_proto::why::WhyQuestion;
@@ -33,447 +36,18 @@ use super::world::{
 };
 use crate::{Command, ConnectionId, Event, OperatorCall, Registry, RequestId};
 
-#[derive(Debug, Clone)]
-enum Action {
-    Connect(bool),
-    Disconnect(u64),
-    Slave(u64, SlaveToMaster),
-    Framework(u64, FrameworkToMaster),
-    Operator(OperatorCall),
-    /// What well-behaved peers do, about whatever there is at that moment.
-    AcceptOffer(usize, &'static str, &'static str),
-    ChangeOffer(usize, ChangeKind),
-    AnswerOperation(usize),
-    UpdateTask(usize, TaskState, TaskState),
-    AcknowledgeTask(usize),
-    ReturnOfSlave(SlaveId, TaskState),
-    HealthyMinutes,
-    CommitNext,
-    CommitForeign(Command),
-    FailOver,
-    Pass(u64),
-}
+mod draws;
 
-const RESOURCES: [&str; 6] = [
-    "cpus:4;mem:1024",
-    "cpus:1",
-    "cpus(a):2;mem:100",
-    "cpus:2;ports:[1-100]",
-    "mem:33",
-    "cpus:1;ports:[5-9]",
-];
-const CLAIMS: [&str; 7] = [
-    "cpus(a,):1",
-    "cpus(a,):1;mem(a,):10",
-    "cpus(a)(a/b,):1",
-    "cpus(a/b,):1",
-    "disk(a,)[v:v]:1",
-    "cpus(a):1",
-    "cpus:1",
-];
-const KINDS: [ChangeKind; 4] = [
-    ChangeKind::Reserve,
-    ChangeKind::Unreserve,
-    ChangeKind::Create,
-    ChangeKind::Destroy,
-];
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-const ROLES: [&str; 3] = ["*", "a", "a/b"];
-
-fn slave_id() -> impl Strategy<Value = SlaveId> {
-    (0..4u32).prop_map(SlaveId)
-}
-
-fn framework_id() -> impl Strategy<Value = FrameworkId> {
-    (0..3u32).prop_map(FrameworkId)
-}
-
-fn name() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(&NAMES[..])
-}
-
-fn text() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(&RESOURCES[..])
-}
-
-fn state() -> impl Strategy<Value = TaskState> {
-    prop::sample::select(&TaskState::ALL[..])
-}
-
-fn update_id() -> impl Strategy<Value = UpdateId> {
-    prop_oneof![
-        (1..12u128).prop_map(UpdateId),
-        (1..12u64).prop_map(by_master)
-    ]
-}
-
-fn description() -> impl Strategy<Value = FrameworkDescription> {
-    let id = prop::option::weighted(0.6, framework_id());
-    let roles = prop::sample::subsequence(&ROLES[..], 0..=3);
-    (id, roles, 0..3u64, any::<bool>(), any::<bool>()).prop_map(
-        |(framework_id, roles, timeout, checkpoint, is_aware)| {
-            let mut description = framework();
-            description.framework_id = framework_id;
-            description.roles = roles.into_iter().map(role).collect();
-            description.failover_timeout = secs(timeout * 40);
-            description.checkpoint = checkpoint;
-            if !is_aware {
-                description.capabilities.clear();
-            }
-            description
-        },
-    )
-}
-
-fn kind() -> impl Strategy<Value = ChangeKind> {
-    prop::sample::select(&KINDS[..])
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let claims = prop::sample::select(&CLAIMS[..]);
-    (kind(), claims).prop_map(|(kind, text)| Change::new(kind, resources(text)))
-}
-
-fn number() -> impl Strategy<Value = OperationNumber> {
-    (1..3u64, 1..9u64).prop_map(|(epoch, number)| OperationNumber {
-        epoch: Epoch(epoch),
-        number,
-    })
-}
-
-fn from_slave() -> impl Strategy<Value = SlaveToMaster> {
-    let report = (framework_id(), name(), slave_id(), state())
-        .prop_map(|(framework, name, slave, state)| report(framework, name, slave, state));
-    let status = (
-        framework_id(),
-        name(),
-        state(),
-        state(),
-        prop::option::weighted(0.9, update_id()),
-    )
-        .prop_map(|(framework_id, name, state, latest_state, update_id)| {
-            let mut status = TaskStatus::new(task_id(name), state, Source::Slave, Timestamp(5));
-            status.update_id = update_id;
-            SlaveToMaster::Update(StatusUpdate {
-                framework_id,
-                status,
-                latest_state,
-            })
-        });
-    let cluster = prop::sample::select(&[CLUSTER, CLUSTER, CLUSTER, ClusterId(1)][..]);
-    let reregister = (slave_id(), cluster, text()).prop_map(|(slave_id, cluster_id, text)| {
-        SlaveToMaster::Reregister {
-            slave_id,
-            cluster_id,
-            slave: slave(text),
-        }
-    });
-    let decided = (number(), any::<bool>()).prop_map(|(number, is_done)| DecidedOperation {
-        number,
-        refused: (!is_done).then(|| "no".to_owned()),
-    });
-    let reported = (
-        prop::sample::select(&CLAIMS[..]),
-        prop::collection::vec(decided, 0..4),
-    )
-        .prop_map(|(text, decided)| SlaveToMaster::ReportClaims {
-            claims: resources(text),
-            decided,
-        });
-    prop_oneof![
-        3 => text().prop_map(|text| SlaveToMaster::Register { slave: slave(text) }),
-        2 => prop::collection::vec(report, 0..6).prop_map(|tasks| SlaveToMaster::ReportTasks { tasks }),
-        4 => reregister,
-        1 => Just(SlaveToMaster::Pong),
-        6 => status,
-        1 => Just(SlaveToMaster::Unregister),
-        1 => number().prop_map(|number| SlaveToMaster::ChangeApplied { number }),
-        1 => reported,
-    ]
-}
-
-fn space() -> SpaceId {
-    SpaceId {
-        principal: "framework".to_owned(),
-        name: SpaceName::new("s").expect("a name"),
-    }
-}
-
-fn state_change() -> impl Strategy<Value = StateChange> {
-    let key = || (0..3u8).prop_map(|at| StateKey::new(&at.to_string()).expect("a key"));
-    let lease = || Just(LeaseName::new("l").expect("a name"));
-    let operation = prop_oneof![
-        key().prop_map(|key| StateOperation::Set {
-            key,
-            value: "v".into()
-        }),
-        key().prop_map(StateOperation::Delete),
-    ];
-    prop_oneof![
-        2 => (0..90u64).prop_map(|ttl| StateChange::Open {
-            holder: "h".to_owned(),
-            ttl: secs(ttl),
-        }),
-        1 => Just(StateChange::Close),
-        3 => operation.prop_map(|operation| StateChange::Commit {
-            conditions: Vec::new(),
-            operations: vec![operation],
-        }),
-        2 => (lease(), any::<bool>()).prop_map(|(lease, wait)| StateChange::Acquire {
-            lease,
-            permits: 1,
-            wait,
-        }),
-        1 => (lease(), 0..9u64).prop_map(|(lease, token)| StateChange::Release {
-            lease,
-            token: Token(token),
-        }),
-        1 => Just(StateChange::Clear),
-    ]
-}
-
-fn numbered() -> impl Strategy<Value = Option<Numbered>> {
-    let by = (0..9u64, 0..9u64).prop_map(|(session, number)| Numbered {
-        session: SessionId(session),
-        number,
-    });
-    prop::option::of(by)
-}
-
-fn state_call() -> impl Strategy<Value = StateCall> {
-    prop_oneof![
-        4 => (numbered(), state_change()).prop_map(|(by, change)| StateCall::Change { by, change }),
-        1 => (0..9u64).prop_map(|after| StateCall::Watch {
-            prefix: String::new(),
-            after: Revision(after),
-        }),
-        1 => (0..9u64).prop_map(|revision| StateCall::WatchLease {
-            lease: LeaseName::new("l").expect("a name"),
-            revision: Revision(revision),
-        }),
-        1 => (0..9u64).prop_map(|session| StateCall::KeepAlive {
-            session: SessionId(session),
-        }),
-    ]
-}
-
-fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
-    let offers = prop::collection::vec((1..25u64).prop_map(offer), 0..3);
-    let launch =
-        (name(), slave_id(), text()).prop_map(|(name, slave, text)| task(name, slave, text));
-    let refuse = prop::sample::select(&[0, 1, 30, 10_000_000_000][..]);
-    let filters = refuse.prop_map(|refuse| Filters {
-        refuse: secs(refuse),
-    });
-    let roles = prop::sample::subsequence(&ROLES[..], 0..=2)
-        .prop_map(|roles| roles.into_iter().map(role).collect::<Vec<_>>());
-    let question =
-        (name(), prop::option::of(slave_id())).prop_map(|(name, slave_id)| ReconcileTask {
-            task_id: task_id(name),
-            slave_id,
-        });
-    let accept = (
-        offers.clone(),
-        prop::collection::vec(launch, 0..4),
-        prop::collection::vec(change(), 0..2),
-        filters.clone(),
-    )
-        .prop_map(
-            |(offer_ids, tasks, changes, filters)| FrameworkToMaster::Accept {
-                offer_ids,
-                operations: changes
-                    .into_iter()
-                    .map(ordered)
-                    .chain([Operation::Launch(tasks)])
-                    .collect(),
-                filters,
-            },
-        );
-    prop_oneof![
-        5 => (description(), roles.clone()).prop_map(|(framework, suppressed_roles)| {
-            FrameworkToMaster::Subscribe { framework, suppressed_roles, wishes: Vec::new() }
-        }),
-        1 => Just(FrameworkToMaster::Teardown),
-        8 => accept,
-        6 => (offers, filters).prop_map(|(offer_ids, filters)| {
-            FrameworkToMaster::Decline { offer_ids, filters }
-        }),
-        1 => roles.clone().prop_map(|roles| FrameworkToMaster::Revive { roles }),
-        1 => roles.prop_map(|roles| FrameworkToMaster::Suppress { roles }),
-        6 => (0..9u64, state_call()).prop_map(|(request, call)| FrameworkToMaster::State {
-            request,
-            space: space().name,
-            call,
-        }),
-        1 => (name(), prop::option::of(slave_id()), prop::option::of(0..5u64)).prop_map(
-            |(name, slave_id, grace)| FrameworkToMaster::Kill {
-                task_id: task_id(name),
-                slave_id,
-                grace: grace.map(secs),
-            },
-        ),
-        4 => (name(), prop::option::of(slave_id()), update_id()).prop_map(
-            |(name, slave_id, update_id)| FrameworkToMaster::Acknowledge {
-                slave_id,
-                task_id: task_id(name),
-                update_id,
-            },
-        ),
-        1 => prop::collection::vec(question, 0..4)
-            .prop_map(|tasks| FrameworkToMaster::Reconcile { tasks }),
-    ]
-}
-
-fn quotas() -> impl Strategy<Value = Vec<(RoleName, Quota)>> {
-    let amounts = || {
-        let names = [ResourceName::CPUS, ResourceName::MEM];
-        let amount = prop::sample::select(&[0, 1, 2, 3, 100][..]).prop_map(Scalar::whole);
-        prop::collection::btree_map(prop::sample::select(names.to_vec()), amount, 0..2)
-    };
-    let quota =
-        (amounts(), amounts()).prop_map(|(guarantees, limits)| Quota { guarantees, limits });
-    let role = prop::sample::select(&ROLES[..]).prop_map(role);
-    prop::collection::vec((role, quota), 0..3)
-}
-
-fn minimums() -> impl Strategy<Value = Vec<(RoleName, Option<Minimum>)>> {
-    let text = prop_oneof![Just(""), Just("cpus:1"), Just("mem:64|disk:1")];
-    let minimum = prop::option::of(text.prop_map(|text| text.parse().unwrap()));
-    let role = prop::sample::select(&ROLES[..]).prop_map(role);
-    prop::collection::vec((role, minimum), 0..3)
-}
-
-fn weights() -> impl Strategy<Value = Vec<(RoleName, Scalar)>> {
-    let role = prop::sample::select(&ROLES[..]).prop_map(role);
-    let weight = prop::sample::select(&[0, 1, 3][..]).prop_map(Scalar::whole);
-    prop::collection::vec((role, weight), 0..3)
-}
-
-fn command() -> impl Strategy<Value = Command> {
-    let at = Timestamp(9);
-    prop_oneof![
-        Just(Command::FormCluster {
-            cluster_id: ClusterId(3)
-        }),
-        (slave_id(), text()).prop_map(move |(slave_id, text)| Command::AdmitSlave {
-            slave_id,
-            principal: "slave".to_owned(),
-            slave: slave(text),
-            at,
-        }),
-        (slave_id(), text()).prop_map(|(slave_id, text)| Command::UpdateSlave {
-            slave_id,
-            slave: slave(text)
-        }),
-        slave_id().prop_map(move |slave_id| Command::MarkSlaveUnreachable { slave_id, at }),
-        slave_id().prop_map(|slave_id| Command::MarkSlaveReachable { slave_id }),
-        slave_id().prop_map(move |slave_id| Command::RemoveSlave { slave_id, at }),
-        (framework_id(), description()).prop_map(move |(framework_id, framework)| {
-            Command::AdmitFramework {
-                framework_id,
-                principal: "framework".to_owned(),
-                framework,
-                suppressed_roles: Vec::new(),
-                at,
-            }
-        }),
-        (framework_id(), description()).prop_map(|(framework_id, framework)| {
-            Command::UpdateFramework {
-                framework_id,
-                framework,
-                suppressed_roles: Vec::new(),
-            }
-        }),
-        framework_id().prop_map(move |framework_id| Command::RemoveFramework { framework_id, at }),
-        quotas().prop_map(|quotas| Command::SetQuotas { quotas }),
-        weights().prop_map(|weights| Command::SetWeights { weights }),
-        minimums().prop_map(|minimums| Command::SetMinimums { minimums }),
-        (slave_id(), mode()).prop_map(move |(slave_id, mode)| Command::SetSlaveMode {
-            slave_id,
-            mode,
-            at
-        }),
-        slave_id().prop_map(move |slave_id| Command::MarkSlaveGone { slave_id, at }),
-        (numbered(), state_change()).prop_map(|(by, change)| Command::ChangeState {
-            space: space(),
-            by,
-            change,
-        }),
-        (0..9u64).prop_map(|session| Command::EndStateSession {
-            space: space(),
-            session: SessionId(session),
-        }),
-    ]
-}
-
-fn mode() -> impl Strategy<Value = SlaveMode> {
-    prop_oneof![
-        Just(SlaveMode::Active),
-        Just(SlaveMode::Deactivated),
-        (prop::option::of(0..9u64), any::<bool>()).prop_map(|(grace, mark_gone)| {
-            SlaveMode::Draining {
-                grace: grace.map(secs),
-                mark_gone,
-            }
-        }),
-    ]
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let call = prop_oneof![
-        framework_id().prop_map(|framework_id| OperatorCall::Teardown { framework_id }),
-        (framework_id(), name()).prop_map(|(framework_id, name)| OperatorCall::KillTask {
-            framework_id,
-            task_id: task_id(name),
-            grace: None,
-        }),
-        (quotas(), any::<bool>())
-            .prop_map(|(quotas, force)| OperatorCall::SetQuotas { quotas, force }),
-        weights().prop_map(|weights| OperatorCall::SetWeights { weights }),
-        minimums().prop_map(|minimums| OperatorCall::SetMinimums { minimums }),
-        (slave_id(), mode())
-            .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
-        (slave_id(), mode())
-            .prop_map(|(slave_id, mode)| OperatorCall::SetSlaveMode { slave_id, mode }),
-        slave_id().prop_map(|slave_id| OperatorCall::MarkSlaveGone { slave_id }),
-        (slave_id(), change()).prop_map(|(slave_id, change)| OperatorCall::ChangeResources {
-            slave_id,
-            change: Box::new(change),
-        }),
-        slave_id().prop_map(|slave_id| OperatorCall::Why(WhyQuestion::Slave(slave_id))),
-        framework_id().prop_map(|id| OperatorCall::Why(WhyQuestion::Framework(id))),
-        (framework_id(), name())
-            .prop_map(|(id, name)| OperatorCall::Why(WhyQuestion::Task(id, task_id(name)))),
-    ];
-    prop_oneof![
-        6 => any::<bool>().prop_map(Action::Connect),
-        2 => (0..20u64).prop_map(Action::Disconnect),
-        16 => (0..20u64, from_slave()).prop_map(|(at, message)| Action::Slave(at, message)),
-        20 => (0..20u64, from_framework()).prop_map(|(at, message)| Action::Framework(at, message)),
-        2 => call.prop_map(Action::Operator),
-        8 => (0..9usize, name(), text()).prop_map(|(at, name, text)| Action::AcceptOffer(at, name, text)),
-        6 => (0..9usize, kind()).prop_map(|(at, kind)| Action::ChangeOffer(at, kind)),
-        3 => (0..9usize).prop_map(Action::AnswerOperation),
-        8 => (0..9usize, state(), state()).prop_map(|(at, now, latest)| Action::UpdateTask(at, now, latest)),
-        6 => (0..9usize).prop_map(Action::AcknowledgeTask),
-        4 => (slave_id(), state()).prop_map(|(slave, state)| Action::ReturnOfSlave(slave, state)),
-        1 => Just(Action::HealthyMinutes),
-        14 => Just(Action::CommitNext),
-        1 => command().prop_map(Action::CommitForeign),
-        4 => (0..40_000u64).prop_map(Action::Pass),
-    ]
-}
-
-/// Rarely another master leads: everybody has to come back after that.
-fn action_or_failover() -> impl Strategy<Value = Action> {
-    prop_oneof![250 => action(), 1 => Just(Action::FailOver)]
-}
+use draws::*;
 
 /// Starts with peers that are what they should be, so that the rest has something to hit.
 fn begin() -> World {
     let mut world = World::new();
-    world.slave(RESOURCES[0]);
-    world.slave(RESOURCES[2]);
+    for text in [RESOURCES[0], RESOURCES[2]] {
+        let connection = world.connect_slave("slave");
+        let slave = able(text);
+        world.slave_says(connection, SlaveToMaster::Register { slave });
+    }
     world.framework(framework());
     world.framework(FrameworkDescription {
         roles: vec![role("a"), role("a/b")],
@@ -513,11 +87,12 @@ fn play(actions: &[Action]) -> (World, Vec<String>) {
             Action::Disconnect(at) => world.disconnect(connection(at)),
             Action::Slave(at, message) => world.slave_says(connection(at), message),
             Action::Framework(at, message) => world.framework_says(connection(at), message),
-            Action::AcceptOffer(at, name, text) => accept_offer(&mut world, at, name, text),
+            Action::AcceptOffer(at, launch) => accept_offer(&mut world, at, launch),
             Action::ChangeOffer(at, kind) => change_offer(&mut world, at, kind),
             Action::AnswerOperation(at) => answer_operation(&mut world, at),
             Action::UpdateTask(at, now, latest) => update_task(&mut world, number, at, now, latest),
             Action::AcknowledgeTask(at) => acknowledge_task(&mut world, at),
+            Action::EndExecutor(at) => end_executor(&mut world, at),
             Action::ReturnOfSlave(slave, state) => {
                 open += 1;
                 return_slave(&mut world, slave, state)
@@ -554,7 +129,7 @@ fn pick<T>(all: Vec<T>, at: usize) -> Option<T> {
     all.into_iter().nth(at)
 }
 
-fn accept_offer(world: &mut World, at: usize, name: &str, text: &str) -> Vec<String> {
+fn accept_offer(world: &mut World, at: usize, launch: Launch) -> Vec<String> {
     let all = world
         .core
         .offers
@@ -565,7 +140,24 @@ fn accept_offer(world: &mut World, at: usize, name: &str, text: &str) -> Vec<Str
         return Vec::new();
     };
     let connection = world.core.frameworks.connection(framework).expect("M3");
-    world.accept(connection, &[number], vec![task(name, slave, text)])
+    world.accept(connection, &[number], vec![drawn(launch, slave)])
+}
+
+/// A slave says that an executor that it has is over.
+fn end_executor(world: &mut World, at: usize) -> Vec<String> {
+    let all = world.core.executors.iter().map(|(at, _)| at.clone());
+    let Some((slave, framework_id, executor_id)) = pick(all.collect(), at) else {
+        return Vec::new();
+    };
+    let Some(connection) = world.core.slaves.connection(slave) else {
+        return Vec::new();
+    };
+    let ended = SlaveToMaster::ExecutorEnded {
+        framework_id,
+        executor_id,
+        exit: None,
+    };
+    world.slave_says(connection, ended)
 }
 
 fn ordered(change: Change) -> Operation {
@@ -664,7 +256,7 @@ fn acknowledge_task(world: &mut World, at: usize) -> Vec<String> {
     world.acknowledge(connection, id.as_str(), update)
 }
 
-/// A slave comes back as it was, with every other of its tasks, all in one state.
+/// A slave comes back as it was, with every other of its tasks, all in one state, and of its executors.
 fn return_slave(world: &mut World, slave_id: SlaveId, state: TaskState) -> Vec<String> {
     let held = world
         .core
@@ -675,6 +267,15 @@ fn return_slave(world: &mut World, slave_id: SlaveId, state: TaskState) -> Vec<S
     let tasks = held
         .map(|it| report(it.framework(), it.id().as_str(), slave_id, state))
         .collect();
+    let executors = world.core.executors.iter();
+    let executors = executors
+        .filter(|((slave, _, _), _)| *slave == slave_id)
+        .step_by(2)
+        .map(|((_, framework, _), it)| {
+            let description = (*it.description).clone();
+            run_executor(*framework, it.role.clone(), description)
+        });
+    let executors = executors.collect();
     let text = match world.core.registry().slave(slave_id) {
         // Its configuration has changed: what it runs does not fit any more.
         Some(_) if state == TaskState::Killing => "mem:33".to_owned(),
@@ -701,7 +302,8 @@ fn return_slave(world: &mut World, slave_id: SlaveId, state: TaskState) -> Vec<S
     let (connection, mut lines) = world.connect(true, "slave");
     lines.extend(world.slave_says(connection, reported));
     lines.extend(world.slave_says(connection, SlaveToMaster::ReportTasks { tasks }));
-    let slave = slave(&text);
+    lines.extend(world.slave_says(connection, SlaveToMaster::ReportExecutors { executors }));
+    let slave = able(&text);
     let reregister = SlaveToMaster::Reregister {
         slave_id,
         cluster_id: CLUSTER,

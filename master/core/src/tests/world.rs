@@ -616,6 +616,24 @@ fn slave_line(message: &MasterToSlave) -> String {
             }
             text
         }
+        MasterToSlave::RunInExecutor { run, starts } => {
+            let executor = run.task.executor.as_ref().map(|it| &it.executor_id);
+            format!(
+                "run {} {} in {} starts={starts}",
+                run.framework.framework_id,
+                run.task.task_id,
+                executor.expect("its executor")
+            )
+        }
+        MasterToSlave::ShutdownExecutor {
+            framework_id,
+            executor_id,
+        } => format!("shutdown {framework_id} {executor_id}"),
+        MasterToSlave::ExecutorMessage {
+            framework_id,
+            executor_id,
+            data,
+        } => format!("message {framework_id} {executor_id} {data:?}"),
         MasterToSlave::ShutdownFramework { framework_id } => format!("shutdown {framework_id}"),
         MasterToSlave::ChangeResources { number, change } => {
             format!("{} {} {}", change.kind, number.number, change.resources)
@@ -641,6 +659,16 @@ fn framework_line(message: &MasterToFramework) -> String {
         }
         MasterToFramework::Rescind { offer_id } => format!("rescind {offer_id}"),
         MasterToFramework::Update(status) => status_line(status),
+        MasterToFramework::ExecutorEnded {
+            slave_id,
+            executor_id,
+            ..
+        } => format!("executor ended {slave_id} {executor_id}"),
+        MasterToFramework::ExecutorMessage {
+            slave_id,
+            executor_id,
+            data,
+        } => format!("message {slave_id} {executor_id} {data:?}"),
         MasterToFramework::Failure { slave_id } => format!("failure {slave_id}"),
         MasterToFramework::Refused { call, refusal } => {
             format!("refused {call} {}", refusal.code())

@@ -291,7 +291,7 @@ fn answer(api: &Api, call: &Call) -> Result<Answer, ApiError> {
             Kind::GetTasks
         }
         Type::GetExecutors => {
-            out.get_executors = Some(parts::GetExecutors::default());
+            out.get_executors = Some(executors(&picked()?));
             Kind::GetExecutors
         }
         Type::GetOperations => {
@@ -327,7 +327,7 @@ fn answer(api: &Api, call: &Call) -> Result<Answer, ApiError> {
 pub(super) fn state_of(picked: &Picked) -> parts::GetState {
     parts::GetState {
         get_tasks: Some(tasks(picked)),
-        get_executors: Some(parts::GetExecutors::default()),
+        get_executors: Some(executors(picked)),
         get_frameworks: Some(frameworks(picked)),
         get_agents: Some(agents(picked)),
     }
@@ -349,6 +349,10 @@ fn agents(picked: &Picked) -> parts::GetAgents {
 
 fn tasks(picked: &Picked) -> parts::GetTasks {
     views::tasks(picked.ids, picked.tasks.iter().map(|task| &**task))
+}
+
+fn executors(picked: &Picked) -> parts::GetExecutors {
+    views::executors(picked.ids, picked.executors.iter().map(|it| &**it))
 }
 
 fn frameworks(picked: &Picked) -> parts::GetFrameworks {

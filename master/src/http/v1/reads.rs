@@ -14,12 +14,12 @@ use meros_proto::refusal::Refusal;
 use meros_proto::slave::SlaveState;
 use meros_proto::status::TaskState;
 use meros_proto::view::{
-    FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SettingView, SlaveRow, TaskRow,
-    TaskView,
+    ExecutorView, FrameworkRow, FrameworkState, MasterView, OfferView, RoleRow, SettingView,
+    SlaveRow, TaskRow, TaskView,
 };
 use meros_v1::ids::Ids;
 use meros_v1::pb;
-use meros_v1::state::{self, VERSION};
+use meros_v1::state::{self, Parts, VERSION};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ pub(super) struct Picked {
     pub(super) frameworks: Vec<FrameworkRow>,
     pub(super) tasks: Vec<Arc<TaskView>>,
     pub(super) offers: Vec<Arc<OfferView>>,
+    pub(super) executors: Vec<Arc<ExecutorView>>,
 }
 
 impl Picked {
@@ -60,6 +61,7 @@ impl Picked {
             frameworks: model.frameworks(None, ROWS_MAX).rows,
             tasks: confirmed(model.tasks(&TaskFilter::default(), None, ROWS_MAX).rows),
             offers: model.offers(None, None, ROWS_MAX).rows,
+            executors: model.executors().take(ROWS_MAX).cloned().collect(),
         })
     }
 
@@ -83,12 +85,22 @@ impl Picked {
         for offer in &self.offers {
             offers.entry(offer.framework_id).or_default().push(offer);
         }
+        let mut executors: BTreeMap<FrameworkId, Vec<&ExecutorView>> = BTreeMap::new();
+        for executor in &self.executors {
+            let of_framework = executors.entry(executor.framework_id).or_default();
+            of_framework.push(executor);
+        }
         let (mut live, mut completed) = (Vec::new(), Vec::new());
         for row in &self.frameworks {
             let id = row.framework.framework_id;
             let tasks = tasks.remove(&id).unwrap_or_default();
             let offers = offers.remove(&id).unwrap_or_default();
-            let shown = state::framework(self.ids, row, tasks.into_iter(), offers.into_iter());
+            let parts = Parts {
+                tasks,
+                offers,
+                executors: executors.remove(&id).unwrap_or_default(),
+            };
+            let shown = state::framework(self.ids, row, parts);
             match row.framework.state {
                 FrameworkState::Completed => completed.push(shown),
                 _ => live.push(shown),
@@ -229,8 +241,7 @@ pub(super) async fn summary(State(api): State<Arc<Api>>) -> Result<Response, Api
             .iter()
             .filter(|row| row.framework.state != FrameworkState::Completed)
             .map(|row| {
-                let shown =
-                    state::framework(picked.ids, row, std::iter::empty(), std::iter::empty());
+                let shown = state::framework(picked.ids, row, Parts::default());
                 with(shown, by_framework.get(&row.framework.framework_id))
             })
             .collect();

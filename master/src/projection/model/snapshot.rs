@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use meros_master_core::Holding;
 use meros_proto::ids::FrameworkId;
-use meros_proto::view::{FrameworkView, MasterView, OfferView, RoleView, SlaveView, TaskView};
+use meros_proto::view::{
+    ExecutorView, FrameworkView, MasterView, OfferView, RoleView, SlaveView, TaskView,
+};
 use serde::{Deserialize, Serialize};
 
 use super::ReadModel;
@@ -31,6 +33,8 @@ pub enum Row {
     Remembered(Arc<TaskView>),
     /// A task that has left the tables, and its number among those of its framework; oldest first.
     Left(u64, Arc<TaskView>),
+    /// An executor.
+    Executor(Arc<ExecutorView>),
 }
 
 impl ReadModel {
@@ -58,6 +62,8 @@ impl ReadModel {
             rows.extend(left.map(|(number, task)| Row::Left(*number, Arc::clone(task))));
         }
         rows.extend(self.offers.values().map(|it| Row::Offer(Arc::clone(it))));
+        let executors = self.executors.values();
+        rows.extend(executors.map(|it| Row::Executor(Arc::clone(it))));
         (rows, self.sequence)
     }
 
@@ -78,6 +84,7 @@ impl ReadModel {
             Row::Task(task) => self.add_task(task),
             Row::Remembered(task) => self.remember_task(task),
             Row::Left(number, task) => self.put_left(number, task),
+            Row::Executor(executor) => self.add_executor(executor),
         }
     }
 

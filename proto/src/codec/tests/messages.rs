@@ -5,15 +5,17 @@ use std::time::Duration;
 use super::{OUTCOMES, storm};
 use crate::{
     constraint::{OfferWishes, Subject},
+    executor::ExecutorDescription,
     framework::FrameworkDescription,
-    ids::{ClusterId, Epoch, FrameworkId, OperationId, SlaveId, TaskId, UpdateId},
+    ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OperationId, SlaveId, TaskId, UpdateId},
     message::{
+        executor::{ExecutorToSlave, ExecutorUpdate, SlaveToExecutor},
         framework::MasterToFramework,
         master::{
             FrameworkToMaster, ReconcileOperation, ReconcileTask, SlaveToMaster, StatusUpdate,
             TaskReport,
         },
-        slave::{MasterToSlave, RunTask, TaskFramework},
+        slave::{MasterToSlave, RunExecutor, RunTask, TaskFramework},
     },
     offer::{Filters, Operation},
     operation::{
@@ -26,7 +28,7 @@ use crate::{
         Condition, Numbered, Revision, SessionId, SpaceName, StateAnswer, StateCall, StateChange,
         StateEntry, StateKey, StateOperation,
     },
-    status::{Reason, Source, TaskState, TaskStatus},
+    status::{Reason, Source, TaskExit, TaskState, TaskStatus},
     task::{Command, TaskDescription},
     time::Timestamp,
 };
@@ -69,6 +71,26 @@ fn status(name: &str) -> TaskStatus {
     status
 }
 
+fn for_framework() -> TaskFramework {
+    TaskFramework {
+        framework_id: FrameworkId(3),
+        name: "wordcount".into(),
+        user: None,
+        checkpoint: true,
+        capabilities: Vec::new(),
+    }
+}
+
+fn executor() -> ExecutorDescription {
+    let mut executor = ExecutorDescription::new(
+        ExecutorId::new("pool").unwrap(),
+        Command::argv(["/bin/pool", "-v"]),
+        resources("cpus:0.1;mem:64"),
+    );
+    executor.shutdown_grace = Some(Duration::from_secs(7));
+    executor
+}
+
 fn check<T>(messages: &[T], seed: u64)
 where
     T: serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug + PartialEq,
@@ -102,10 +124,21 @@ fn mutated_frames_of_slaves_end_in_a_message_or_an_error() {
         status: Some(status(name)),
     };
     let tasks = vec![report("t-1"), report("t-2")];
+    let executors = vec![RunExecutor {
+        framework: for_framework(),
+        role: role(),
+        executor: executor(),
+    }];
     check(
         &[
             SlaveToMaster::Update(update),
             SlaveToMaster::ReportTasks { tasks },
+            SlaveToMaster::ReportExecutors { executors },
+            SlaveToMaster::ExecutorEnded {
+                framework_id: FrameworkId(3),
+                executor_id: executor().executor_id,
+                exit: Some(TaskExit::Signal(9)),
+            },
             SlaveToMaster::ReportClaims {
                 claims: resources("cpus(web,a,k=v):1;disk(web,)[db:data]:64"),
                 decided: vec![DecidedOperation {
@@ -189,6 +222,27 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
 }
 
 #[test]
+fn mutated_frames_of_executors_end_in_a_message_or_an_error() {
+    let subscribe = ExecutorToSlave::Subscribe {
+        framework_id: FrameworkId(3),
+        executor_id: executor().executor_id,
+        tasks: vec![TaskId::new("t-1").unwrap(), TaskId::new("t-2").unwrap()],
+    };
+    let update = ExecutorToSlave::Update(ExecutorUpdate {
+        number: 7,
+        status: status("t-1"),
+    });
+    let message = ExecutorToSlave::Message("hello".into());
+    check(&[subscribe, update, message], 5);
+    let launch = SlaveToExecutor::Launch(Box::new(task("t-1")));
+    let kill = SlaveToExecutor::Kill {
+        task_id: TaskId::new("t-1").unwrap(),
+        grace: Duration::from_secs(3),
+    };
+    check(&[launch, kill], 6);
+}
+
+#[test]
 fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
     let registered = MasterToSlave::Registered {
         slave_id: SlaveId(17),
@@ -196,24 +250,29 @@ fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
         epoch: Epoch(4),
         ping_timeout: Duration::from_secs(75),
     };
-    let framework = TaskFramework {
-        framework_id: FrameworkId(3),
-        name: "wordcount".into(),
-        user: None,
-        checkpoint: true,
-        capabilities: Vec::new(),
-    };
     let run = RunTask {
-        framework,
+        framework: for_framework(),
         role: role(),
         task: task("t-1"),
+    };
+    let mut in_executor = run.clone();
+    in_executor.task.command = None;
+    in_executor.task.executor = Some(executor());
+    let in_executor = MasterToSlave::RunInExecutor {
+        run: Box::new(in_executor),
+        starts: true,
     };
     let ordered = MasterToSlave::ChangeResources {
         number: operation(),
         change: Box::new(change()),
     };
     check(
-        &[registered, MasterToSlave::RunTask(Box::new(run)), ordered],
+        &[
+            registered,
+            MasterToSlave::RunTask(Box::new(run)),
+            ordered,
+            in_executor,
+        ],
         3,
     );
     let failure = MasterToFramework::Failure {

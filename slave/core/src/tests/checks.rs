@@ -308,14 +308,9 @@ fn a_task_that_was_being_killed_for_its_health_is_told_so_by_the_next_life() {
 fn a_task_of_an_executor_is_not_checked_by_the_slave() {
     let mut run = checked();
     let command = run.task.command.take().expect("a command task");
-    run.task.executor = Some(ExecutorDescription {
-        executor_id: ExecutorId::new("e").unwrap(),
-        framework_id: None,
-        name: String::new(),
-        command,
-        resources: "cpus:0.1".parse().unwrap(),
-        labels: Default::default(),
-    });
+    let executor_id = ExecutorId::new("e").unwrap();
+    let resources = "cpus:0.1".parse().unwrap();
+    run.task.executor = Some(ExecutorDescription::new(executor_id, command, resources));
     let mut status = TaskStatus::new(
         run.task.task_id.clone(),
         TaskState::Running,

@@ -257,6 +257,10 @@ impl World {
                 Effect::Send { .. }
                 | Effect::Reconnect { .. }
                 | Effect::FrameworkForgotten { .. } => {}
+                Effect::StartExecutor { .. }
+                | Effect::ResizeContainer { .. }
+                | Effect::TellExecutor { .. }
+                | Effect::CloseSession { .. } => unreachable!("tasks here are commands"),
             }
         }
         self.core.check_invariants();
@@ -337,7 +341,7 @@ impl World {
             let age = Duration::from_secs(1);
             found.push(FoundContainer {
                 container,
-                task,
+                owner: Owner::Task(task),
                 age,
                 state,
             });
@@ -630,6 +634,15 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
                     reached = TaskState::Staging;
                 }
                 (key.clone(), CheckpointedTask { run, reached })
+            })
+            .collect(),
+        executors: core
+            .executors
+            .iter()
+            .filter(|(_, executor)| !executor.abandoned)
+            .map(|(key, executor)| {
+                let (run, heard) = (executor.run.clone(), executor.heard);
+                (key.clone(), CheckpointedExecutor { run, heard })
             })
             .collect(),
         updates: updates.collect(),

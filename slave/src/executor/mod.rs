@@ -1,0 +1,8 @@
+//! Executors of frameworks, as the shell sees them: a container with a door in its sandbox, through which
+//! the executor speaks with the core.
+
+mod door;
+mod session;
+
+pub(crate) use door::{Door, SOCKET};
+pub(crate) use session::Sessions;
