@@ -1,6 +1,6 @@
 //! Reads on a master that follows: answered from what it knows, with how old that may be; or not at all.
 //!
-//! - The leader answers as ever.
+//! - The leader answers as ever, but not while it waits for the others: one of them may lead.
 //! - A follower answers with the header `x-meros-lag-ms`: everything that the leader had published so many
 //!   milliseconds ago is in the answer. Beyond [`LAG_MAX`] it refuses (`view_too_old`).
 //! - One that knows nothing yet sends to the leader.
@@ -39,9 +39,9 @@ pub(super) async fn answer_or_send(
         Some(_) => return ApiError::invalid(format!("{READ} is leader or any")).into_response(),
     };
     let lag = match api.projection.currency() {
-        Currency::Leading => return next.run(request).await,
+        Currency::Leading if !api.status.is_waiting() => return next.run(request).await,
         Currency::Behind(lag) if !of_leader => lag,
-        Currency::Behind(_) | Currency::Void => {
+        Currency::Leading | Currency::Behind(_) | Currency::Void => {
             return match api.status.other_leader() {
                 Some(leader) => redirect(request.uri(), leader),
                 None => ApiError::from(Refusal::Recovering).into_response(),

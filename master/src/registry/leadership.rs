@@ -10,6 +10,10 @@
 //! was stopped between looking at the lease and sending is caught by the epoch, which slaves and
 //! frameworks compare.
 //!
+//! A leader without a lease does nothing that leaves, and waits for [`Pace::patience`]. If a majority answers in
+//! the same term meanwhile, then nobody else was elected: its reign goes on, and ten thousand slaves need not
+//! connect again because followers were slow for a moment. Each term has reigns of its own.
+//!
 //! Invariants: R2 at any time at most one master acts; R3 epochs grow from reign to reign.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +97,23 @@ impl Leadership {
         self.is_reign(reign) && self.has_lease()
     }
 
+    /// The same, after waiting until the lease is back or the reign has ended. The watcher ends the reign when
+    /// that takes too long.
+    pub(crate) fn await_lease(&self, reign: u64) -> bool {
+        while !self.may_act(reign) {
+            if !self.is_reign(reign) {
+                return false;
+            }
+            std::thread::sleep(SOON);
+        }
+        true
+    }
+
+    /// Whether there is a reign, and no lease.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.reign.load(Ordering::Acquire) != 0 && !self.has_lease()
+    }
+
     /// Whether this master may be acting, so that it must not help another one to be elected.
     pub(crate) fn is_acting(&self) -> bool {
         self.may_act(self.reign.load(Ordering::Acquire))
@@ -143,8 +164,7 @@ impl Leadership {
         let mut acks = self.acks.lock();
         // The first answers in a term may come before openraft has told us of it.
         if acks.vote.is_none_or(|known| vote > known) {
-            acks.until.clear();
-            acks.vote = Some(vote);
+            self.begin_term(&mut acks, vote);
         }
         if acks.vote != Some(vote) {
             return;
@@ -159,13 +179,19 @@ impl Leadership {
     fn lead(&self, vote: Vote, voters: &[BTreeSet<MasterId>]) {
         let mut acks = self.acks.lock();
         if acks.vote != Some(vote) {
-            acks.until.clear();
-            acks.vote = Some(vote);
+            self.begin_term(&mut acks, vote);
         }
         if acks.voters != voters {
             acks.voters = voters.to_vec();
         }
         self.renew(&acks);
+    }
+
+    /// A reign of an earlier term has ended: in between another master may have led.
+    fn begin_term(&self, acks: &mut Acks, vote: Vote) {
+        self.abdicate();
+        acks.until.clear();
+        acks.vote = Some(vote);
     }
 
     fn follow(&self) {
@@ -210,6 +236,8 @@ impl Leadership {
 pub(crate) struct Watcher {
     pub(crate) raft: Raft<Types>,
     pub(crate) leadership: Arc<Leadership>,
+    /// Of this master.
+    pub(crate) pace: Pace,
     /// Told when a reign has ended.
     pub(crate) on_end: Box<dyn Fn() + Send + Sync>,
     /// Whether this master leads.
@@ -309,7 +337,21 @@ impl Watcher {
     /// Waits until the reign has to end.
     async fn watch(&self, reign: u64) {
         let mut metrics = self.raft.metrics();
-        while self.leadership.may_act(reign) {
+        let mut lapsed = None;
+        while self.leadership.is_reign(reign) {
+            if self.leadership.has_lease() {
+                if lapsed.take().is_some() {
+                    info!("the others answer again: this master goes on leading");
+                }
+            } else {
+                let since = *lapsed.get_or_insert_with(|| {
+                    info!("too few of the others answer: this master waits for them");
+                    Instant::now()
+                });
+                if since.elapsed() >= self.pace.patience() {
+                    return;
+                }
+            }
             {
                 let now = metrics.borrow_and_update();
                 if now.state != ServerState::Leader {
@@ -400,6 +442,44 @@ mod tests {
             !leadership.has_lease(),
             "in a new term all must answer anew"
         );
+    }
+
+    #[test]
+    fn a_lease_that_comes_back_in_the_same_term_is_waited_for() {
+        let (leadership, vote) = leading(&[voters(&[1, 2, 3])]);
+        leadership.reign.store(7, Ordering::Release);
+        assert!(!leadership.may_act(7), "nobody has answered");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| leadership.await_lease(7));
+            std::thread::sleep(SOON * 3);
+            assert!(!waits.is_finished());
+            leadership.acknowledged(MasterId(2), vote, Instant::now(), Pace::default());
+            assert!(
+                waits.join().expect("it does not panic"),
+                "the reign goes on"
+            );
+        });
+        assert!(leadership.may_act(7));
+        leadership.end_reign(7);
+        assert!(!leadership.await_lease(7), "of a reign that has ended");
+    }
+
+    #[test]
+    fn a_reign_does_not_outlive_its_term() {
+        // R2: between two terms of one master another one may have led.
+        let next = Vote::new_committed(4, ME);
+        let (leadership, _) = leading(&[voters(&[1, 2, 3])]);
+        leadership.reign.store(7, Ordering::Release);
+        leadership.acknowledged(MasterId(2), next, Instant::now(), Pace::default());
+        assert!(
+            leadership.has_lease() && !leadership.is_reign(7),
+            "told by an answer"
+        );
+        leadership.reign.store(8, Ordering::Release);
+        leadership.lead(next, &[voters(&[1, 2, 3])]);
+        assert!(leadership.is_reign(8), "it is of that term");
+        leadership.lead(Vote::new_committed(6, ME), &[voters(&[1, 2, 3])]);
+        assert!(!leadership.is_reign(8), "told by openraft");
     }
 
     #[test]

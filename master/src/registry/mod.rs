@@ -245,6 +245,7 @@ impl Replica {
         let watcher = Watcher {
             raft: raft.clone(),
             leadership: Arc::clone(&leadership),
+            pace,
             on_end: parts.on_end,
             leads: leads_sender,
             exit: parts.exit.clone(),
@@ -263,7 +264,11 @@ impl Replica {
             master_id,
             state: Arc::clone(&state),
             leadership: Arc::clone(&leadership),
-            status: Status::new(raft.metrics(), Arc::clone(&formats)),
+            status: Status::new(
+                raft.metrics(),
+                Arc::clone(&formats),
+                Arc::clone(&leadership),
+            ),
             member: parts.member.clone(),
             network: network.clone(),
             heard: Arc::new(Heard::new(pace, before)),

@@ -58,6 +58,12 @@ impl Pace {
         self.lease() * 22 / 25
     }
 
+    /// How long a leader whose lease has ended waits for another one before it takes itself for deposed: by then
+    /// the others have elected somebody, if they hear each other and not it.
+    pub(super) fn patience(self) -> Duration {
+        self.lease() * 2
+    }
+
     /// How long an election may take before there is another one.
     pub(super) fn election(self) -> Duration {
         self.scaled(ELECTION)

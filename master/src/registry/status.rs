@@ -8,6 +8,7 @@ use openraft::RaftMetrics;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::leadership::Leadership;
 #[cfg(test)]
 use super::pace::Pace;
 use super::types::{MasterId, Member};
@@ -22,6 +23,7 @@ use crate::exit::Exit;
 pub(crate) struct Status {
     raft: watch::Receiver<RaftMetrics<MasterId, Member>>,
     formats: Arc<Formats>,
+    leadership: Arc<Leadership>,
 }
 
 /// A member of the cluster, as `GET /api/v1/masters` tells.
@@ -68,8 +70,13 @@ impl Status {
     pub(super) fn new(
         raft: watch::Receiver<RaftMetrics<MasterId, Member>>,
         formats: Arc<Formats>,
+        leadership: Arc<Leadership>,
     ) -> Self {
-        Self { raft, formats }
+        Self {
+            raft,
+            formats,
+            leadership,
+        }
     }
 
     /// Of a member that knows nobody.
@@ -79,6 +86,7 @@ impl Status {
         Self::new(
             raft,
             Arc::new(Formats::new(Knows::this(Pace::default()), Exit::new())),
+            Arc::new(Leadership::new(MasterId(0))),
         )
     }
 
@@ -88,6 +96,11 @@ impl Status {
         let leader = now.current_leader?;
         let member = now.membership_config.membership().get_node(&leader)?;
         Some((leader, member.clone()))
+    }
+
+    /// Whether this master leads and waits for the others to answer: another one may have been elected.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.leadership.is_waiting()
     }
 
     /// The leader, if it is another master.

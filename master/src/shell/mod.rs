@@ -298,7 +298,7 @@ impl Loop {
         let Some(Reign { number, .. }) = self.reign else {
             return Ok(());
         };
-        let mut may_act = self.leadership.may_act(number);
+        let mut may_act = self.leadership.await_lease(number);
         for effect in self.effects.drain() {
             if !may_act {
                 break;
@@ -330,7 +330,7 @@ impl Loop {
                     let sent = self.shell.proposals.blocking_send(proposal);
                     sent.map_err(|_| Stop)?;
                     // Long enough, perhaps, for the lease to end.
-                    may_act = self.leadership.may_act(number);
+                    may_act = self.leadership.await_lease(number);
                 }
                 Effect::Reply { request, reply } => {
                     if let Some(waiting) = self.requests.remove(&request) {

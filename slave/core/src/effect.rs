@@ -4,6 +4,7 @@
 //! Order within one `handle`: what must be durable is persisted first and only acted on or told to
 //! others when it comes back as `Event::Persisted`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meros_proto::check::Probe;
@@ -149,6 +150,8 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub struct Effects {
     queue: Vec<Effect>,
+    /// Where the `ResizeContainer` of each container is in the queue.
+    resizes: BTreeMap<ContainerId, usize>,
 }
 
 impl Effects {
@@ -160,6 +163,7 @@ impl Effects {
 
     /// Takes all of them out, in order; the memory is kept for the next.
     pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.resizes.clear();
         self.queue.drain(..)
     }
 
@@ -171,5 +175,19 @@ impl Effects {
 
     pub(crate) fn push(&mut self, effect: Effect) {
         self.queue.push(effect);
+    }
+
+    /// A `ResizeContainer`. Of several that nobody has taken out yet only one is left, the first in the order, with
+    /// what the last one said: a thousand tasks given at once change the limits once.
+    pub(crate) fn resize(&mut self, container: ContainerId, resources: Resources) {
+        let at = *self.resizes.entry(container).or_insert(self.queue.len());
+        let resize = Effect::ResizeContainer {
+            container,
+            resources,
+        };
+        match self.queue.get_mut(at) {
+            Some(earlier) => *earlier = resize,
+            None => self.queue.push(resize),
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use meros_proto::executor::SHUTDOWN_GRACE_DEFAULT;
 use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
 use meros_proto::message::slave::RunExecutor;
+use meros_proto::resources::Resources;
 use meros_proto::task::KILL_GRACE_MAX;
 use meros_proto::time::Timestamp;
 
@@ -69,6 +70,8 @@ pub(crate) struct Executor {
     pub(crate) heard_record: RecordId,
     /// Its tasks that have not ended.
     pub(crate) tasks: BTreeSet<TaskId>,
+    /// What it and those of them that it was given take together: what its container may use.
+    pub(crate) promised: Resources,
     /// Its framework is gone: it takes no resources, and is forgotten when its container has ended.
     pub(crate) abandoned: bool,
 }
@@ -76,6 +79,7 @@ pub(crate) struct Executor {
 impl Executor {
     pub(crate) fn new(run: Box<RunExecutor>) -> Self {
         Self {
+            promised: run.executor.resources.clone(),
             run,
             phase: ExecutorPhase::Accepted,
             session: None,
@@ -87,6 +91,20 @@ impl Executor {
             tasks: BTreeSet::new(),
             abandoned: false,
         }
+    }
+
+    /// It is given a task of its own.
+    pub(crate) fn promise(&mut self, resources: &Resources) {
+        self.promised
+            .checked_add_assign(resources)
+            .expect("they are parts of what the slave has (S1)");
+    }
+
+    /// A task that it was given is over.
+    pub(crate) fn take_back(&mut self, resources: &Resources) {
+        self.promised
+            .checked_sub_assign(resources)
+            .expect("they were promised to it (X1)");
     }
 
     pub(crate) fn container(&self) -> Option<ContainerId> {

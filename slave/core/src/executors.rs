@@ -218,18 +218,7 @@ impl SlaveCore {
         let ExecutorPhase::Running { container, .. } = executor.phase else {
             return;
         };
-        let mut resources = executor.run.executor.resources.clone();
-        let tasks = executor.tasks.iter();
-        let tasks = tasks.filter_map(|id| self.tasks.get(&(key.0, id.clone())));
-        for task in tasks.filter(|task| task.phase == Phase::Given) {
-            resources
-                .checked_add_assign(&task.run.task.resources)
-                .expect("they are parts of what the slave has (S1)");
-        }
-        effects.push(Effect::ResizeContainer {
-            container,
-            resources,
-        });
+        effects.resize(container, executor.promised.clone());
     }
 
     pub(crate) fn on_executor_started(

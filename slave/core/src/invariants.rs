@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 
 use meros_proto::operation::OPERATIONS_PENDING_MAX;
+use meros_proto::resources::Resources;
 
 use crate::claims::{WIPING_MAX, key_of};
 use crate::config::UPDATES_PER_TASK_MAX;
+use crate::executor::Executor;
 use crate::executors::executor_key;
 use crate::stream::Stream;
 use crate::task::Phase;
@@ -143,6 +145,20 @@ impl SlaveCore {
         );
     }
 
+    /// What the container of an executor may use.
+    fn promised_to(&self, executor: &Executor) -> Resources {
+        let mut sum = executor.run.executor.resources.clone();
+        let framework_id = executor.run.framework.framework_id;
+        for id in &executor.tasks {
+            let task = &self.tasks[&(framework_id, id.clone())];
+            if task.phase == Phase::Given {
+                sum.checked_add_assign(&task.run.task.resources)
+                    .expect("X1: sum too large");
+            }
+        }
+        sum
+    }
+
     fn check_executors(&self) {
         let mut with_container = 0;
         for (key, executor) in &self.executors {
@@ -157,6 +173,9 @@ impl SlaveCore {
                     task.is_some_and(|it| it.phase != Phase::Ended),
                     "X1: {key:?} has {id}, which is over"
                 );
+            }
+            if !executor.abandoned {
+                assert_eq!(self.promised_to(executor), executor.promised, "X1: {key:?}");
             }
             if let Some(session) = executor.session {
                 assert_eq!(self.sessions.get(&session), Some(key), "X2: session");

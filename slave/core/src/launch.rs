@@ -348,13 +348,16 @@ impl SlaveCore {
         if let Some(container) = task.ended_in {
             self.containers.remove(&container);
         }
-        task.phase = Phase::Ended;
+        let was_given = std::mem::replace(&mut task.phase, Phase::Ended) == Phase::Given;
         let executor = executor_key(&task.run);
         let is_charged = !task.abandoned;
         self.timers.clear(&Due::Completion(key.clone()));
         self.stop_checks(key);
         if let Some(executor) = executor.and_then(|it| self.executors.get_mut(&it)) {
             executor.tasks.remove(&key.1);
+            if was_given {
+                executor.take_back(&self.tasks[key].run.task.resources);
+            }
         }
         if is_charged {
             self.release(key);

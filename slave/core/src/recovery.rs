@@ -294,6 +294,7 @@ impl SlaveCore {
             return false;
         }
         its.tasks.insert(key.1.clone());
+        its.promise(&task.run.task.resources);
         task.phase = Phase::Given;
         let (state, most) = (task.state, task.run.task.max_completion_time);
         if let Some(most) = most.filter(|_| state == TaskState::Running) {

@@ -278,7 +278,11 @@ impl SlaveCore {
         let Some(task) = self.tasks.get_mut(task) else {
             return;
         };
-        task.phase = Phase::Given;
+        let was_given = std::mem::replace(&mut task.phase, Phase::Given) == Phase::Given;
+        let executor = self.executors.get_mut(key).filter(|_| !was_given);
+        if let Some(executor) = executor {
+            executor.promise(&task.run.task.resources);
+        }
         let description = Box::new(task.run.task.clone());
         self.resize_executor(key, effects);
         self.tell(key, SlaveToExecutor::Launch(description), effects);

@@ -1,18 +1,25 @@
 //! A framework that launches whatever fits, up to a rate, and counts what becomes of it.
 
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use meros_proto::ids::{TaskId, UpdateId};
 use meros_proto::offer::{Filters, Offer, Operation};
-use meros_proto::status::TaskState;
+use meros_proto::status::{TaskState, TaskStatus};
 use meros_sdk::{
     Acknowledge, CallError, Events, Handle, News, Placement, Session, SessionConfig, Task,
 };
 
 use crate::emulated::Ground;
 
+/// How often it asks, at the end, for tasks that have none.
+const RECONCILE_EVERY: Duration = Duration::from_secs(5);
+/// Refuses an offer when there is nothing to launch.
+const IDLE_FOR: Duration = Duration::from_millis(100);
 /// Samples that are kept.
 const WAITS_MAX: usize = 4_000_000;
 
@@ -21,8 +28,15 @@ const WAITS_MAX: usize = 4_000_000;
 pub(crate) struct Launches {
     /// Ends that were told and acknowledged.
     pub(crate) finished: AtomicU64,
-    /// Those of them that no slave has said: the task is lost, or cut off.
-    pub(crate) not_finished: AtomicU64,
+    /// Tasks that were launched, and of them those that have finished, once.
+    pub(crate) launched: AtomicU64,
+    pub(crate) succeeded: AtomicU64,
+    /// Tasks whose end was told in another way, by how.
+    others: Mutex<BTreeMap<String, u64>>,
+    /// Second, different ends of tasks.
+    pub(crate) ended_again: AtomicU64,
+    /// Nothing more is launched.
+    pub(crate) is_over: AtomicBool,
     /// The highest of an offer.
     pub(crate) epoch: AtomicU64,
     /// From the end of a task to the offer of its slave, in microseconds.
@@ -37,6 +51,25 @@ impl Launches {
 
     pub(crate) fn take_waits(&self) -> Vec<u64> {
         std::mem::take(&mut *self.waits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends that are no success, by how and how many.
+    pub(crate) fn others(&self) -> BTreeMap<String, u64> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.clone()
+    }
+
+    /// Tasks whose end is not known.
+    pub(crate) fn open(&self) -> u64 {
+        let ended: u64 = self.others().values().sum();
+        let finished = self.succeeded.load(Ordering::Relaxed);
+        let launched = self.launched.load(Ordering::Relaxed);
+        launched.saturating_sub(finished + ended)
+    }
+
+    fn other(&self, how: String) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        *others.entry(how).or_default() += 1;
     }
 
     fn waited(&self, micros: u64) {
@@ -76,7 +109,22 @@ impl Launcher {
     async fn serve(self, mut events: Events, handle: Handle) {
         let began = Instant::now();
         let mut launched = 0;
-        while let Some(news) = events.next().await {
+        let mut ends = HashMap::new();
+        let mut look = tokio::time::interval(RECONCILE_EVERY);
+        loop {
+            let news = tokio::select! {
+                news = events.next() => match news {
+                    Some(news) => news,
+                    None => return,
+                },
+                _ = look.tick() => {
+                    if self.launches.is_over.load(Ordering::Relaxed) {
+                        // It says what it has no answer for again, since slaves may have been away.
+                        let _ = handle.reconcile(Vec::new());
+                    }
+                    continue;
+                }
+            };
             match news {
                 News::Offers(offers) => {
                     for offer in offers {
@@ -88,19 +136,37 @@ impl Launcher {
                     if status.state.is_terminal() {
                         self.launches.finished.fetch_add(1, Ordering::Relaxed);
                     }
-                    let is_ours = matches!(
-                        status.state,
-                        TaskState::Starting | TaskState::Running | TaskState::Finished
-                    );
-                    self.launches
-                        .not_finished
-                        .fetch_add(u64::from(!is_ours), Ordering::Relaxed);
+                    self.end(&status, &mut ends);
                     while handle.acknowledge(&status) == Err(CallError::Full) {
                         tokio::task::yield_now().await;
                     }
                 }
                 News::Ended(reason) => panic!("framework {} ended: {reason:?}", self.number),
                 _ => {}
+            }
+        }
+    }
+
+    /// Whether each task has one end.
+    fn end(&self, status: &TaskStatus, ends: &mut HashMap<TaskId, Option<UpdateId>>) {
+        if !status.state.is_terminal() && status.state != TaskState::Unknown {
+            return;
+        }
+        match ends.entry(status.task_id.clone()) {
+            // Told until it is acknowledged.
+            Entry::Occupied(known) if *known.get() == status.update_id => {}
+            Entry::Occupied(_) => self
+                .launches
+                .other(format!("ended twice, {}", status.state)),
+            Entry::Vacant(first) => {
+                first.insert(status.update_id);
+                match status.state {
+                    TaskState::Finished => {
+                        let finished = &self.launches.succeeded;
+                        finished.fetch_add(1, Ordering::Relaxed);
+                    }
+                    state => self.launches.other(format!("{state}, {:?}", status.reason)),
+                }
             }
         }
     }
@@ -122,6 +188,7 @@ impl Launcher {
     /// How many were launched.
     async fn accept(&self, offer: &Offer, handle: &Handle, began: Instant, launched: u64) -> u64 {
         let room = match self.rate {
+            _ if self.launches.is_over.load(Ordering::Relaxed) => 0,
             0 => u64::MAX,
             rate => {
                 let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -143,10 +210,11 @@ impl Launcher {
         }
         // Nothing is to be kept from us: what is left comes back as soon as there is more.
         let refuse = match self.rate {
-            0 => Duration::ZERO,
-            _ => Duration::from_millis(100),
+            0 if room > 0 => Duration::ZERO,
+            _ => IDLE_FOR,
         };
         let tasks = placement.into_tasks();
+        self.launches.launched.fetch_add(placed, Ordering::Relaxed);
         loop {
             let offer_ids = vec![offer.offer_id];
             let filters = Filters { refuse };

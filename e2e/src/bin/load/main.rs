@@ -127,10 +127,7 @@ fn main() -> ExitCode {
     for _ in 0..load.get("kills") {
         fail_over(&load, &mut cluster, &ground, &launches);
     }
-    println!(
-        "updates of the masters' own making (lost, unreachable, dropped): {}",
-        launches.not_finished.load(Ordering::Relaxed)
-    );
+    settle(&launches);
     for at in 0..load.count("masters") {
         println!(
             "master {}: {} KiB resident",
@@ -215,6 +212,19 @@ fn measure(load: &Load, ground: &Ground, launches: &Launches) {
         at(500),
         at(990),
         at(1_000),
+    );
+}
+
+/// Launches nothing more, waits until each task has an end, and says which.
+fn settle(launches: &Launches) {
+    launches.is_over.store(true, Ordering::Relaxed);
+    until("each task has an end", || launches.open() == 0);
+    println!(
+        "{} tasks launched, {} finished, {} ended twice; else {:?}",
+        launches.launched.load(Ordering::Relaxed),
+        launches.succeeded.load(Ordering::Relaxed),
+        launches.ended_again.load(Ordering::Relaxed),
+        launches.others()
     );
 }
 

@@ -172,9 +172,9 @@ fn an_executor_is_started_once_given_its_tasks_and_heard() {
         subscribe(1, &[]),
         &[
             "tell 1 subscribed",
-            "resize 1-1 cpus:1.5;mem:96",
-            "tell 1 launch t",
+            // Once for both.
             "resize 1-1 cpus:2.5;mem:160",
+            "tell 1 launch t",
             "tell 1 launch u",
         ],
     );
