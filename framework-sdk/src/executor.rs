@@ -124,7 +124,9 @@ impl ExecutorHandle {
     /// Says what becomes of a task. The slave says itself where it comes from; `timestamp` is set here. After
     /// a last update of a task nothing more is heard of it.
     ///
-    /// More than 40,000 updates that the slave has not taken are not kept, but for last ones: false then.
+    /// False, and nothing is told: it is a state that only slaves and masters know (STAGING, UNKNOWN, UNREACHABLE,
+    /// GONE), its `data` has more than [`EXECUTOR_UPDATE_DATA_BYTES_MAX`](meros_proto::executor::EXECUTOR_UPDATE_DATA_BYTES_MAX),
+    /// or 40,000 updates wait for the slave and this is not the task's last.
     pub fn update(&self, status: TaskStatus) -> bool {
         self.shared.update(status)
     }

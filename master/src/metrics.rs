@@ -65,6 +65,7 @@ pub struct Metrics {
     connections_cut: Family<Code, Counter>,
     connections_refused: Family<Code, Counter>,
     messages_undeliverable: Counter,
+    executor_messages_dropped: Counter,
     messages_received: Family<Peer, Counter>,
     streams_ended: Counter,
     pub(crate) http: Arc<HttpStats>,
@@ -85,6 +86,7 @@ impl Default for Metrics {
             connections_cut: Family::default(),
             connections_refused: Family::default(),
             messages_undeliverable: Counter::default(),
+            executor_messages_dropped: Counter::default(),
             messages_received: Family::default(),
             streams_ended: Counter::default(),
             http: Arc::default(),
@@ -148,6 +150,11 @@ impl Metrics {
     /// A message for a connection that is closed or closing.
     pub(crate) fn undeliverable(&self) {
         self.messages_undeliverable.inc();
+    }
+
+    /// A message of a framework to an executor found too many others waiting.
+    pub(crate) fn executor_message_dropped(&self) {
+        self.executor_messages_dropped.inc();
     }
 
     /// The stream of a leader that was followed has ended.
@@ -217,6 +224,11 @@ impl Exposition {
             "messages_undeliverable",
             "Messages for connections that were closed or closing",
             m.messages_undeliverable.clone(),
+        );
+        registry.register(
+            "executor_messages_dropped",
+            "Messages of frameworks to executors dropped because too many others waited for the slave",
+            m.executor_messages_dropped.clone(),
         );
         registry.register(
             "messages_received",

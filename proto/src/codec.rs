@@ -143,6 +143,20 @@ pub fn encode<T: Serialize>(message: &T, out: &mut BytesMut) -> Result<(), Encod
     }
 }
 
+/// How many bytes a value takes in a message.
+///
+/// # Errors
+/// [`EncodeError::Unsupported`].
+pub fn encoded_bytes<T: Serialize>(value: &T) -> Result<usize, EncodeError> {
+    let mut size = bincode::enc::write::SizeWriter::default();
+    bincode::serde::encode_into_writer(value, &mut size, FORMAT).map_err(|error| {
+        EncodeError::Unsupported {
+            detail: error.to_string(),
+        }
+    })?;
+    Ok(size.bytes_written)
+}
+
 /// Reads the one message of a complete frame, length field included.
 ///
 /// For streams use [`FrameBuffer`], which finds the frames.

@@ -17,6 +17,8 @@ pub const TASKS_PER_EXECUTOR_MAX: usize = 10_000;
 pub const EXECUTOR_ID_BYTES_MAX: usize = 200;
 /// The most bytes in one message between a framework and its executor.
 pub const EXECUTOR_MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of `data` in an update of an executor: 16 updates of each task may wait for its framework.
+pub const EXECUTOR_UPDATE_DATA_BYTES_MAX: usize = 64 << 10;
 /// From being asked to shut down to SIGKILL when the description does not say (semantics M4).
 pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(5);
 

@@ -339,6 +339,11 @@ impl Lookup {
                 read(&containers.log_bytes_dropped),
             ),
             (
+                "executor_messages_dropped",
+                "Messages between executors and frameworks dropped because too many others waited",
+                read(&containers.messages_dropped),
+            ),
+            (
                 "checkpoint_syncs",
                 "Synced writes of the checkpoint",
                 checkpoint.syncs(),

@@ -4,7 +4,7 @@
 //! Invariants: D10 an update that was taken is told to the slave until it is acknowledged, under one number.
 //! Absent: sockets, clocks, what tasks are.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use meros_proto::executor::TASKS_PER_EXECUTOR_MAX;
 use meros_proto::ids::TaskId;
@@ -19,6 +19,15 @@ pub const EXECUTOR_UPDATES_MAX: usize = 4 * TASKS_PER_EXECUTOR_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyUpdates;
 
+/// A task of which the slave may not know that it is here.
+#[derive(Debug, Clone, Copy)]
+struct Unheard {
+    /// Updates that had been made before it was given.
+    made_before: u64,
+    /// The number of its last update, if it has ended.
+    ended: Option<u64>,
+}
+
 /// The unfinished business of an executor.
 #[derive(Debug, Clone, Default)]
 pub struct Duties {
@@ -26,8 +35,9 @@ pub struct Duties {
     unacknowledged: VecDeque<ExecutorUpdate>,
     /// Tasks that were given and have not ended.
     live: BTreeSet<TaskId>,
-    /// Of them and of those that have ended: no update was acknowledged yet.
-    unheard: BTreeSet<TaskId>,
+    /// Of them and of those that have ended: no update was acknowledged yet. How many updates had been made
+    /// when they were given, since those before were of another task of the name.
+    unheard: BTreeMap<TaskId, Unheard>,
 }
 
 impl Duties {
@@ -41,7 +51,11 @@ impl Duties {
     pub fn on_launch(&mut self, task_id: &TaskId) -> bool {
         let is_new = self.live.insert(task_id.clone());
         if is_new {
-            self.unheard.insert(task_id.clone());
+            let unheard = Unheard {
+                made_before: self.made,
+                ended: None,
+            };
+            self.unheard.insert(task_id.clone(), unheard);
         }
         is_new
     }
@@ -66,11 +80,14 @@ impl Duties {
         if self.unacknowledged.len() >= EXECUTOR_UPDATES_MAX && !is_last {
             return Err(TooManyUpdates);
         }
-        if is_last {
-            self.live.remove(&status.task_id);
-        }
         self.made += 1;
         let number = self.made;
+        if is_last {
+            self.live.remove(&status.task_id);
+            if let Some(unheard) = self.unheard.get_mut(&status.task_id) {
+                unheard.ended = Some(number);
+            }
+        }
         self.unacknowledged
             .push_back(ExecutorUpdate { number, status });
         Ok(self.unacknowledged.back().expect("just added"))
@@ -79,13 +96,26 @@ impl Duties {
     /// This update and all before it are durable with the slave.
     pub fn on_acknowledged(&mut self, number: u64) {
         while let Some(update) = self.unacknowledged.pop_front_if(|it| it.number <= number) {
-            self.unheard.remove(&update.status.task_id);
+            let task_id = &update.status.task_id;
+            let unheard = self.unheard.get(task_id);
+            if unheard.is_some_and(|it| it.made_before < update.number) {
+                self.unheard.remove(task_id);
+            }
         }
     }
 
-    /// What a subscription names: tasks of which the slave may not know that they are here.
-    pub fn unheard(&self) -> impl Iterator<Item = &TaskId> {
-        self.unheard.iter()
+    /// What a subscription names: tasks of which the slave may not know that they are here, and the number of
+    /// their last update if they have ended. Those that live come first.
+    pub fn unheard(&self) -> impl Iterator<Item = (&TaskId, Option<u64>)> {
+        let lives = self.unheard.iter().filter(|(_, it)| it.ended.is_none());
+        let ended = self.unheard.iter().filter(|(_, it)| it.ended.is_some());
+        lives.chain(ended).map(|(id, it)| (id, it.ended))
+    }
+
+    /// How many updates were made.
+    #[must_use]
+    pub fn made(&self) -> u64 {
+        self.made
     }
 
     /// What follows a subscription, in order.
@@ -117,7 +147,7 @@ mod tests {
 
     fn owed(duties: &Duties) -> (Vec<&str>, Vec<u64>) {
         (
-            duties.unheard().map(TaskId::as_str).collect(),
+            duties.unheard().map(|(id, _)| id.as_str()).collect(),
             duties.unacknowledged().map(|it| it.number).collect(),
         )
     }
@@ -130,7 +160,7 @@ mod tests {
         assert!(!duties.on_launch(&id("a")), "it is here");
         duties.update(status("a", TaskState::Running)).unwrap();
         duties.update(status("a", TaskState::Finished)).unwrap();
-        assert_eq!(owed(&duties), (vec!["a", "b"], vec![1, 2]));
+        assert_eq!(owed(&duties), (vec!["b", "a"], vec![1, 2]));
         duties.on_acknowledged(1);
         assert_eq!(owed(&duties), (vec!["b"], vec![2]));
         duties.update(status("b", TaskState::Running)).unwrap();
@@ -140,6 +170,30 @@ mod tests {
         assert_eq!(owed(&duties), (vec![], vec![]));
         assert!(!duties.is_live(&id("a")) && duties.is_live(&id("b")));
         assert!(duties.is_all_acknowledged());
+    }
+
+    #[test]
+    fn a_name_that_is_used_again_is_another_task() {
+        let mut duties = Duties::new();
+        assert!(duties.on_launch(&id("a")));
+        duties.update(status("a", TaskState::Finished)).unwrap();
+        let named = |duties: &Duties| {
+            let all = duties.unheard().map(|(id, ended)| (id.to_string(), ended));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(named(&duties), [("a".to_owned(), Some(1))]);
+        // The slave has it, and gives the next one before we hear so.
+        assert!(duties.on_launch(&id("a")));
+        assert_eq!(named(&duties), [("a".to_owned(), None)]);
+        duties.on_acknowledged(1);
+        assert_eq!(
+            named(&duties),
+            [("a".to_owned(), None)],
+            "that was the first"
+        );
+        duties.update(status("a", TaskState::Running)).unwrap();
+        duties.on_acknowledged(2);
+        assert_eq!((named(&duties), duties.made()), (vec![], 2));
     }
 
     #[test]

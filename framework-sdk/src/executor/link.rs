@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use meros_proto::codec::{FrameBuffer, encode};
-use meros_proto::executor::TASKS_PER_EXECUTOR_MAX;
+use meros_proto::executor::{EXECUTOR_UPDATE_DATA_BYTES_MAX, TASKS_PER_EXECUTOR_MAX};
 use meros_proto::ids::TaskId;
 use meros_proto::message::executor::{ExecutorToSlave, SlaveToExecutor};
 use meros_proto::status::{Source, TaskState, TaskStatus};
@@ -92,6 +92,17 @@ impl Shared {
     }
 
     pub(super) fn update(&self, status: TaskStatus) -> bool {
+        let is_for_executors = !matches!(
+            status.state,
+            TaskState::Staging
+                | TaskState::Unknown
+                | TaskState::Unreachable
+                | TaskState::Gone
+                | TaskState::GoneByOperator
+        );
+        if !is_for_executors || status.data.len() > EXECUTOR_UPDATE_DATA_BYTES_MAX {
+            return false;
+        }
         let mut state = self.state();
         let Ok(update) = state.duties.update(status) else {
             return false;
@@ -151,10 +162,12 @@ impl Shared {
         let stream = connect(&self.config.socket)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let mut state = self.state();
-        let tasks = state.duties.unheard().take(NAMED_MAX).cloned().collect();
+        let tasks = state.duties.unheard().take(NAMED_MAX);
+        let tasks = tasks.map(|(id, ended)| (id.clone(), ended)).collect();
         let subscribe = ExecutorToSlave::Subscribe {
             framework_id: self.config.framework_id,
             executor_id: self.config.executor_id.clone(),
+            made: state.duties.made(),
             tasks,
         };
         state.stream = Some(stream.try_clone()?);

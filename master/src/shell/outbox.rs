@@ -21,6 +21,10 @@ use crate::metrics::Metrics;
 /// `CALL_ITEMS_MAX` (10,000) tasks on it.
 pub(crate) const SLAVE_QUEUE: usize = 16_384;
 
+/// A message of a framework to an executor is dropped when so many of any kind wait for the slave. It may have
+/// 1 MiB, so that 16 MiB of them wait for one slave at the most, where thousands of small ones have room.
+const BEST_EFFORT_WAITING_MAX: usize = 16;
+
 /// Characters of a close reason: it must fit a packet beside the rest.
 const REASON_CHARS_MAX: usize = 256;
 
@@ -90,9 +94,15 @@ impl Outbox {
         self.frameworks.remove(&id);
     }
 
-    /// Sends to a slave, or cuts it off.
+    /// Sends to a slave, or cuts it off. What is best effort is dropped before that.
     pub(crate) fn send_slave(&mut self, id: ConnectionId, message: MasterToSlave) {
-        if !try_send(self.slaves.get(&id), message, &self.metrics) {
+        let sender = self.slaves.get(&id);
+        if matches!(message, MasterToSlave::ExecutorMessage { .. })
+            && sender.is_some_and(|sender| sender.waiting() >= BEST_EFFORT_WAITING_MAX)
+        {
+            return self.metrics.executor_message_dropped();
+        }
+        if !try_send(sender, message, &self.metrics) {
             self.close(id, &Refusal::TooSlow);
         }
     }

@@ -38,8 +38,12 @@ pub enum ExecutorToSlave {
         framework_id: FrameworkId,
         /// From its environment.
         executor_id: ExecutorId,
-        /// Tasks that it was given and of which no update is acknowledged yet (semantics M3).
-        tasks: Vec<TaskId>,
+        /// How many updates this process has made. Fewer than are acknowledged: it is another process than the
+        /// one that made those, and what that one ran is lost.
+        made: u64,
+        /// Tasks that it was given and of which no update is acknowledged yet (semantics M3); with the number
+        /// of the last update of those that have ended, since the next task may have the same name.
+        tasks: Vec<(TaskId, Option<u64>)>,
     },
     /// News of a task. Answer: `Acknowledged`, once it is durable. Repeated by the executor on each
     /// new connection until acknowledged.

@@ -138,6 +138,12 @@ impl<Out> Sender<Out> {
         Ok(())
     }
 
+    /// How many messages wait to be written. Others may be sending meanwhile.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Closes the connection after what is queued has reached the peer, or after [`FLUSH_TIMEOUT`].
     ///
     /// Returns at once and may be called from any thread; from now on nothing can be queued. The first

@@ -84,7 +84,12 @@ impl Process {
         let subscribe = ExecutorToSlave::Subscribe {
             framework_id: self.key.0,
             executor_id: self.key.1.clone(),
-            tasks: self.duties.unheard().cloned().collect(),
+            made: self.duties.made(),
+            tasks: self
+                .duties
+                .unheard()
+                .map(|(id, ended)| (id.clone(), ended))
+                .collect(),
         };
         let updates = self.duties.unacknowledged().cloned();
         let updates = updates.map(ExecutorToSlave::Update);

@@ -34,9 +34,12 @@ pub const LEAVE_ACKNOWLEDGEMENTS_MAX: Duration = Duration::from_secs(10);
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest text of such an update, in bytes.
 pub(crate) const PROGRESS_BYTES_MAX: usize = 1_024;
-/// The most bytes of task descriptions in one report message. One more task may follow, and two of
-/// the largest tasks still fit a frame of 4 MiB.
+/// The most bytes in one report message, unless one task or executor alone has more: the largest fits a frame of
+/// 4 MiB.
 pub(crate) const REPORT_BYTES_MAX: usize = 256 * 1024;
+/// The most bytes of a status's message in a report, and of labels: masters keep no more.
+pub(crate) const REPORT_MESSAGE_BYTES_MAX: usize = 1_024;
+pub(crate) const REPORT_LABELS_BYTES_MAX: usize = 16 * 1_024;
 
 /// The most updates of one task that an executor may have waiting; one more that is not the task's last
 /// is acknowledged and not kept: the newest state follows anyway.

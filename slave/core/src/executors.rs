@@ -183,7 +183,7 @@ impl SlaveCore {
         let Some(executor) = self.executors.get_mut(key) else {
             return;
         };
-        if executor.session.is_some() {
+        if executor.session.is_some() && executor.ending.is_none() {
             return self.give(task, key, effects);
         }
         if executor.phase != ExecutorPhase::Accepted {
@@ -531,10 +531,15 @@ fn end_with(executor: &Executor, task: &Task, how: &HowEnded) -> End {
     if let HowEnded::NotStarted(message) = how {
         return failed(Reason::ContainerLaunchFailed, message.clone());
     }
-    if executor.is_inherited && task.state == TaskState::Staging {
+    let id = &executor.run.executor.executor_id;
+    let was_given = task.phase == Phase::Given;
+    if executor.is_inherited && !was_given {
         return never_given();
     }
-    let id = &executor.run.executor.executor_id;
+    if executor.ending.is_some() && executor.was_subscribed && !was_given {
+        let message = format!("its executor {id} was ending when it came: launch it again");
+        return End::by_slave(TaskState::Dropped, Reason::ExecutorTerminated, message);
+    }
     match executor.ending.map(|ending| ending.cause) {
         Some(ExecutorCause::NeverSubscribed) => {
             let message = format!(

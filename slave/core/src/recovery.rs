@@ -270,8 +270,14 @@ impl SlaveCore {
         executor.heard = heard;
         self.executor_containers.insert(container, key.clone());
         self.executors.insert(key.clone(), executor);
-        let at = now.after(self.config.executor_reregistration_timeout);
-        self.timers.set(Due::Executor(key.clone()), at);
+        // One that has never been heard may still be coming up.
+        let again = self.config.executor_reregistration_timeout;
+        let patience = match heard {
+            0 => again.max(self.config.executor_registration_timeout),
+            _ => again,
+        };
+        self.timers
+            .set(Due::Executor(key.clone()), now.after(patience));
         None
     }
 
@@ -321,7 +327,7 @@ impl SlaveCore {
         effects: &mut Effects,
     ) {
         let end = match found.map(|found| &found.state) {
-            _ if !started => never_given(),
+            None | Some(FoundState::NeverRan) if !started => never_given(),
             Some(FoundState::Ended(exit)) => ended_with_exit(executor, exit),
             Some(FoundState::Lost) => lost(),
             state => {

@@ -2,20 +2,27 @@
 
 use std::time::Duration;
 
+use meros_proto::codec::encoded_bytes;
+use meros_proto::executor::ExecutorDescription;
 use meros_proto::ids::{ClusterId, Epoch, SlaveId};
+use meros_proto::labels::Labels;
 use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::{
     REPORT_EXECUTORS_MAX, REPORT_TASKS_MAX, SlaveToMaster, TaskReport,
 };
-use meros_proto::message::slave::{MasterToSlave, RunExecutor};
+use meros_proto::message::slave::MasterToSlave;
 use meros_proto::mutant::Mutant;
 use meros_proto::refusal::{Leadership, Refusal};
-use meros_proto::status::TaskState;
+use meros_proto::resources::Resources;
+use meros_proto::status::{TaskState, TaskStatus};
+use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
+use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::config::{
-    PING_TIMEOUT_RANGE, REGISTER_TIMEOUT, REPORT_BYTES_MAX, RESEND_BURST, RESEND_STEP,
+    PING_TIMEOUT_RANGE, REGISTER_TIMEOUT, REPORT_BYTES_MAX, REPORT_LABELS_BYTES_MAX,
+    REPORT_MESSAGE_BYTES_MAX, RESEND_BURST, RESEND_STEP,
 };
 use crate::event::ConnectionId;
 use crate::task::Task;
@@ -220,56 +227,31 @@ impl SlaveCore {
     }
 
     fn report_executors(&self, connection: ConnectionId, effects: &mut Effects) {
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        let mut flush = |chunk: &mut Vec<RunExecutor>| {
-            if !chunk.is_empty() {
-                let message = SlaveToMaster::ReportExecutors {
-                    executors: std::mem::take(chunk),
-                };
-                effects.push(Effect::Send {
-                    connection,
-                    message,
-                });
-            }
-        };
-        for executor in self.executors.values().filter(|it| !it.abandoned) {
-            bytes += 512 + executor.run.executor.command.bytes();
-            chunk.push((*executor.run).clone());
-            if chunk.len() == REPORT_EXECUTORS_MAX || bytes >= REPORT_BYTES_MAX {
-                flush(&mut chunk);
-                bytes = 0;
-            }
+        let executors = self.executors.values().filter(|it| !it.abandoned);
+        let executors = executors.map(|executor| (*executor.run).clone());
+        for executors in in_parts(executors, REPORT_EXECUTORS_MAX) {
+            let message = SlaveToMaster::ReportExecutors { executors };
+            effects.push(Effect::Send {
+                connection,
+                message,
+            });
         }
-        flush(&mut chunk);
     }
 
     fn report_tasks(&self, connection: ConnectionId, effects: &mut Effects) {
-        let mut chunk = Vec::new();
-        let mut bytes = 0;
-        let mut flush = |chunk: &mut Vec<TaskReport>| {
-            if !chunk.is_empty() {
-                let message = SlaveToMaster::ReportTasks {
-                    tasks: std::mem::take(chunk),
-                };
-                effects.push(Effect::Send {
-                    connection,
-                    message,
-                });
-            }
-        };
-        for (key, task) in self.tasks.iter().filter(|(_, task)| !task.abandoned) {
-            bytes += report_bytes(task);
-            chunk.push(self.report(key, task));
-            if chunk.len() == REPORT_TASKS_MAX || bytes >= REPORT_BYTES_MAX {
-                flush(&mut chunk);
-                bytes = 0;
-            }
+        let tasks = self.tasks.iter().filter(|(_, task)| !task.abandoned);
+        let tasks = tasks.map(|(key, task)| self.report(key, task));
+        for tasks in in_parts(tasks, REPORT_TASKS_MAX) {
+            let message = SlaveToMaster::ReportTasks { tasks };
+            effects.push(Effect::Send {
+                connection,
+                message,
+            });
         }
-        flush(&mut chunk);
     }
 
-    /// Says no more than what is durable: a report must stay true if we crash after it.
+    /// Says no more than what is durable: a report must stay true if we crash after it. And no more than masters
+    /// keep: what a task runs, and what it said, is large.
     fn report(&self, key: &TaskKey, task: &Task) -> TaskReport {
         let queued = self
             .streams
@@ -279,9 +261,9 @@ impl SlaveCore {
         TaskReport {
             framework_id: key.0,
             role: task.run.role.clone(),
-            task: task.run.task.clone(),
+            task: described(&task.run.task),
             state: status.map_or(TaskState::Staging, |status| status.state),
-            status: status.cloned(),
+            status: status.map(shortened),
         }
     }
 
@@ -441,14 +423,110 @@ fn wrong_cluster(masters: ClusterId, slaves: ClusterId) -> Refusal {
     }
 }
 
-/// Roughly what a report takes on the wire.
-fn report_bytes(task: &Task) -> usize {
-    let description = &task.run.task;
-    let command = description
-        .command
-        .as_ref()
-        .map_or(0, |command| command.bytes());
-    let executor = description.executor.as_ref();
-    let executor = executor.map_or(0, |it| it.command.bytes());
-    512 + command + executor + description.data.len()
+/// A task without what it runs.
+fn described(task: &TaskDescription) -> TaskDescription {
+    let executor = task.executor.as_ref().map(|executor| {
+        let id = executor.executor_id.clone();
+        ExecutorDescription::new(id, Command::argv([""]), Resources::default())
+    });
+    TaskDescription {
+        command: None,
+        executor,
+        data: Default::default(),
+        health_check: None,
+        check: None,
+        labels: reported_labels(&task.labels),
+        ..task.clone()
+    }
+}
+
+/// A status without its data, and with the beginning of its message.
+fn shortened(status: &TaskStatus) -> TaskStatus {
+    let mut end = status.message.len().min(REPORT_MESSAGE_BYTES_MAX);
+    while !status.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    TaskStatus {
+        data: Default::default(),
+        message: status.message[..end].to_owned(),
+        labels: reported_labels(&status.labels),
+        ..status.clone()
+    }
+}
+
+fn reported_labels(labels: &Labels) -> Labels {
+    let bytes = labels.iter().map(|label| {
+        let value = label.value().map_or(0, str::len);
+        label.key().len() + value
+    });
+    match bytes.sum::<usize>() <= REPORT_LABELS_BYTES_MAX {
+        true => labels.clone(),
+        false => Labels::default(),
+    }
+}
+
+/// In lists of at most so many, each of at most [`REPORT_BYTES_MAX`] or of one alone.
+fn in_parts<T: Serialize>(all: impl Iterator<Item = T>, most: usize) -> Vec<Vec<T>> {
+    let mut parts: Vec<Vec<T>> = Vec::new();
+    let mut bytes = 0;
+    for one in all {
+        // What cannot be counted cannot be sent either, and is not among what we have read or been sent.
+        let its = encoded_bytes(&one).unwrap_or(REPORT_BYTES_MAX);
+        bytes += its;
+        match parts.last_mut() {
+            Some(part) if part.len() < most && bytes <= REPORT_BYTES_MAX => part.push(one),
+            _ => {
+                bytes = its;
+                parts.push(vec![one]);
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use meros_proto::ids::{SlaveId, TaskId};
+    use meros_proto::status::Source;
+
+    use super::*;
+
+    #[test]
+    fn parts_are_bounded_in_number_and_bytes() {
+        let sizes = [10, 200_000, 200_000, 300_000, 10, 10, 10];
+        let all = sizes.iter().map(|&size| "x".repeat(size));
+        let parts = in_parts(all, 2);
+        let lengths = parts
+            .iter()
+            .map(|part| part.iter().map(String::len).collect());
+        let lengths: Vec<Vec<usize>> = lengths.collect();
+        assert_eq!(
+            lengths,
+            [
+                vec![10, 200_000],
+                vec![200_000],
+                vec![300_000],
+                vec![10, 10],
+                vec![10]
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_task_runs_and_says_is_not_in_a_report() {
+        let large = "x".repeat(1 << 20);
+        let task_id = TaskId::new("t").expect("a good id");
+        let command = Command::shell(large.clone());
+        let mut task =
+            TaskDescription::command(task_id.clone(), SlaveId(0), Resources::default(), command);
+        task.data = large.clone().into();
+        let mut status =
+            TaskStatus::new(task_id, TaskState::Running, Source::Executor, Timestamp(1));
+        status.data = large.clone().into();
+        status.message = large;
+        let said = (described(&task), shortened(&status));
+        let bytes = encoded_bytes(&said).expect("it can be counted");
+        assert!(bytes < 2_048, "{bytes} bytes");
+        assert_eq!(said.0.name, "t");
+    }
 }

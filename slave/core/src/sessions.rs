@@ -10,25 +10,36 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meros_proto::executor::{EXECUTOR_MESSAGE_BYTES_MAX, TASKS_PER_EXECUTOR_MAX};
+use meros_proto::executor::{
+    EXECUTOR_MESSAGE_BYTES_MAX, EXECUTOR_UPDATE_DATA_BYTES_MAX, TASKS_PER_EXECUTOR_MAX,
+};
 use meros_proto::ids::TaskId;
 use meros_proto::message::executor::{ExecutorToSlave, ExecutorUpdate, SlaveToExecutor};
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::refusal::Refusal;
 use meros_proto::status::{Source, TaskState, TaskStatus};
-use meros_proto::task::{KILL_GRACE_DEFAULT, TASK_DATA_BYTES_MAX};
+use meros_proto::task::KILL_GRACE_DEFAULT;
 use meros_proto::time::Timestamp;
 use tracing::debug;
 
 use crate::config::{STATUS_TEXT_BYTES_MAX, UPDATES_PER_TASK_MAX};
 use crate::event::{ContainerId, ExecutorKey, SessionId};
-use crate::executor::Executor;
+use crate::executor::{Executor, ExecutorCause};
 use crate::executors::{executor_key, never_given};
 use crate::launch::{ended_by_us, killed_during_launch};
 use crate::stream::Stream;
 use crate::task::{Cause, Phase};
 use crate::timers::Due;
 use crate::{Effect, Effects, SlaveCore, TaskKey};
+
+/// The most tasks that a subscription names: those that live, and as many that have ended meanwhile.
+const NAMED_MAX: usize = 2 * TASKS_PER_EXECUTOR_MAX;
+
+/// What a subscription says of the executor.
+struct Named {
+    made: u64,
+    tasks: Vec<(TaskId, Option<u64>)>,
+}
 
 impl SlaveCore {
     pub(crate) fn on_executor(
@@ -42,11 +53,13 @@ impl SlaveCore {
         if let ExecutorToSlave::Subscribe {
             framework_id,
             executor_id,
+            made,
             tasks,
         } = message
         {
             let key = (framework_id, executor_id);
-            return self.on_executor_subscribed(session, container, key, tasks, now, effects);
+            let named = Named { made, tasks };
+            return self.on_executor_subscribed(session, container, key, named, now, effects);
         }
         let Some(key) = self.sessions.get(&session).cloned() else {
             // One that was closed, or that did not subscribe.
@@ -79,10 +92,16 @@ impl SlaveCore {
         session: SessionId,
         container: ContainerId,
         key: ExecutorKey,
-        named: Vec<TaskId>,
+        named: Named,
         now: Timestamp,
         effects: &mut Effects,
     ) {
+        if self.sessions.contains_key(&session) || named.tasks.len() > NAMED_MAX {
+            // No executor of ours does so, and it would cost more than it is worth.
+            self.counters.executor_messages_ignored += 1;
+            self.on_executor_disconnected(session, now);
+            return effects.push(Effect::CloseSession { session });
+        }
         let is_it = |it: &&mut Executor| it.container() == Some(container) && it.pid().is_some();
         let slave_id = self.slave_id();
         let executor = self.executors.get_mut(&key).filter(is_it);
@@ -99,7 +118,7 @@ impl SlaveCore {
         let old = executor.session.replace(session);
         executor.was_subscribed = true;
         let is_inherited = std::mem::take(&mut executor.is_inherited);
-        let ending = executor.ending;
+        let (ending, heard) = (executor.ending, executor.heard);
         let tasks: Vec<TaskId> = executor.tasks.iter().cloned().collect();
         if let Some(old) = old.filter(|old| *old != session) {
             self.sessions.remove(&old);
@@ -109,13 +128,24 @@ impl SlaveCore {
         self.counters.executor_subscriptions += 1;
         debug!(framework_id = %key.0, executor_id = %key.1, "executor subscribed");
         self.tell(&key, SlaveToExecutor::Subscribed { slave_id }, effects);
+        if named.made < heard {
+            // Another process in the same container: what the one before ran is lost.
+            let (cause, grace) = (ExecutorCause::LostSight, Some(Duration::ZERO));
+            return self.shut_down_executor(&key, cause, grace, now, effects);
+        }
         if let Some(ending) = ending {
             let grace = ending.grace;
             return self.tell(&key, SlaveToExecutor::Shutdown { grace }, effects);
         }
         self.timers.clear(&Due::Executor(key.clone()));
-        let named: BTreeSet<TaskId> = named.into_iter().collect();
-        self.kill_unknown(&key, &named, effects);
+        self.kill_unknown(&key, &named.tasks, effects);
+        // One that has ended, as we know, is not the one that we have under its name now.
+        let named: BTreeSet<TaskId> = named
+            .tasks
+            .into_iter()
+            .filter(|(_, ended)| ended.is_none_or(|number| number > heard))
+            .map(|(task_id, _)| task_id)
+            .collect();
         let mut has_fewer = false;
         for id in tasks {
             let task_key = (key.0, id);
@@ -141,18 +171,24 @@ impl SlaveCore {
                 _ => {}
             }
         }
-        if has_fewer {
+        if has_fewer || is_inherited {
             self.resize_executor(&key, effects);
         }
     }
 
     /// What the executor runs and the slave has given up, or lost with a damaged record.
-    fn kill_unknown(&self, key: &ExecutorKey, named: &BTreeSet<TaskId>, effects: &mut Effects) {
+    fn kill_unknown(
+        &self,
+        key: &ExecutorKey,
+        named: &[(TaskId, Option<u64>)],
+        effects: &mut Effects,
+    ) {
         let Some(executor) = self.executors.get(key) else {
             return;
         };
-        let unknown = named.difference(&executor.tasks);
-        for task_id in unknown.take(TASKS_PER_EXECUTOR_MAX).cloned() {
+        let live = named.iter().filter(|(_, ended)| ended.is_none());
+        let unknown = live.filter(|(task_id, _)| !executor.tasks.contains(task_id));
+        for (task_id, _) in unknown.take(TASKS_PER_EXECUTOR_MAX).cloned() {
             let grace = KILL_GRACE_DEFAULT;
             self.tell(key, SlaveToExecutor::Kill { task_id, grace }, effects);
         }
@@ -179,7 +215,12 @@ impl SlaveCore {
         now: Timestamp,
         effects: &mut Effects,
     ) {
-        let ExecutorUpdate { number, status } = update;
+        let ExecutorUpdate { number, mut status } = update;
+        if matches!(status.state, TaskState::Gone | TaskState::GoneByOperator) {
+            // Only a slave or a master can know that: for its executor the task is over.
+            status.message = format!("its executor called it {}", status.state.name());
+            status.state = TaskState::Failed;
+        }
         let Some(executor) = self.executors.get_mut(key) else {
             return;
         };
@@ -223,11 +264,7 @@ impl SlaveCore {
         let is_its = task.phase == Phase::Given && executor_key(&task.run).as_ref() == Some(key);
         let is_for_executors = !matches!(
             state,
-            TaskState::Staging
-                | TaskState::Unreachable
-                | TaskState::Unknown
-                | TaskState::Gone
-                | TaskState::GoneByOperator
+            TaskState::Staging | TaskState::Unreachable | TaskState::Unknown
         );
         let waiting = self.streams.get(task_key).map_or(0, Stream::len);
         let has_room = state.is_terminal() || waiting < UPDATES_PER_TASK_MAX;
@@ -259,7 +296,7 @@ impl SlaveCore {
         if labels > STATUS_TEXT_BYTES_MAX {
             status.labels = Default::default();
         }
-        if status.data.len() > TASK_DATA_BYTES_MAX {
+        if status.data.len() > EXECUTOR_UPDATE_DATA_BYTES_MAX {
             status.data = Default::default();
         }
         status

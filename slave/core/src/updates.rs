@@ -214,7 +214,11 @@ impl SlaveCore {
             .tasks
             .get_mut(key)
             .expect("S4: of a phantom there is only a last update");
-        task.acknowledged = Some(Box::new(status));
+        // Nobody is told its data again.
+        task.acknowledged = Some(Box::new(TaskStatus {
+            data: Default::default(),
+            ..status
+        }));
         if self.streams[key].is_empty() {
             self.drop_stream(key);
         } else {

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meros_shim::{CheckEnd, Exit, ExitStatus, Frames, Order, State, Told, read_state};
@@ -40,6 +41,8 @@ pub const DISK_WATCH_INTERVAL: Duration = Duration::from_secs(15);
 /// So many sandboxes at a time are measured: a busy disk is not to become busier, nor one large sandbox
 /// to hide all others.
 static MEASURING: Semaphore = Semaphore::const_new(2);
+/// Of a sandbox that may take as much of the disk as there is.
+const NO_LIMIT: u64 = u64::MAX;
 /// Checks that may wait to be ordered: one of each name.
 const CHECKS_CAPACITY: usize = 4;
 /// A shim that has not answered so long after the time of a check is busy with something else.
@@ -118,6 +121,8 @@ struct Shared {
     folder: Folder,
     /// What the shim counts; none if its file could not be opened.
     state: Option<File>,
+    /// What the sandbox may take of the disk; [`NO_LIMIT`] if all of it.
+    disk_bytes: AtomicU64,
     /// Our groups and our program are there as long as any container is watched.
     _inner: Arc<Inner>,
 }
@@ -139,6 +144,7 @@ impl Container {
         let shared = Arc::new(Shared {
             group,
             state: folder.state_file(),
+            disk_bytes: AtomicU64::new(disk_bytes.unwrap_or(NO_LIMIT)),
             folder,
             _inner: inner,
         });
@@ -150,7 +156,6 @@ impl Container {
             id: id.clone(),
             command,
             sandbox,
-            disk_bytes,
             shim,
             tree: Arc::clone(&tree),
             shared: Arc::clone(&shared),
@@ -193,12 +198,13 @@ impl Container {
         pid == self.pid || self.tree.members().contains(&pid)
     }
 
-    /// Gives it other limits while it runs. Memory is never taken away: what was in use could kill it.
-    /// Blocks a little.
+    /// Gives it other limits while it runs. Memory and disk are never taken away: what was in use could kill
+    /// it. Blocks a little.
     ///
     /// # Errors
     /// The kernel refuses them; some may be in force.
     pub fn resize(&self, limits: &Limits) -> Result<(), StartError> {
+        self.shared.raise_disk(limits.disk_bytes);
         self.shared.group.resize(limits)
     }
 
@@ -300,6 +306,12 @@ impl Shared {
         report
     }
 
+    /// What ended tasks left in the sandbox stays there, so that it may always have what it once might.
+    fn raise_disk(&self, disk_bytes: Option<u64>) {
+        let bytes = disk_bytes.unwrap_or(NO_LIMIT);
+        self.disk_bytes.fetch_max(bytes, Ordering::Relaxed);
+    }
+
     fn counted(&self) -> State {
         let state = self.state.as_ref().and_then(|file| read_state(file).ok());
         state.unwrap_or_default()
@@ -328,15 +340,17 @@ enum Outcome {
 }
 
 /// Returns when a sandbox takes more than it may.
-async fn watch_disk(sandbox: PathBuf, limit: Option<u64>) -> DiskReport {
-    let Some(limit_bytes) = limit else {
-        return std::future::pending().await;
-    };
+async fn watch_disk(sandbox: PathBuf, shared: Arc<Shared>) -> DiskReport {
     // A multitude that starts together is not to be measured together for ever; the first look comes
     // soon, for what fills a disk does so at once.
     let mut pause = DISK_WATCH_INTERVAL / 15;
     loop {
         sleep(pause).await;
+        let limit_bytes = shared.disk_bytes.load(Ordering::Relaxed);
+        if limit_bytes == NO_LIMIT {
+            // Limits are never taken back, so it stays without.
+            return std::future::pending().await;
+        }
         let sandbox = sandbox.clone();
         let turn = MEASURING.acquire().await;
         let began = Instant::now();
@@ -344,7 +358,9 @@ async fn watch_disk(sandbox: PathBuf, limit: Option<u64>) -> DiskReport {
         // An error is a runtime that shuts down.
         let used_bytes = used.await.unwrap_or(0);
         drop(turn);
-        if used_bytes > limit_bytes {
+        // It may have been given more meanwhile.
+        let is_in_force = limit_bytes == shared.disk_bytes.load(Ordering::Relaxed);
+        if used_bytes > limit_bytes && is_in_force {
             return DiskReport {
                 limit_bytes,
                 used_bytes,
@@ -361,7 +377,6 @@ struct Supervisor {
     id: String,
     command: String,
     sandbox: PathBuf,
-    disk_bytes: Option<u64>,
     shim: Shim,
     tree: Arc<Tree>,
     shared: Arc<Shared>,
@@ -408,7 +423,7 @@ impl Supervisor {
     /// asked for.
     async fn until_ended_or_overdue(&mut self) -> (Outcome, bool) {
         let mut asked = false;
-        let mut watch = Box::pin(watch_disk(self.sandbox.clone(), self.disk_bytes));
+        let mut watch = Box::pin(watch_disk(self.sandbox.clone(), Arc::clone(&self.shared)));
         loop {
             let Orders { kill_at, leave } = *self.orders.borrow_and_update();
             if leave && kill_at.is_none() {

@@ -2,7 +2,8 @@
 //! the executor speaks with the core.
 
 mod door;
+mod pace;
 mod session;
 
-pub(crate) use door::{Door, SOCKET};
+pub(crate) use door::{Callers, Door, SOCKET};
 pub(crate) use session::Sessions;

@@ -1,5 +1,6 @@
 //! One connection of an executor: frames in, frames out, both bounded.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,10 +13,11 @@ use meros_slave_core::{ContainerId, Event, SessionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::pace::{PER_MESSAGE, Pace};
 use crate::shell::inbox::{Inbox, Input};
 
 /// Room for what an executor is told: when it subscribes, all tasks that it may have come at once, and their
@@ -25,6 +27,10 @@ const EXECUTOR_QUEUE: usize = 2 * TASKS_PER_EXECUTOR_MAX + 1_024;
 const READ_BYTES: usize = 16 << 10;
 /// An executor that does not read for so long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// An executor that says nothing at all for so long, once connected, takes a place for naught.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long what an executor sent before it went is heard.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Numbers and serves connections of executors. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,11 +47,13 @@ impl Sessions {
         }
     }
 
-    /// Serves one connection until either side ends it.
-    pub(crate) fn serve(
+    /// Serves one connection until either side ends it, or all is `over`.
+    pub(super) fn serve(
         &self,
         container: ContainerId,
         stream: UnixStream,
+        pace: Arc<Pace>,
+        mut over: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let session = SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let inbox = self.inbox.clone();
@@ -59,9 +67,26 @@ impl Sessions {
             {
                 return;
             }
-            tokio::select! {
-                () = hear(session, container, reader, &inbox) => {}
-                () = tell(session, writer, queue) => {}
+            let mut hear = pin!(hear(session, container, reader, &inbox, &pace));
+            let over = async move {
+                let is_over = over.wait_for(|over| *over).await.is_ok();
+                if !is_over {
+                    // The slave goes: what is to be told is still written.
+                    std::future::pending::<()>().await;
+                }
+            };
+            let mut over = pin!(over);
+            let is_gone = tokio::select! {
+                () = &mut hear => false,
+                is_gone = tell(session, writer, queue) => is_gone,
+                () = &mut over => false,
+            };
+            if is_gone {
+                tokio::select! {
+                    // At its end or not, the session is over.
+                    _ = timeout(LAST_WORDS, hear) => {}
+                    () = over => {}
+                }
             }
             let gone = Event::ExecutorDisconnected { session };
             // Nobody is left to be told only when the slave goes.
@@ -75,13 +100,27 @@ async fn hear(
     container: ContainerId,
     mut reader: OwnedReadHalf,
     inbox: &Inbox,
+    pace: &Pace,
 ) {
     let mut frames = FrameBuffer::new();
     let mut read = vec![0; READ_BYTES];
+    let first = Instant::now() + FIRST_MESSAGE_TIMEOUT;
+    let mut has_spoken = false;
     loop {
-        match reader.read(&mut read).await {
+        let reading = reader.read(&mut read);
+        let count = if has_spoken {
+            reading.await
+        } else if let Ok(count) = timeout_at(first, reading).await {
+            count
+        } else {
+            return warn!(%container, session = session.0, "executor connected and says nothing");
+        };
+        match count {
             Ok(0) | Err(_) => return,
-            Ok(count) => frames.push(&read[..count]),
+            Ok(count) => {
+                pace.keep(count as u64).await;
+                frames.push(&read[..count]);
+            }
         }
         loop {
             let message = match frames.next_frame::<ExecutorToSlave>() {
@@ -91,6 +130,8 @@ async fn hear(
                     return warn!(%container, session = session.0, code = error.code(), %error, "executor sent no message");
                 }
             };
+            has_spoken = true;
+            pace.keep(PER_MESSAGE).await;
             let event = Event::Executor {
                 session,
                 container,
@@ -103,22 +144,30 @@ async fn hear(
     }
 }
 
-/// Until the queue is closed and empty.
+/// Until the queue is closed and empty. Whether the executor is gone.
 async fn tell(
     session: SessionId,
     mut writer: OwnedWriteHalf,
     mut queue: mpsc::Receiver<SlaveToExecutor>,
-) {
+) -> bool {
     let mut frame = BytesMut::new();
     while let Some(message) = queue.recv().await {
         frame.clear();
         if let Err(error) = encode(&message, &mut frame) {
-            return warn!(session = session.0, %error, "cannot tell an executor");
+            warn!(session = session.0, %error, "cannot tell an executor");
+            return false;
         }
         match timeout(WRITE_TIMEOUT, writer.write_all(&frame)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return debug!(session = session.0, %error, "executor is gone"),
-            Err(_) => return warn!(session = session.0, "executor does not read"),
+            Ok(Err(error)) => {
+                debug!(session = session.0, %error, "executor is gone");
+                return true;
+            }
+            Err(_) => {
+                warn!(session = session.0, "executor does not read");
+                return false;
+            }
         }
     }
+    false
 }

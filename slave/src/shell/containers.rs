@@ -29,7 +29,7 @@ use crate::container::{
     Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, Part, PartState,
     StartError,
 };
-use crate::executor::{Door, Sessions};
+use crate::executor::{Callers, Door, Sessions};
 use crate::fetch::{self, Cancel, Canceller, Destination, Fetcher, cancel};
 use crate::output::{LiveOutput, Outputs};
 use crate::plan::{TaskSettings, container_spec, executor_place, executor_spec, limits_of};
@@ -57,6 +57,8 @@ pub(crate) struct ContainerCounters {
     pub(crate) shims_lost: AtomicU64,
     pub(crate) log_bytes: AtomicU64,
     pub(crate) log_bytes_dropped: AtomicU64,
+    /// Messages between executors and frameworks.
+    pub(crate) messages_dropped: AtomicU64,
 }
 
 /// What each container's task needs.
@@ -268,6 +270,12 @@ impl Containers {
         });
     }
 
+    /// A message of an executor or for one found too many others waiting.
+    pub(super) fn message_dropped(&self) {
+        let counters = &self.supervision.counters;
+        counters.messages_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn started(&mut self, container: ContainerId, process: Arc<Container>) {
         self.starting.remove(&container);
         self.running.insert(container, process);
@@ -411,15 +419,18 @@ impl Supervised {
         door: Option<Door>,
     ) {
         let container = self.container;
-        // Closed when it has ended; connections end with the processes.
-        let _open = door.map(|door| {
+        let callers = Callers::new();
+        let open = door.map(|door| {
             let sessions = self.shared.sessions.clone();
-            let serve = door.serve(container, Arc::clone(&process), sessions);
+            let serve = door.serve(container, Arc::clone(&process), sessions, callers.clone());
             AbortOnDrop(tokio::spawn(serve))
         });
         let Some(report) = self.watch(&process).await else {
             return;
         };
+        drop(open);
+        // What it sent before its end is heard before its end.
+        callers.dismiss().await;
         self.count(&report);
         let event = match exit_of(&report) {
             Some(exit) => Event::ContainerEnded { container, exit },

@@ -36,6 +36,10 @@ const BATCH_MAX: usize = 256;
 /// The thread looks at the clock at least this often; a machine that was suspended notices.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
+/// A message between an executor and its framework is dropped when so many of any kind wait before it. It may
+/// have 1 MiB, so that 16 MiB of them wait in one queue at the most, where thousands of small ones have room.
+const BEST_EFFORT_WAITING_MAX: usize = 16;
+
 /// What the thread of the core owns.
 #[derive(Debug)]
 pub(crate) struct Shell {
@@ -290,6 +294,10 @@ impl Shell {
             // Its end is on its way to the core.
             return;
         };
+        let is_best_effort = matches!(message, SlaveToMaster::ExecutorMessage { .. });
+        if is_best_effort && sender.waiting() >= BEST_EFFORT_WAITING_MAX {
+            return self.containers.message_dropped();
+        }
         match sender.try_send(message) {
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(_)) => {
@@ -310,6 +318,10 @@ impl Shell {
             // Its end is on its way to the core.
             return;
         };
+        let waiting = sender.max_capacity() - sender.capacity();
+        if matches!(message, SlaveToExecutor::Message(_)) && waiting >= BEST_EFFORT_WAITING_MAX {
+            return self.containers.message_dropped();
+        }
         if sender.try_send(message).is_err() {
             // What follows must not overtake what is lost: all that matters is told again on the next.
             warn!(

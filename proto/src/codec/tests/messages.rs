@@ -226,7 +226,11 @@ fn mutated_frames_of_executors_end_in_a_message_or_an_error() {
     let subscribe = ExecutorToSlave::Subscribe {
         framework_id: FrameworkId(3),
         executor_id: executor().executor_id,
-        tasks: vec![TaskId::new("t-1").unwrap(), TaskId::new("t-2").unwrap()],
+        made: 9,
+        tasks: vec![
+            (TaskId::new("t-1").unwrap(), None),
+            (TaskId::new("t-2").unwrap(), Some(8)),
+        ],
     };
     let update = ExecutorToSlave::Update(ExecutorUpdate {
         number: 7,
