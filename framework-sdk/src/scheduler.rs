@@ -190,6 +190,7 @@ impl Actions {
     }
 
     /// Shuts an executor down: it is asked to end and, after its grace, killed. Tasks that it has then FAIL.
+    /// Lost while this framework or the slave is disconnected: ask again.
     pub fn shutdown_executor(&mut self, slave_id: SlaveId, executor_id: ExecutorId) {
         self.calls.push(Call::ShutdownExecutor {
             slave_id,

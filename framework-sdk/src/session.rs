@@ -211,7 +211,7 @@ impl Handle {
     }
 
     /// Shuts an executor down: it is asked to end and, after its grace, killed. Tasks that it has then FAIL.
-    /// Lost while disconnected.
+    /// Lost while this framework or the slave is disconnected: ask again.
     ///
     /// # Errors
     /// [`CallError`].

@@ -1,7 +1,8 @@
 //! Slaves that operators take out: deactivated, drained, declared gone (semantics K7, K10, Q7).
 //!
 //! Invariants: M14 of a slave that is not active nothing is offered. What was decided is in the
-//! registry, so a new leader goes on with it; kills are ordered again when the slave is back.
+//! registry, so a new leader goes on with it; kills and ends of executors are ordered again when the slave is
+//! back.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::command::Command;
 use crate::event::RequestId;
 use crate::kill::shortened;
 use crate::tasks::Kill;
+use crate::timers::Timer;
 use crate::turn::Turn;
 
 /// The most operators that wait until one slave is gone; one more is refused.
@@ -106,8 +108,14 @@ impl MasterCore {
             self.end_offers_of_slave(slave_id, OfferEnd::Rescinded, turn);
         }
         match mode {
-            SlaveMode::Draining { grace, .. } => self.kill_for_drain(slave_id, grace, turn),
-            SlaveMode::Active | SlaveMode::Deactivated => self.take_kills_back(slave_id),
+            SlaveMode::Draining { grace, .. } => {
+                self.kill_for_drain(slave_id, grace, turn);
+                self.limit_executors(slave_id, grace, turn);
+            }
+            SlaveMode::Active | SlaveMode::Deactivated => {
+                self.take_kills_back(slave_id);
+                self.free_executors(slave_id);
+            }
         }
         self.publish_slave(slave_id, turn);
         self.note_drained(slave_id, turn);
@@ -118,6 +126,7 @@ impl MasterCore {
         let mode = self.registry.slave(slave_id).map(|record| record.mode);
         if let Some(SlaveMode::Draining { grace, .. }) = mode {
             self.kill_for_drain(slave_id, grace, turn);
+            self.limit_executors(slave_id, grace, turn);
             self.note_drained(slave_id, turn);
         }
     }
@@ -161,8 +170,63 @@ impl MasterCore {
         }
     }
 
-    /// Notices that nothing is left on a slave that is drained.
+    /// The executors of a slave that hears of its drain end with it. A repeat may only shorten the grace,
+    /// and one after a lost connection repeats the orders.
+    fn limit_executors(&mut self, slave_id: SlaveId, grace: Option<Duration>, turn: &mut Turn<'_>) {
+        let row = self.slaves.get_mut(slave_id);
+        let Some(row) = row.filter(|row| row.connection.is_some()) else {
+            return;
+        };
+        // Without a grace each task has its own, and none has a longer one than this.
+        let over = turn.now.after(grace.unwrap_or(KILL_GRACE_MAX));
+        let at = row.executors_end_at.map_or(over, |known| known.min(over));
+        row.executors_end_at = Some(at);
+        row.executors_told_to_end = false;
+        if at > turn.now && self.executors.count_of_slave(slave_id) > 0 {
+            self.timers.arm(Timer::Drain(slave_id), at);
+        }
+        self.end_executors_for_drain(slave_id, turn);
+    }
+
+    /// A drain that is called off ends no more executors.
+    fn free_executors(&mut self, slave_id: SlaveId) {
+        self.timers.cancel(&Timer::Drain(slave_id));
+        if let Some(row) = self.slaves.get_mut(slave_id) {
+            row.executors_end_at = None;
+            row.executors_told_to_end = false;
+        }
+    }
+
+    /// Ends executors that have nothing left to do, or had their time: a kill only asks them, and one that
+    /// does not listen would hold the drain up for ever.
+    pub(crate) fn end_executors_for_drain(&mut self, slave_id: SlaveId, turn: &mut Turn<'_>) {
+        let has_tasks = self.tasks.count_of_slave(slave_id) > 0;
+        let row = self.slaves.get_mut(slave_id);
+        let Some(row) = row.filter(|row| row.is_draining && !row.executors_told_to_end) else {
+            return;
+        };
+        // A slave that is away hears of it when it is back.
+        let Some(connection) = row.connection else {
+            return;
+        };
+        let is_over = row.executors_end_at.is_some_and(|at| at <= turn.now);
+        if has_tasks && !is_over {
+            return;
+        }
+        row.executors_told_to_end = true;
+        self.timers.cancel(&Timer::Drain(slave_id));
+        for (_, framework_id, executor_id) in self.executors.of_slave(slave_id) {
+            let order = MasterToSlave::ShutdownExecutor {
+                framework_id,
+                executor_id,
+            };
+            turn.send_slave(connection, order);
+        }
+    }
+
+    /// Notices that nothing is left on a slave that is drained, or nothing but executors, which then end.
     pub(crate) fn note_drained(&mut self, slave_id: SlaveId, turn: &mut Turn<'_>) {
+        self.end_executors_for_drain(slave_id, turn);
         let Some(row) = self.slaves.get(slave_id).filter(|row| row.is_draining) else {
             return;
         };
@@ -171,7 +235,9 @@ impl MasterCore {
             row.state(),
             SlaveState::Registered | SlaveState::Disconnected
         );
-        let is_empty = self.tasks.count_of_slave(slave_id) == 0 && row.operations.is_empty();
+        let is_empty = self.tasks.count_of_slave(slave_id) == 0
+            && self.executors.count_of_slave(slave_id) == 0
+            && row.operations.is_empty();
         let is_drained = is_empty && (is_known || row.is_drained);
         if is_drained == row.is_drained {
             return;

@@ -10,10 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use meros_proto::codec::encode_record;
 use meros_proto::executor::{
     EXECUTOR_ID_BYTES_MAX, EXECUTOR_MESSAGE_BYTES_MAX, EXECUTORS_PER_SLAVE_MAX, ExecutorDescription,
 };
 use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId};
+use meros_proto::labels::Labels;
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::REPORT_EXECUTORS_MAX;
 use meros_proto::message::slave::{MasterToSlave, RunExecutor};
@@ -27,45 +29,115 @@ use crate::MasterCore;
 use crate::connections::Stage;
 use crate::event::ConnectionId;
 use crate::publish::{executor_added, executor_removed};
+use crate::tasks::kept_labels;
 use crate::turn::Turn;
 
 /// Where an executor is, whose, and which.
 pub(crate) type ExecutorAt = (SlaveId, FrameworkId, ExecutorId);
 
-/// One executor.
+/// One executor: what is shown of it, and what tells another description from its own.
 #[derive(Debug)]
 pub(crate) struct Executor {
     pub(crate) role: RoleName,
-    pub(crate) description: Box<ExecutorDescription>,
+    pub(crate) name: String,
+    pub(crate) resources: Resources,
+    /// As they are kept: those of a description may be many.
+    pub(crate) labels: Labels,
+    /// Its command may have a megabyte, and is needed by its slave only.
+    description_hash: u64,
     /// Whether its resources are charged to slave, framework and role.
     pub(crate) is_charged: bool,
 }
 
+impl Executor {
+    fn new(role: RoleName, description: &ExecutorDescription, is_charged: bool) -> Self {
+        Self {
+            role,
+            name: description.name.clone(),
+            resources: description.resources.clone(),
+            labels: kept_labels(&description.labels),
+            description_hash: hash_of(description),
+            is_charged,
+        }
+    }
+}
+
+/// FNV-1a over all that a framework may say of an executor, beside whose and which it is. Two that have
+/// the same one are told apart by the slave, which compares the whole.
+fn hash_of(description: &ExecutorDescription) -> u64 {
+    let ExecutorDescription {
+        executor_id: _,
+        framework_id: _,
+        name,
+        command,
+        resources,
+        labels,
+        shutdown_grace,
+    } = description;
+    let said = (name, command, resources, labels, shutdown_grace);
+    // What has no record was not read from a frame either.
+    let bytes = encode_record(&said).unwrap_or_default();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// All executors.
 #[derive(Debug, Default)]
-pub(crate) struct Executors(BTreeMap<ExecutorAt, Executor>);
+pub(crate) struct Executors {
+    rows: BTreeMap<ExecutorAt, Executor>,
+    /// How many each slave has that has any: asked at each launch.
+    per_slave: BTreeMap<SlaveId, usize>,
+}
 
 impl Executors {
     pub(crate) fn get(&self, at: &ExecutorAt) -> Option<&Executor> {
-        self.0.get(at)
+        self.rows.get(at)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&ExecutorAt, &Executor)> {
-        self.0.iter()
+        self.rows.iter()
     }
 
     pub(crate) fn insert(&mut self, at: ExecutorAt, executor: Executor) {
-        self.0.insert(at, executor);
+        let slave_id = at.0;
+        if self.rows.insert(at, executor).is_none() {
+            *self.per_slave.entry(slave_id).or_default() += 1;
+        }
     }
 
-    fn of_slave(&self, slave_id: SlaveId) -> Vec<ExecutorAt> {
-        let keys = self.0.range(first_of(slave_id)..).map(|(at, _)| at);
+    fn remove(&mut self, at: &ExecutorAt) -> Option<Executor> {
+        let executor = self.rows.remove(at)?;
+        if let Some(count) = self.per_slave.get_mut(&at.0) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_slave.remove(&at.0);
+            }
+        }
+        Some(executor)
+    }
+
+    pub(crate) fn count_of_slave(&self, slave_id: SlaveId) -> usize {
+        self.per_slave.get(&slave_id).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn of_slave(&self, slave_id: SlaveId) -> Vec<ExecutorAt> {
+        let keys = self.rows.range(first_of(slave_id)..).map(|(at, _)| at);
         keys.take_while(|at| at.0 == slave_id).cloned().collect()
     }
 
     fn of_framework(&self, framework_id: FrameworkId) -> Vec<ExecutorAt> {
-        let keys = self.0.keys();
+        let keys = self.rows.keys();
         keys.filter(|at| at.1 == framework_id).cloned().collect()
+    }
+
+    /// Whether what is counted is what is there.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let mut counted: BTreeMap<SlaveId, usize> = BTreeMap::new();
+        for at in self.rows.keys() {
+            *counted.entry(at.0).or_default() += 1;
+        }
+        counted == self.per_slave
     }
 }
 
@@ -99,11 +171,7 @@ impl MasterCore {
         let id = &executor.executor_id;
         let at = (slave_id, framework, id.clone());
         if let Some(known) = self.executors.get(&at) {
-            let same = ExecutorDescription {
-                framework_id: known.description.framework_id,
-                ..executor.clone()
-            };
-            if *known.description != same {
+            if known.description_hash != hash_of(executor) {
                 let why = format!(
                     "executor {id} is on slave {slave_id} with another description: give it the same \
                      one, or another executor_id"
@@ -116,7 +184,7 @@ impl MasterCore {
             let why = format!("it has more than {EXECUTOR_ID_BYTES_MAX} bytes");
             return Err(invalid("executor.executor_id", why));
         }
-        if self.executors.of_slave(slave_id).len() >= EXECUTORS_PER_SLAVE_MAX {
+        if self.executors.count_of_slave(slave_id) >= EXECUTORS_PER_SLAVE_MAX {
             return Err(Refusal::OverLimit {
                 what: "the number of executors of this slave".to_owned(),
                 limit: EXECUTORS_PER_SLAVE_MAX as u64,
@@ -139,11 +207,7 @@ impl MasterCore {
         if self.executors.get(&at).is_some() {
             return false;
         }
-        let executor = Executor {
-            role: role.clone(),
-            description: Box::new(executor.clone()),
-            is_charged: true,
-        };
+        let executor = Executor::new(role.clone(), executor, true);
         self.add_executor(at, executor, turn);
         true
     }
@@ -202,11 +266,7 @@ impl MasterCore {
             if !is_charged {
                 warn!(%slave_id, executor_id = %run.executor.executor_id, "a reported executor does not fit its slave");
             }
-            let executor = Executor {
-                role: run.role,
-                description: Box::new(run.executor),
-                is_charged,
-            };
+            let executor = Executor::new(run.role, &run.executor, is_charged);
             self.add_executor(at, executor, turn);
         }
     }
@@ -231,6 +291,7 @@ impl MasterCore {
             };
             turn.send_framework(connection, ended);
         }
+        self.note_drained(slave_id, turn);
     }
 
     pub(crate) fn forget_executors_of_slave(&mut self, slave_id: SlaveId, turn: &mut Turn<'_>) {
@@ -246,22 +307,25 @@ impl MasterCore {
         turn: &mut Turn<'_>,
     ) -> BTreeSet<SlaveId> {
         let gone = self.executors.of_framework(framework_id);
-        gone.into_iter()
-            .map(|at| {
-                self.remove_executor(&at, turn);
-                at.0
-            })
-            .collect()
+        let mut slaves = BTreeSet::new();
+        for at in gone {
+            self.remove_executor(&at, turn);
+            slaves.insert(at.0);
+        }
+        for slave_id in &slaves {
+            self.note_drained(*slave_id, turn);
+        }
+        slaves
     }
 
     fn remove_executor(&mut self, at: &ExecutorAt, turn: &mut Turn<'_>) -> bool {
-        let Some(executor) = self.executors.0.remove(at) else {
+        let Some(executor) = self.executors.remove(at) else {
             return false;
         };
         self.publisher.publish(executor_removed(at), turn);
         if executor.is_charged {
             let (slave_id, framework_id, _) = *at;
-            let resources = executor.description.resources;
+            let resources = executor.resources;
             self.allocator
                 .release(framework_id, &executor.role, slave_id, resources);
         }

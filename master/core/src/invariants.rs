@@ -64,9 +64,8 @@ impl MasterCore {
         let tasks = self.tasks.iter().filter(|task| task.is_charged);
         let tasks = tasks.map(|it| (it.framework(), &it.role, it.slave(), &it.resources));
         let executors = self.executors.iter().filter(|(_, it)| it.is_charged);
-        let executors = executors.map(|((slave, framework, _), it)| {
-            (*framework, &it.role, *slave, &it.description.resources)
-        });
+        let executors = executors
+            .map(|((slave, framework, _), it)| (*framework, &it.role, *slave, &it.resources));
         for (framework, role, slave, resources) in offers.chain(tasks).chain(executors) {
             let too_much = |what: String| Violation { id: "M1", what };
             held.entry(slave)
@@ -153,6 +152,9 @@ impl MasterCore {
         check("M4", self.offers.is_consistent(), || {
             "offer indexes".to_owned()
         })?;
+        check("X1", self.executors.is_consistent(), || {
+            "counts of executors".to_owned()
+        })?;
         check("M4", self.remembered.is_consistent(), || {
             "index of remembered tasks".to_owned()
         })?;
@@ -171,7 +173,9 @@ impl MasterCore {
             let is_of_something = match timer {
                 Timer::Allocate => true,
                 Timer::OffersResume => self.waits_for_slaves.is_some(),
-                Timer::Ping(slave) | Timer::Return(slave) => self.slaves.get(*slave).is_some(),
+                Timer::Ping(slave) | Timer::Return(slave) | Timer::Drain(slave) => {
+                    self.slaves.get(*slave).is_some()
+                }
                 Timer::Failover(framework) | Timer::Answer(framework) => {
                     self.frameworks.get(*framework).is_some()
                 }
@@ -273,8 +277,9 @@ impl MasterCore {
                 format!("{id} is {mode:?}, but its row {}", slave.is_draining)
             })?;
             let tasks = self.tasks.count_of_slave(id);
-            check("M14", !slave.is_drained || tasks == 0, || {
-                format!("{id} is drained with {tasks} tasks")
+            let executors = self.executors.count_of_slave(id);
+            check("M14", !slave.is_drained || tasks + executors == 0, || {
+                format!("{id} is drained with {tasks} tasks and {executors} executors")
             })?;
         }
         check("M7", self.slaves.is_consistent(), || {

@@ -278,6 +278,7 @@ impl MasterCore {
                 Timer::OffersResume => self.waits_for_slaves = None,
                 Timer::Ping(slave) => self.on_ping_due(slave, turn),
                 Timer::Return(slave) => self.on_return_due(slave, turn),
+                Timer::Drain(slave) => self.end_executors_for_drain(slave, turn),
                 Timer::Failover(framework) => self.on_failover_due(framework, turn),
                 Timer::OfferExpiry(number) => self.on_offer_expired(number, turn),
                 Timer::Answer(framework) => self.on_answer_due(framework, turn),

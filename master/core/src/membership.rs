@@ -400,6 +400,7 @@ impl MasterCore {
         self.allocator.clear_slave_filters(slave_id);
         self.timers.cancel(&Timer::Ping(slave_id));
         self.timers.cancel(&Timer::Return(slave_id));
+        self.timers.cancel(&Timer::Drain(slave_id));
         let row = self.slaves.remove(slave_id);
         if let Some(connection) = row.as_ref().and_then(|row| row.claimant) {
             let refusal = match self.registry.is_gone_slave(slave_id) {

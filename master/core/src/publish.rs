@@ -18,7 +18,7 @@ use crate::offers::Outstanding;
 use crate::operations::total_of;
 use crate::registry::{FrameworkRecord, Registry, SlaveRecord};
 use crate::slaves::Slave;
-use crate::tasks::{Task, kept_labels};
+use crate::tasks::Task;
 use crate::turn::Turn;
 
 /// Numbers the changes of a term.
@@ -116,15 +116,14 @@ pub(crate) fn task_view(task: &Task) -> TaskView {
 
 pub(crate) fn executor_added(at: &ExecutorAt, executor: &Executor) -> ClusterChange {
     let (slave_id, framework_id, executor_id) = at.clone();
-    let description = &executor.description;
     ClusterChange::ExecutorAdded(Arc::new(ExecutorView {
         executor_id,
-        name: description.name.clone(),
+        name: executor.name.clone(),
         framework_id,
         slave_id,
         role: executor.role.clone(),
-        resources: description.resources.clone(),
-        labels: kept_labels(&description.labels),
+        resources: executor.resources.clone(),
+        labels: executor.labels.clone(),
     }))
 }
 

@@ -40,6 +40,10 @@ pub(crate) struct Slave {
     pub(crate) is_draining: bool,
     /// It is draining, and nothing is left on it.
     pub(crate) is_drained: bool,
+    /// From when on its drain waits for no tasks of executors; none before it can have heard of the drain.
+    pub(crate) executors_end_at: Option<Timestamp>,
+    /// Its executors were told to end, by its connection of now.
+    pub(crate) executors_told_to_end: bool,
     /// Pings in a row without an answer.
     pub(crate) misses: u32,
     /// What is reserved on it dynamically and its volumes, as far as this leader knows.
@@ -65,6 +69,8 @@ impl Slave {
             gone_requests: Vec::new(),
             is_draining: false,
             is_drained: false,
+            executors_end_at: None,
+            executors_told_to_end: false,
             misses: 0,
             claims: None,
             operations: VecDeque::new(),

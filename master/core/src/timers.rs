@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Ping(SlaveId),
     /// A slave should have come back by now.
     Return(SlaveId),
+    /// The grace of a slave's drain is over, for its executors.
+    Drain(SlaveId),
     /// A framework should have come back by now.
     Failover(FrameworkId),
     /// An offer, by its number, has been held too long.

@@ -28,6 +28,9 @@ pub(crate) const TEXT_BYTES_MAX: usize = 1_024;
 pub(crate) const URL_BYTES_MAX: usize = 4_096;
 /// The most bytes of labels on one task or framework: they are kept for as long as it lives.
 pub(crate) const LABELS_BYTES_MAX: usize = 64 * 1_024;
+/// How the name begins under which a slave keeps the sandbox and the output of an executor, among those of
+/// tasks.
+const EXECUTOR_PLACE_PREFIX: &str = "executor:";
 /// The most capabilities in one description.
 pub(crate) const CAPABILITIES_MAX: usize = 64;
 
@@ -177,6 +180,13 @@ pub(crate) fn check_task(
     slave: &SlaveDescription,
 ) -> Result<(), Refusal> {
     check_length("name", &task.name, TEXT_BYTES_MAX)?;
+    if task.task_id.as_str().starts_with(EXECUTOR_PLACE_PREFIX) {
+        let why = format!(
+            "it begins with `{EXECUTOR_PLACE_PREFIX}`, under which slaves keep what executors leave; \
+             choose another id"
+        );
+        return Err(invalid("task_id", why));
+    }
     if task.slave_id != slave_id {
         return Err(invalid(
             "slave_id",

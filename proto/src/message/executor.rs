@@ -1,7 +1,8 @@
 //! What an executor and its slave say to each other (semantics M1, M2), over the socket in the sandbox.
 //!
-//! One ordered stream each way, in frames of the codec. The executor speaks first: `Subscribe`, then again every
-//! update that is not acknowledged, in order.
+//! One ordered stream each way, in frames of the codec from the first byte on: there is no opening, each
+//! frame has the version. The executor speaks first: `Subscribe`, then again every update that is not
+//! acknowledged, in order.
 
 use std::time::Duration;
 

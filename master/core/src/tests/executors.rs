@@ -1,16 +1,16 @@
 //! Executors: charged once, given back when they end, and known again after a change of leader (semantics M).
 
 use meros_proto::executor::ExecutorDescription;
-use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId};
+use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, UpdateId};
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::message::slave::{RunExecutor, TaskFramework};
-use meros_proto::slave::{SlaveCapability, SlaveDescription};
+use meros_proto::slave::{SlaveCapability, SlaveDescription, SlaveMode};
 use meros_proto::status::TaskState;
 use meros_proto::task::{Command, TaskDescription};
 use meros_proto::view::ClusterChange;
 
 use super::world::*;
-use crate::ConnectionId;
+use crate::{ConnectionId, OperatorCall};
 
 fn executor() -> ExecutorDescription {
     let id = ExecutorId::new("e").expect("a good id");
@@ -55,6 +55,44 @@ fn ended() -> SlaveToMaster {
         executor_id: executor().executor_id,
         exit: None,
     }
+}
+
+fn reported() -> RunExecutor {
+    RunExecutor {
+        framework: TaskFramework {
+            framework_id: FrameworkId(0),
+            name: String::new(),
+            user: None,
+            checkpoint: true,
+            capabilities: Vec::new(),
+        },
+        role: role("*"),
+        executor: executor(),
+    }
+}
+
+fn drain() -> OperatorCall {
+    let mode = SlaveMode::Draining {
+        grace: Some(secs(9)),
+        mark_gone: false,
+    };
+    let slave_id = SlaveId(0);
+    OperatorCall::SetSlaveMode { slave_id, mode }
+}
+
+fn is_drained(world: &World) -> bool {
+    let slave = world.core.slaves.get(SlaveId(0));
+    slave.expect("it is a member").is_drained
+}
+
+/// Both tasks end, and their framework knows it.
+fn end_both(world: &mut World, s: ConnectionId, f: ConnectionId) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, id) in [("t", 1), ("u", 2)] {
+        lines.extend(world.update(s, name, TaskState::Finished));
+        lines.extend(world.acknowledge(f, name, UpdateId(id)));
+    }
+    lines
 }
 
 fn free(world: &World) -> String {
@@ -193,17 +231,6 @@ fn what_a_slave_that_is_back_does_not_report_has_ended() {
     world.update(s, "t", TaskState::Finished);
     world.update(s, "u", TaskState::Finished);
     world.disconnect(s);
-    let run = RunExecutor {
-        framework: TaskFramework {
-            framework_id: FrameworkId(0),
-            name: String::new(),
-            user: None,
-            checkpoint: true,
-            capabilities: Vec::new(),
-        },
-        role: role("*"),
-        executor: executor(),
-    };
     let back = |world: &mut World, executors: Vec<RunExecutor>| {
         let s = world.connect_slave("slave");
         if !executors.is_empty() {
@@ -218,7 +245,7 @@ fn what_a_slave_that_is_back_does_not_report_has_ended() {
         world.slave_says(s, reregister);
         s
     };
-    let s = back(&mut world, vec![run]);
+    let s = back(&mut world, vec![reported()]);
     assert_eq!(unused(&mut world, f), "cpus:3.5;mem:1024");
     world.disconnect(s);
     back(&mut world, Vec::new());
@@ -234,4 +261,75 @@ fn a_framework_that_is_gone_takes_its_idle_executors_with_it() {
     let told = world.framework_says(f, FrameworkToMaster::Teardown);
     assert!(told.contains(&"s1 shutdown F0".to_owned()), "{told:?}");
     assert_eq!(free(&world), "cpus:4;mem:1024");
+}
+
+#[test]
+fn an_executor_that_ignores_kills_holds_no_drain_up() {
+    // semantics: K10
+    let (mut world, s, f) = with_two_tasks();
+    check(
+        world.operator(1, drain()),
+        &[
+            "s1 kill F0 t grace=9s",
+            "s1 kill F0 u grace=9s",
+            "reply 1 done",
+        ],
+    );
+    check(world.pass(secs(8)), &[]);
+    check(world.pass(secs(1)), &["s1 shutdown F0 e"]);
+    let lines = end_both(&mut world, s, f);
+    let is_told = lines.iter().any(|line| line.contains("shutdown"));
+    assert!(!is_told, "it was told already: {lines:?}");
+    assert!(!is_drained(&world), "the executor is there");
+    world.slave_says(s, ended());
+    assert!(is_drained(&world));
+}
+
+#[test]
+fn an_executor_without_tasks_ends_with_a_drain_and_is_told_again_after_a_lost_connection() {
+    // semantics: K10
+    let (mut world, s, f) = with_two_tasks();
+    end_both(&mut world, s, f);
+    let lines = world.operator(1, drain());
+    assert!(lines.contains(&"s1 shutdown F0 e".to_owned()), "{lines:?}");
+    assert!(!is_drained(&world));
+    world.disconnect(s);
+    let s = world.connect_slave("slave");
+    let executors = vec![reported()];
+    world.slave_says(s, SlaveToMaster::ReportExecutors { executors });
+    let reregister = SlaveToMaster::Reregister {
+        slave_id: SlaveId(0),
+        cluster_id: CLUSTER,
+        slave: able("cpus:4;mem:1024"),
+    };
+    let lines = world.slave_says(s, reregister);
+    let told = format!("s{} shutdown F0 e", s.0);
+    assert!(lines.contains(&told), "{lines:?}");
+    assert!(!is_drained(&world));
+    world.slave_says(s, ended());
+    assert!(is_drained(&world));
+}
+
+#[test]
+fn an_executor_goes_on_when_a_drain_is_called_off_in_time() {
+    // semantics: Q7
+    let (mut world, _, _) = with_two_tasks();
+    world.operator(1, drain());
+    let mode = SlaveMode::Deactivated;
+    let slave_id = SlaveId(0);
+    world.operator(2, OperatorCall::SetSlaveMode { slave_id, mode });
+    check(world.pass(secs(9)), &[]);
+}
+
+#[test]
+fn a_task_does_not_take_the_place_of_an_executor() {
+    let (mut world, _, f) = with_two_tasks();
+    world.pass(secs(60));
+    let other = task("executor:e", SlaveId(0), "cpus:1");
+    let told = world.accept(f, &[2], vec![other]);
+    assert!(
+        told.iter()
+            .any(|line| line.starts_with("f2 executor:e TASK_ERROR")),
+        "{told:?}"
+    );
 }

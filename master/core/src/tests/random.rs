@@ -271,8 +271,8 @@ fn return_slave(world: &mut World, slave_id: SlaveId, state: TaskState) -> Vec<S
     let executors = executors
         .filter(|((slave, _, _), _)| *slave == slave_id)
         .step_by(2)
-        .map(|((_, framework, _), it)| {
-            let description = (*it.description).clone();
+        .map(|((_, framework, id), it)| {
+            let description = executor_description(id.as_str());
             run_executor(*framework, it.role.clone(), description)
         });
     let executors = executors.collect();
