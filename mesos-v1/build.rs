@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use protox::prost::Message as _;
 
 /// Each API has a file; the first has what all of them share.
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "mesos.proto",
     "scheduler.proto",
     "master.proto",
+    "agent.proto",
     "maintenance.proto",
     "quota.proto",
+    "executor.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

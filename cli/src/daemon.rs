@@ -4,8 +4,11 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use meros_daemon::verbosity;
 use serde::de::DeserializeOwned;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::reload::Handle;
 
 use crate::config;
 use crate::exit::{CliError, Exit, chain};
@@ -134,9 +137,7 @@ fn ended(code: u8, reason: &impl std::fmt::Display) -> Result<Exit, CliError> {
 impl DaemonArgs {
     fn prepare(&self) -> Result<(), CliError> {
         self.parent.apply()?;
-        // openraft logs an error for each message to a master that is down; what matters of it is
-        // said by ours. It can be switched on by its name.
-        let filter = EnvFilter::try_new(format!("openraft=off,{}", self.log))
+        let filter = filter(&self.log, 0)
             .map_err(|error| CliError::usage(format!("--log {:?}: {error}", self.log)))?;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -144,10 +145,27 @@ impl DaemonArgs {
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         match self.log_format {
-            LogFormat::Text => lines.with_ansi(false).init(),
-            LogFormat::Json => lines.json().init(),
+            LogFormat::Text => {
+                let lines = lines.with_ansi(false).with_filter_reloading();
+                self.install_verbosity(lines.reload_handle());
+                lines.init();
+            }
+            LogFormat::Json => {
+                let lines = lines.json().with_filter_reloading();
+                self.install_verbosity(lines.reload_handle());
+                lines.init();
+            }
         }
         Ok(())
+    }
+
+    /// Lets operators change what is logged (SET_LOGGING_LEVEL of the Mesos v1 API).
+    fn install_verbosity<S: 'static>(&self, handle: Handle<EnvFilter, S>) {
+        let log = self.log.clone();
+        verbosity::install(move |level| {
+            let filter = filter(&log, level).map_err(|error| error.to_string())?;
+            handle.reload(filter).map_err(|error| error.to_string())
+        });
     }
 
     fn file<T: DeserializeOwned + Default>(&self) -> Result<T, CliError> {
@@ -155,6 +173,19 @@ impl DaemonArgs {
             .as_deref()
             .map_or_else(|| Ok(T::default()), config::read_file)
     }
+}
+
+/// What is logged at a level: 0 is what `--log` says; at 1 our own modules log `debug`, at 2 and above `trace`,
+/// but for those that `--log` names.
+fn filter(log: &str, level: u32) -> Result<EnvFilter, ParseError> {
+    let own = match level {
+        0 => "",
+        1 => ",meros=debug",
+        _ => ",meros=trace",
+    };
+    // openraft logs an error for each message to a master that is down; what matters of it is
+    // said by ours. It can be switched on by its name.
+    EnvFilter::try_new(format!("openraft=off,{log}{own}"))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, CliError> {

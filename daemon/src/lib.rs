@@ -1,5 +1,5 @@
 //! What both daemons need and is about no scheduling: an HTTP server with bounds, metrics of
-//! the process, the clock, the lock of a data directory.
+//! the process, how much it logs, the clock, the lock of a data directory.
 //!
 //! Nothing here knows what a slave, an offer or a task is; of `meros-proto` it takes time and
 //! refusals. What only one daemon needs stays there. Why there is such a crate:
@@ -9,3 +9,4 @@ pub mod clock;
 pub mod http;
 pub mod lock;
 pub mod metrics;
+pub mod verbosity;

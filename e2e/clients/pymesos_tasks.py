@@ -48,6 +48,11 @@ class Tasks(Scheduler):
             if not self.is_paused:
                 self.launch(driver, offers)
 
+    def work(self, name):
+        """What a task does, as fields of its description."""
+        return {"command": {"value": "test $GREETING = hello", "environment": {
+            "variables": [{"name": "GREETING", "value": "hello"}]}}}
+
     def launch(self, driver, offers):
         for offer in offers:
             cpus, mem, tasks = amount(offer, "cpus"), amount(offer, "mem"), []
@@ -59,9 +64,8 @@ class Tasks(Scheduler):
                     "name": name,
                     "task_id": {"value": name},
                     "agent_id": offer["agent_id"],
-                    "command": {"value": "test $GREETING = hello", "environment": {
-                        "variables": [{"name": "GREETING", "value": "hello"}]}},
                     "resources": [scalar("cpus", CPUS), scalar("mem", MEM)],
+                    **self.work(name),
                 })
             if tasks:
                 self.agents.add(offer["agent_id"]["value"])
@@ -91,10 +95,9 @@ class Tasks(Scheduler):
             sys.exit("problems: %s" % self.problems)
 
 
-def main(master, count):
+def main(master, tasks, count):
     framework = {"user": "", "name": "pymesos", "hostname": "", "webui_url": "",
                  "failover_timeout": 600, "checkpoint": True}
-    tasks = Tasks(count)
     first = MesosSchedulerDriver(tasks, framework, master)
     first.start()
     tasks.wait_for(count // 2)
@@ -111,4 +114,5 @@ def main(master, count):
                       "subscriptions": tasks.subscriptions}))
 
 
-main(sys.argv[1], int(sys.argv[2]))
+if __name__ == "__main__":
+    main(sys.argv[1], Tasks(int(sys.argv[2])), int(sys.argv[2]))

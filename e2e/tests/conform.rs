@@ -10,18 +10,7 @@ use meros_e2e::{ClusterOptions, LocalCluster};
 use serde_json::Value;
 
 /// What Meros does not offer yet.
-const NOT_OFFERED: [&str; 10] = [
-    "O1.SET_LOGGING_LEVEL",
-    "O4.GET_HEALTH",
-    "O4.GET_VERSION",
-    "O4.GET_FLAGS",
-    "O4.GET_METRICS",
-    "O4.GET_STATE",
-    "O4.GET_TASKS",
-    "O4.GET_CONTAINERS",
-    "O4.GET_AGENT",
-    "M1.unknown",
-];
+const NOT_OFFERED: [&str; 0] = [];
 
 /// Far more than it takes until there are offers.
 const TRIES_MAX: usize = 30;
@@ -149,6 +138,16 @@ const LIES: &[(&str, &str, Change)] = &[
         Text("REASON_INVALID_OFFERS", "REASON_TASK_INVALID"),
     ),
     ("M1.unknown", "SUBSCRIBE", ELSEWHERE),
+    ("M1.encoding", "SUBSCRIBE", ELSEWHERE),
+    ("M1.not_subscribed", "SUBSCRIBE", ELSEWHERE),
+    ("M1.heartbeat", "SUBSCRIBE", ELSEWHERE),
+    ("M2.subscribed", "SUBSCRIBE", ELSEWHERE),
+    ("M2.launch", "SUBSCRIBE", ELSEWHERE),
+    ("M2.shutdown", "SUBSCRIBE", ELSEWHERE),
+    ("M1.message", "MESSAGE", Status(202, 400)),
+    ("M1.update", "SUBSCRIBE", Text("\"said\"", "\"heard\"")),
+    ("M2.kill", "SUBSCRIBE", Text("TASK_KILLED", "TASK_FAILED")),
+    ("M3", "SUBSCRIBE", Text("TASK_FINISHED", "TASK_RUNNING")),
     (
         "M8",
         "SUBSCRIBE",
@@ -174,7 +173,7 @@ const LIES: &[(&str, &str, Change)] = &[
     ("O1.GET_VERSION", "GET_", Text("get_", "got_")),
     ("O1.GET_METRICS", "GET_", Text("get_", "got_")),
     ("O1.GET_LOGGING_LEVEL", "GET_", Text("get_", "got_")),
-    ("O1.SET_LOGGING_LEVEL", "LOGGING", Status(501, 500)),
+    ("O1.SET_LOGGING_LEVEL", "LOGGING", Status(200, 202)),
     ("O1.GET_STATE", "GET_", Text("get_", "got_")),
     ("O1.GET_AGENTS", "GET_", Text("get_", "got_")),
     ("O1.GET_FRAMEWORKS", "GET_", Text("get_", "got_")),
@@ -218,6 +217,11 @@ const LIES: &[(&str, &str, Change)] = &[
     ("O4.GET_TASKS", "SUBSCRIBE", ELSEWHERE),
     ("O4.GET_CONTAINERS", "SUBSCRIBE", ELSEWHERE),
     ("O4.GET_AGENT", "SUBSCRIBE", ELSEWHERE),
+    ("O4.GET_FRAMEWORKS", "SUBSCRIBE", ELSEWHERE),
+    ("O4.GET_EXECUTORS", "SUBSCRIBE", ELSEWHERE),
+    ("O4.GET_OPERATIONS", "SUBSCRIBE", ELSEWHERE),
+    ("O4.GET_LOGGING_LEVEL", "SUBSCRIBE", ELSEWHERE),
+    ("O4.GET_RESOURCE_PROVIDERS", "SUBSCRIBE", ELSEWHERE),
     ("R1.chunks", "SUBSCRIBE", Split),
     ("R1.plain", "SUBSCRIBE", Text("\\u00e4", "ä")),
     ("R2.media_types", "GET_VERSION", CHARSET),

@@ -16,12 +16,47 @@ use tokio::runtime::Runtime;
 const SLOW: Duration = Duration::from_secs(60);
 const TASKS: usize = 20;
 
-fn executor() -> ExecutorDescription {
-    ExecutorDescription::new(
-        ExecutorId::new("pool").expect("a good id"),
-        Command::argv([env!("CARGO_BIN_EXE_waiter")]),
-        "cpus:0.5;mem:64".parse().expect("written well here"),
-    )
+/// An executor, and how it is told to wait for a file in its sandbox.
+struct Kind {
+    command: Command,
+    wait_for: fn(&str) -> String,
+}
+
+impl Kind {
+    /// One that is built with the SDK.
+    fn native() -> Self {
+        Self {
+            command: Command::argv([env!("CARGO_BIN_EXE_waiter")]),
+            wait_for: str::to_owned,
+        }
+    }
+
+    /// One that speaks v1 over HTTP; none without Python.
+    fn v1() -> Option<Self> {
+        let tried = std::process::Command::new("python3")
+            .arg("--version")
+            .output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            eprintln!("skipped: there is no python3");
+            return None;
+        }
+        let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+        let script = format!("{here}/../docs/examples/executor.py");
+        Some(Self {
+            command: Command::argv(["python3", "-u", script.as_str()]),
+            wait_for: |file| {
+                format!("echo >> launched; until [ -e {file} ]; do sleep 0.05; done; echo >> ended")
+            },
+        })
+    }
+
+    fn executor(&self) -> ExecutorDescription {
+        ExecutorDescription::new(
+            ExecutorId::new("pool").expect("a good id"),
+            self.command.clone(),
+            "cpus:0.5;mem:64".parse().expect("written well here"),
+        )
+    }
 }
 
 struct Framework {
@@ -84,14 +119,21 @@ impl Framework {
     }
 
     /// Launches tasks that wait for a file of this name each. Where.
-    fn launch(&mut self, offer: &Offer, tasks: &[(String, &str)], is_there: bool) -> SlaveId {
+    fn launch(
+        &mut self,
+        kind: &Kind,
+        offer: &Offer,
+        tasks: &[(String, &str)],
+        is_there: bool,
+    ) -> SlaveId {
         let mut placement = Placement::on(offer);
         if is_there {
-            placement.has_executor(executor().executor_id);
+            placement.has_executor(kind.executor().executor_id);
         }
         for (id, file) in tasks {
             let task = Task::new(id).cpus(0.1).mem(16.0);
-            let task = task.data((*file).to_owned()).in_executor(executor());
+            let task = task.data((kind.wait_for)(file));
+            let task = task.in_executor(kind.executor());
             placement.place(&task).expect("there is room");
         }
         self.accept(offer, placement)
@@ -157,7 +199,19 @@ fn lines(path: &std::path::Path) -> usize {
 
 #[test]
 fn one_executor_runs_twenty_tasks_over_a_kill_of_its_slave() {
-    let mut options = ClusterOptions::new("executors", 1);
+    runs_twenty_tasks_over_a_kill("executors", &Kind::native());
+}
+
+#[test]
+fn one_that_speaks_v1_does_the_same() {
+    // semantics: M1 to M3, L2
+    if let Some(kind) = Kind::v1() {
+        runs_twenty_tasks_over_a_kill("executors-v1", &kind);
+    }
+}
+
+fn runs_twenty_tasks_over_a_kill(name: &'static str, kind: &Kind) {
+    let mut options = ClusterOptions::new(name, 1);
     options.resources = "cpus:4;mem:2048";
     options.slave_args = vec!["--tasks-end-with-slave=false".to_owned()];
     let mut cluster = LocalCluster::start(options);
@@ -171,7 +225,7 @@ fn one_executor_runs_twenty_tasks_over_a_kill_of_its_slave() {
         .map(|nth| (format!("t{nth}"), file(nth)))
         .collect();
     let offer = framework.until_offered(4.0, 2048.0);
-    let slave_id = framework.launch(&offer, &tasks, false);
+    let slave_id = framework.launch(kind, &offer, &tasks, false);
     framework.until("all run", |it| it.count(TaskState::Running) == TASKS);
     // The executor is charged once: 4 - 20 * 0.1 - 0.5.
     let offer = framework.until_offered(1.5, 1664.0);
@@ -182,7 +236,11 @@ fn one_executor_runs_twenty_tasks_over_a_kill_of_its_slave() {
 
     let sandbox = sandbox(&cluster);
     let happens = |what: &str| std::fs::write(sandbox.join(what), "").expect("it is there");
-    cluster.slaves[0].kill();
+    let slave = &mut cluster.slaves[0];
+    // An executor that speaks v1 finds it again where it was.
+    let at = slave.listening().expect("it runs").http.to_string();
+    slave.set_arg("http-listen", &at);
+    slave.kill();
     happens("away");
     eventually("tasks end while there is no slave", SLOW, || {
         lines(&sandbox.join("ended")) == TASKS / 2
@@ -218,9 +276,9 @@ fn one_executor_runs_twenty_tasks_over_a_kill_of_its_slave() {
     // It is still there, and takes more.
     let more = [("long".to_owned(), "never"), ("other".to_owned(), "never")];
     let offer = framework.until_offered(3.5, 1984.0);
-    framework.launch(&offer, &more, true);
+    framework.launch(kind, &offer, &more, true);
     framework.until("more run", |it| it.count(TaskState::Running) == TASKS + 2);
-    let executor_id = executor().executor_id;
+    let executor_id = kind.executor().executor_id;
     let said = framework
         .handle
         .message_executor(slave_id, executor_id.clone(), "hello".into());
@@ -253,7 +311,7 @@ fn an_executor_that_does_not_subscribe_is_ended_and_its_task_says_why() {
     let offer = framework.until_offered(4.0, 2048.0);
     let mute = ExecutorDescription {
         command: Command::shell("sleep 600"),
-        ..executor()
+        ..Kind::native().executor()
     };
     let mut placement = Placement::on(&offer);
     let task = Task::new("t").cpus(0.1).mem(16.0).in_executor(mute);

@@ -97,6 +97,35 @@ fn pymesos_runs_a_hundred_tasks_on_three_slaves_and_fails_over() {
 }
 
 #[test]
+fn an_executor_made_with_pymesos_runs_a_hundred_tasks_and_outlives_a_slave() {
+    let Some(python) = python_with("pymesos") else {
+        return;
+    };
+    // semantics: M1 to M3, M6, L2
+    let mut options = ClusterOptions::new("pyexec", 3);
+    options.slave_args = vec!["--tasks-end-with-slave=false".to_owned()];
+    let mut cluster = LocalCluster::start(options);
+    let gate = cluster.dir().join("gate");
+    let script = "clients/pymesos_executor.py";
+    let args = [script, cluster.address(), "100", &gate.to_string_lossy()];
+    let mut client = Client::start(&python, &args);
+    let mut lines = client.lines();
+    let first = lines.next().and_then(Result::ok);
+    assert_eq!(first.as_deref(), Some("running"), "on each slave");
+    // Its executor finds it again where it was.
+    let slave = &mut cluster.slaves[0];
+    let at = slave.listening().expect("it runs").http.to_string();
+    slave.kill();
+    slave.set_arg("http-listen", &at);
+    slave.start();
+    std::fs::write(&gate, "").expect("our folder");
+    let said = client.said(lines);
+    assert_eq!(said["finished"], 100);
+    assert_eq!(said["agents"], 3);
+    assert_eq!(said["subscriptions"], 2);
+}
+
+#[test]
 fn mesoshttp_runs_a_hundred_tasks_and_fails_over_while_a_node_client_watches() {
     let Some(python) = python_with("mesoshttp.client") else {
         return;

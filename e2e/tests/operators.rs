@@ -180,6 +180,36 @@ fn how_resources_are_shared_is_set_at_start_and_shown() {
 }
 
 #[test]
+fn what_daemons_log_is_changed_for_a_while() {
+    let mut options = ClusterOptions::new("logging", 1);
+    // Each ping is an event that the slave tells of when it tells everything.
+    options.master_args = vec!["--ping-interval=500ms".to_owned()];
+    let cluster = LocalCluster::start(options);
+    let slave = cluster.slaves[0].listening().expect("it runs").http;
+    let addresses = [cluster.address().to_owned(), slave.to_string()];
+    let called = |address: &str, call: &str| {
+        let request = ureq::post(format!("http://{address}/api/v1"))
+            .header("Content-Type", "application/json");
+        let mut answer = request.send(call).expect("it is done");
+        answer.body_mut().read_to_string().expect("all of it")
+    };
+    assert!(!cluster.slaves[0].log().contains("TRACE"));
+    let set = r#"{"type": "SET_LOGGING_LEVEL", "set_logging_level":
+        {"level": 2, "duration": {"nanoseconds": 4000000000}}}"#;
+    for address in &addresses {
+        assert_eq!(called(address, set), "");
+    }
+    let log = || cluster.slaves[0].log();
+    eventually("it says more", SLOW, || log().contains("TRACE meros_slave"));
+    for address in &addresses {
+        eventually("it is as before", SLOW, || {
+            let told = called(address, r#"{"type": "GET_LOGGING_LEVEL"}"#);
+            told.contains(r#""get_logging_level":{"level":0}"#)
+        });
+    }
+}
+
+#[test]
 fn a_limit_holds_back_and_is_explained_and_outlives_the_master() {
     let mut cluster = two_racks("quota");
     // Memory without cpus is offered then, and declined: that the limit is why is told all the same.

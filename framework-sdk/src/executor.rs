@@ -235,7 +235,7 @@ fn serve(
         };
         match next {
             Some(Heard::Message(message)) => match message {
-                SlaveToExecutor::Subscribed { slave_id } => {
+                SlaveToExecutor::Subscribed { slave_id, .. } => {
                     executor.subscribed(slave_id, std::mem::replace(&mut again, true), handle);
                 }
                 SlaveToExecutor::Launch(task) => executor.launch(*task, handle),

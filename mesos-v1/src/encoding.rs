@@ -1,10 +1,11 @@
 //! Messages as bytes: JSON or protobuf (semantics A2, R2, R7).
 
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 pub use prost::{Message, Name};
 use prost_reflect::{
-    Cardinality, DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor,
+    Cardinality, DescriptorPool, DeserializeOptions, DynamicMessage, Kind, MessageDescriptor,
     ReflectMessage, SerializeOptions, Value,
 };
 
@@ -59,6 +60,76 @@ impl Media {
         [Self::Json, Self::Protobuf]
             .into_iter()
             .find(|media| allows(*media))
+    }
+}
+
+/// How a call is written and its answer is to be, as its headers say (semantics A2, R2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The call.
+    pub call: Media,
+    /// The answer, or each record of it.
+    pub answer: Media,
+    /// A stream is to say that it is one of records.
+    pub is_recordio: bool,
+}
+
+/// Why the headers of a call do not allow an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotNegotiated {
+    /// How the call is written is not said.
+    #[error("Content-Type is missing: application/json or application/x-protobuf")]
+    NoContentType,
+    /// The call is written in another way.
+    #[error("Content-Type must be application/json or application/x-protobuf")]
+    ContentType,
+    /// The answer is to be written in another way.
+    #[error("Accept must allow application/json or application/x-protobuf")]
+    Accept,
+}
+
+impl NotNegotiated {
+    /// The status of HTTP.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NoContentType => 400,
+            Self::ContentType => 415,
+            Self::Accept => 406,
+        }
+    }
+
+    /// The stable code, for tools.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoContentType => "invalid",
+            Self::ContentType => "unsupported",
+            Self::Accept => "not_acceptable",
+        }
+    }
+}
+
+impl Negotiated {
+    /// `header` gives the value of a header by its name in lower case, if it is there and text.
+    ///
+    /// # Errors
+    /// The first of [`NotNegotiated`] that applies.
+    pub fn of<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Result<Self, NotNegotiated> {
+        let kind = header("content-type").ok_or(NotNegotiated::NoContentType)?;
+        let call = Media::from_content_type(kind).ok_or(NotNegotiated::ContentType)?;
+        let accept = header("accept").unwrap_or_default();
+        let is_recordio = accept.contains("application/recordio");
+        let of_answer = match is_recordio {
+            true => header("message-accept").unwrap_or_default(),
+            false => accept,
+        };
+        let answer = Media::from_accept(of_answer).ok_or(NotNegotiated::Accept)?;
+        Ok(Self {
+            call,
+            answer,
+            is_recordio,
+        })
     }
 }
 
@@ -136,12 +207,19 @@ pub fn decode<M: Message + Default + Name>(media: Media, bytes: &[u8]) -> Result
 #[must_use]
 pub fn encode<M: Message + Name>(media: Media, message: &M) -> Vec<u8> {
     let bytes = message.encode_to_vec();
+    let descriptor = descriptor::<M>();
+    let whole = || {
+        let message = DynamicMessage::decode(descriptor.clone(), bytes.as_slice());
+        let mut message = message.expect("what one writes the other reads");
+        complete(&mut message);
+        message
+    };
     match media {
+        // Readers of proto2 refuse all of a message in which a required field is missing.
+        Media::Protobuf if has_maps(&descriptor) => whole().encode_to_vec(),
         Media::Protobuf => bytes,
         Media::Json => {
-            let mut message = DynamicMessage::decode(descriptor::<M>(), bytes.as_slice())
-                .expect("what one writes the other reads");
-            complete(&mut message);
+            let message = whole();
             let options = SerializeOptions::new()
                 .stringify_64_bit_integers(false)
                 .use_proto_field_name(true);
@@ -159,6 +237,30 @@ pub fn encode<M: Message + Name>(media: Media, message: &M) -> Vec<u8> {
 #[must_use]
 pub fn size(message: &impl Message) -> usize {
     message.encoded_len()
+}
+
+/// Whether a map of messages is anywhere in a message, found out once for each.
+fn has_maps(message: &MessageDescriptor) -> bool {
+    static KNOWN: Mutex<BTreeMap<String, bool>> = Mutex::new(BTreeMap::new());
+    // Nothing panics while it is held.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(has) = known.get(message.full_name()) {
+        return *has;
+    }
+    let (mut seen, mut open) = (BTreeSet::new(), vec![message.clone()]);
+    let mut has = false;
+    while let Some(next) = open.pop() {
+        let is_new = seen.insert(next.full_name().to_owned());
+        for field in next.fields().filter(|_| is_new) {
+            if let Kind::Message(inner) = field.kind() {
+                let value = |entry: &MessageDescriptor| entry.map_entry_value_field().kind();
+                has |= field.is_map() && matches!(value(&inner), Kind::Message(_));
+                open.push(inner);
+            }
+        }
+    }
+    known.insert(message.full_name().to_owned(), has);
+    has
 }
 
 /// Puts in what protobuf leaves out of a map: a value that is a default, such as a limit of 0, is written
@@ -238,4 +340,60 @@ fn missing(message: &DynamicMessage) -> Option<Vec<String>> {
 
 fn missing_in(value: &Value) -> Option<Vec<String>> {
     value.as_message().and_then(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb;
+
+    #[test]
+    fn only_messages_with_maps_are_written_the_long_way() {
+        assert!(has_maps(&descriptor::<pb::quota::QuotaConfig>()));
+        // In a map of another message, in a list.
+        assert!(has_maps(&descriptor::<pb::master::Response>()));
+        assert!(has_maps(&descriptor::<pb::agent::Response>()));
+        // What every framework is told, many times a second.
+        assert!(!has_maps(&descriptor::<pb::scheduler::Event>()));
+        assert!(!has_maps(&descriptor::<pb::TaskStatus>()));
+    }
+
+    #[test]
+    fn what_headers_say_is_looked_at_in_one_order() {
+        let of = |headers: &[(&str, &'static str)]| {
+            Negotiated::of(|name| {
+                let mut found = headers.iter().filter(|(key, _)| *key == name);
+                found.next().map(|(_, value)| *value)
+            })
+        };
+        assert_eq!(
+            of(&[("accept", "text/html")]),
+            Err(NotNegotiated::NoContentType)
+        );
+        let other = [("content-type", "text/html"), ("accept", "text/html")];
+        assert_eq!(of(&other), Err(NotNegotiated::ContentType));
+        let json = ("content-type", "application/json; charset=utf-8");
+        assert_eq!(
+            of(&[json, ("accept", "text/html")]),
+            Err(NotNegotiated::Accept)
+        );
+        // semantics: R2
+        let stream = [
+            json,
+            ("accept", "application/recordio"),
+            ("message-accept", "application/x-protobuf"),
+        ];
+        let negotiated = Negotiated {
+            call: Media::Json,
+            answer: Media::Protobuf,
+            is_recordio: true,
+        };
+        assert_eq!(of(&stream), Ok(negotiated));
+        let statuses = [
+            NotNegotiated::NoContentType,
+            NotNegotiated::ContentType,
+            NotNegotiated::Accept,
+        ];
+        assert_eq!(statuses.map(NotNegotiated::status), [400, 415, 406]);
+    }
 }

@@ -115,7 +115,8 @@ pub fn operation_event(
 }
 
 /// The end of a process as `wait(2)` encodes it, which is what v1 passes on.
-fn wait_status(exit: TaskExit) -> i32 {
+#[must_use]
+pub fn wait_status(exit: TaskExit) -> i32 {
     match exit {
         TaskExit::Code(code) => code << 8,
         TaskExit::Signal(number) => number,

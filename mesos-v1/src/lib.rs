@@ -6,15 +6,18 @@
 //! - [`recordio`]: the framing of streams (semantics A3, R1);
 //! - [`ids`], [`resources`], [`framework`], [`task`], [`operation`], [`calls`], [`roles`]: from v1 to native;
 //! - [`events`], [`state`], [`views`], [`watch`]: from native to v1;
-//! - [`machines`]: maintenance, both ways.
+//! - [`agent`]: the same of what a slave says of itself;
+//! - [`machines`], [`executor`]: both ways.
 //!
 //! Invariants: bytes from outside never panic here, and what they make us allocate is bounded by
 //! their length. What Meros cannot do is a [`Refused`] that names the field, unless a framework loses
 //! nothing by it; those fields are listed in `docs/mesos.md`.
 
+pub mod agent;
 pub mod calls;
 pub mod encoding;
 pub mod events;
+pub mod executor;
 pub mod framework;
 pub mod ids;
 mod json;

@@ -307,11 +307,6 @@ fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
         "there is no default executor yet: give a command instead",
     )?;
     container("executor.container", from.container.as_ref())?;
-    absent(
-        from.data.as_ref().is_some_and(|data| !data.is_empty()),
-        "executor.data",
-        "give it in the environment of `executor.command`",
-    )?;
     let no_command = || Refused::invalid("executor.command", "it is missing");
     let from_command = from.command.as_ref().ok_or_else(no_command)?;
     Ok(ExecutorDescription {
@@ -326,6 +321,7 @@ fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
             .as_ref()
             .and_then(|it| u64::try_from(it.nanoseconds).ok())
             .map(Duration::from_nanos),
+        data: from.data.clone().unwrap_or_default(),
     })
 }
 

@@ -451,7 +451,13 @@ fn an_amount_of_zero_in_a_map_is_told() {
     };
     let json = encode(Media::Json, &config);
     assert_eq!(json, br#"{"role":"a","limits":{"cpus":{"value":0.0}}}"#);
+    // role, then an entry of the map: its key, and its value, of which field 1 is written though it is 0.
     let written = encode(Media::Protobuf, &config);
+    let scalar = [0x09, 0, 0, 0, 0, 0, 0, 0, 0];
+    let entry = [&[0x0a, 4][..], b"cpus", &[0x12, 9], &scalar].concat();
+    let limits = [&[0x1a, 17][..], &entry].concat();
+    let expected = [&[0x0a, 1][..], b"a", &limits].concat();
+    assert_eq!(written, expected);
     assert_eq!(decode(Media::Protobuf, &written).ok(), Some(config));
     // Nothing is no amount where it can be told from zero.
     let without = br#"{"role":"a","limits":{"cpus":{}}}"#;

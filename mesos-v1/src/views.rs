@@ -63,14 +63,14 @@ pub fn agent(ids: Ids, row: &SlaveRow) -> get_agents::Agent {
 #[must_use]
 pub fn agent_info(ids: Ids, row: &SlaveRow) -> pb::AgentInfo {
     let view = &row.slave;
-    let port = view.http_address.rsplit_once(':');
     pb::AgentInfo {
-        hostname: view.hostname.clone(),
-        resources: resources(&view.resources),
-        attributes: events::attributes(&view.attributes),
         id: Some(ids.slave(view.slave_id)),
-        port: port.and_then(|(_, port)| port.parse().ok()),
-        domain: events::domain(&view.attributes),
+        ..crate::agent::info(
+            &view.hostname,
+            &view.http_address,
+            &view.resources,
+            &view.attributes,
+        )
     }
 }
 
@@ -171,6 +171,19 @@ pub(crate) fn executor_of(view: &TaskView) -> Option<&ExecutorId> {
     view.executor_id.as_ref().or(told)
 }
 
+pub(crate) fn executor_info(ids: Ids, view: &ExecutorView) -> pb::ExecutorInfo {
+    pb::ExecutorInfo {
+        executor_id: pb::ExecutorId {
+            value: view.executor_id.as_str().to_owned(),
+        },
+        framework_id: Some(ids.framework(view.framework_id)),
+        name: Some(view.name.clone()),
+        resources: to_v1(&view.resources, Some(&view.role), FORM),
+        labels: labels_to_v1(&view.labels),
+        ..Default::default()
+    }
+}
+
 /// Executors of frameworks.
 #[must_use]
 pub fn executors<'a>(
@@ -178,16 +191,7 @@ pub fn executors<'a>(
     views: impl Iterator<Item = &'a ExecutorView>,
 ) -> pb::master::response::GetExecutors {
     let executors = views.map(|view| pb::master::response::get_executors::Executor {
-        executor_info: pb::ExecutorInfo {
-            executor_id: pb::ExecutorId {
-                value: view.executor_id.as_str().to_owned(),
-            },
-            framework_id: Some(ids.framework(view.framework_id)),
-            name: Some(view.name.clone()),
-            resources: to_v1(&view.resources, Some(&view.role), FORM),
-            labels: labels_to_v1(&view.labels),
-            ..Default::default()
-        },
+        executor_info: executor_info(ids, view),
         agent_id: ids.slave(view.slave_id),
     });
     pb::master::response::GetExecutors {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ExecutorId, FrameworkId};
@@ -19,6 +20,8 @@ pub const EXECUTOR_ID_BYTES_MAX: usize = 200;
 pub const EXECUTOR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// The most bytes of `data` in an update of an executor: 16 updates of each task may wait for its framework.
 pub const EXECUTOR_UPDATE_DATA_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of `data` of an executor: each of its tasks carries them to the slave.
+pub const EXECUTOR_DATA_BYTES_MAX: usize = 64 << 10;
 /// From being asked to shut down to SIGKILL when the description does not say (semantics M4).
 pub const SHUTDOWN_GRACE_DEFAULT: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,10 @@ pub struct ExecutorDescription {
     /// From being asked to shut down to SIGKILL; [`SHUTDOWN_GRACE_DEFAULT`] when absent, at most
     /// [`KILL_GRACE_MAX`](crate::task::KILL_GRACE_MAX) (semantics M4).
     pub shutdown_grace: Option<Duration>,
+    /// For an executor that speaks the v1 API, which finds it in the description of itself; at most
+    /// [`EXECUTOR_DATA_BYTES_MAX`]. One that is built with the SDK is told what it needs in the environment
+    /// of its command.
+    pub data: Bytes,
 }
 
 impl ExecutorDescription {
@@ -63,6 +70,7 @@ impl ExecutorDescription {
             resources,
             labels: Labels::default(),
             shutdown_grace: None,
+            data: Bytes::new(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! `MEROS_DATA_DIR` and the key `data_dir` are the same option. [`RawConfig::or`] lays one source
 //! over another.
 
+mod shown;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -86,7 +88,7 @@ pub struct RawConfig {
 
     /// Address and TCP port for HTTP: health, metrics, output of tasks. Default 127.0.0.1:5051;
     /// port 0 takes a free one. HTTP has no authentication yet: whoever reaches it can read the
-    /// output of every task
+    /// output of every task, and kill its container
     #[arg(long, env = "MEROS_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
 
@@ -203,6 +205,11 @@ pub struct RawConfig {
     #[arg(long, env = "MEROS_EXECUTOR_REREGISTRATION_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "duration_text")]
     pub executor_reregistration_timeout: Option<Duration>,
+
+    /// Whether executors that speak the v1 HTTP API have to prove with a token who they are. Default false,
+    /// as in Mesos: not all of its libraries do. Set it where tasks of several owners share the slave
+    #[arg(long, env = "MEROS_AUTHENTICATE_EXECUTORS", value_name = "BOOL")]
+    pub authenticate_executors: Option<bool>,
 }
 
 fn duration_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -247,6 +254,7 @@ impl RawConfig {
             executor_reregistration_timeout: self
                 .executor_reregistration_timeout
                 .or(lower.executor_reregistration_timeout),
+            authenticate_executors: self.authenticate_executors.or(lower.authenticate_executors),
         }
     }
 }
@@ -394,6 +402,8 @@ pub struct Config {
     pub executor_registration_timeout: Duration,
     /// How long an executor has to subscribe again.
     pub executor_reregistration_timeout: Duration,
+    /// Whether executors that speak v1 need a token.
+    pub authenticate_executors: bool,
 }
 
 impl Config {
@@ -495,6 +505,7 @@ impl Config {
                 raw.executor_reregistration_timeout,
                 EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
             )?,
+            authenticate_executors: raw.authenticate_executors.unwrap_or(false),
         })
     }
 }

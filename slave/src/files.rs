@@ -60,6 +60,9 @@ pub(crate) struct FileRow {
     pub(crate) kind: &'static str,
     /// As `-rw-r--r--`.
     pub(crate) mode: String,
+    /// The same, as the kernel has it.
+    #[serde(skip)]
+    pub(crate) mode_bits: u32,
     /// Bytes.
     pub(crate) size: u64,
     /// When it was changed, in seconds since 1970.
@@ -236,6 +239,7 @@ impl Spot {
                 name: name.to_string_lossy().into_owned(),
                 kind: kind_of(found.st_mode),
                 mode: mode_text(found.st_mode),
+                mode_bits: found.st_mode,
                 size: u64::try_from(found.st_size).unwrap_or(0),
                 modified: found.st_mtime,
                 links: links(&found),
@@ -308,7 +312,7 @@ fn below(text: &str) -> Result<PathBuf, FilesError> {
 
 fn explained(error: Errno) -> FilesError {
     match error {
-        Errno::NOENT | Errno::NOTDIR => FilesError::Unknown,
+        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => FilesError::Unknown,
         Errno::XDEV | Errno::LOOP => FilesError::Outside,
         other => FilesError::Io(other.into()),
     }

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use meros_proto::check::Probe;
 use meros_proto::executor::{
@@ -25,6 +26,7 @@ use meros_proto::resources::{ResourceName, Resources, Scalar, Value};
 use meros_proto::role::RoleName;
 use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
 use meros_slave_core::{CheckPurpose, ContainerId, ExecutorKey, Owner, TaskKey};
+use meros_v1::ids::Ids;
 use serde::Deserialize;
 
 use crate::container::{CheckCommand, ContainerSpec, Limits, TaskCommand};
@@ -49,6 +51,8 @@ pub(crate) struct TaskSettings {
     pub(crate) disk_quota: bool,
     /// Bytes kept of each output.
     pub(crate) log_bytes_max: u64,
+    /// How long an executor has to come back.
+    pub(crate) executor_reregistration_timeout: Duration,
 }
 
 /// The container that an order asks for; none if there is no command, which the core refuses.
@@ -81,6 +85,67 @@ pub(crate) fn container_spec(
     })
 }
 
+/// Where an executor that speaks v1 finds its slave, and how it proves who it is (semantics M6).
+#[derive(Debug)]
+pub(crate) struct V1Access<'a> {
+    pub(crate) ids: Ids,
+    /// Where HTTP is served: `host:port`.
+    pub(crate) agent: &'a str,
+    pub(crate) token: String,
+}
+
+/// How long an executor that speaks v1 looks for a slave that is away, as the SDK does.
+const V1_RECOVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// The longest that it waits between two attempts, and the part of the time that it has to come back.
+const V1_BACKOFF_MAX: Duration = Duration::from_secs(2);
+const V1_BACKOFF_PART: u32 = 4;
+
+/// A length of time as Mesos writes it.
+fn v1_duration(length: Duration) -> String {
+    match (length.as_secs(), length.subsec_nanos()) {
+        (seconds, 0) if seconds >= 60 && seconds % 60 == 0 => format!("{}mins", seconds / 60),
+        (seconds, 0) => format!("{seconds}secs"),
+        _ => format!("{}ms", length.as_millis()),
+    }
+}
+
+/// semantics: M6, R13
+fn v1_environment(
+    run: &RunExecutor,
+    slave_id: SlaveId,
+    sandbox: &Path,
+    settings: &TaskSettings,
+    access: V1Access<'_>,
+) -> BTreeMap<String, String> {
+    let V1Access { ids, agent, token } = access;
+    let in_time = settings.executor_reregistration_timeout / V1_BACKOFF_PART;
+    let backoff = V1_BACKOFF_MAX.min(in_time);
+    let executor = &run.executor;
+    let sandbox = sandbox.display().to_string();
+    let grace = executor.shutdown_grace.unwrap_or(SHUTDOWN_GRACE_DEFAULT);
+    let checkpoint = if run.framework.checkpoint { "1" } else { "0" };
+    let framework = ids.framework(run.framework.framework_id).value;
+    [
+        ("MESOS_FRAMEWORK_ID", framework),
+        ("MESOS_EXECUTOR_ID", executor.executor_id.to_string()),
+        ("MESOS_DIRECTORY", sandbox.clone()),
+        ("MESOS_SANDBOX", sandbox),
+        ("MESOS_SLAVE_ID", ids.slave(slave_id).value),
+        ("MESOS_SLAVE_PID", format!("slave(1)@{agent}")),
+        ("MESOS_AGENT_ENDPOINT", agent.to_owned()),
+        ("MESOS_CHECKPOINT", checkpoint.to_owned()),
+        ("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", v1_duration(grace)),
+        ("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", token),
+        ("MESOS_RECOVERY_TIMEOUT", v1_duration(V1_RECOVERY_TIMEOUT)),
+        ("MESOS_SUBSCRIPTION_BACKOFF_MAX", v1_duration(backoff)),
+        ("MESOS_ALLOCATION_ROLE", run.role.to_string()),
+        ("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned()),
+        ("LIBPROCESS_PORT", "0".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
 /// The container of an executor.
 pub(crate) fn executor_spec(
     run: &RunExecutor,
@@ -89,6 +154,7 @@ pub(crate) fn executor_spec(
     sandbox: &Path,
     settings: &TaskSettings,
     ends_with_slave: bool,
+    access: V1Access<'_>,
 ) -> ContainerSpec {
     let executor = &run.executor;
     let command = &executor.command;
@@ -110,6 +176,7 @@ pub(crate) fn executor_spec(
         ]
         .map(|(name, value)| (name.to_owned(), value)),
     );
+    env.extend(v1_environment(run, slave_id, sandbox, settings, access));
     env.extend(command.environment.clone());
     ContainerSpec {
         id: container.to_string(),
@@ -284,6 +351,7 @@ mod tests {
             pids_max: 100,
             disk_quota: true,
             log_bytes_max: 1 << 20,
+            executor_reregistration_timeout: Duration::from_secs(15),
         }
     }
 
@@ -349,7 +417,7 @@ mod tests {
     fn an_executor_is_told_who_it_is_and_where_its_slave_listens() {
         // semantics: M6
         let executor = ExecutorDescription {
-            shutdown_grace: Some(std::time::Duration::from_secs(7)),
+            shutdown_grace: Some(Duration::from_secs(7)),
             ..ExecutorDescription::new(
                 ExecutorId::new("e").unwrap(),
                 Command::shell("x").env("MODE", "fast"),
@@ -366,7 +434,13 @@ mod tests {
             number: 7,
         };
         let sandbox = Path::new("/sandbox");
-        let spec = executor_spec(&run, SlaveId(1), container, sandbox, &settings(), true);
+        let access = V1Access {
+            ids: Ids::new(meros_proto::ids::ClusterId(7)),
+            agent: "10.0.0.1:5051",
+            token: "secret".to_owned(),
+        };
+        let slave = SlaveId(1);
+        let spec = executor_spec(&run, slave, container, sandbox, &settings(), true, access);
         let found = |name: &str| spec.env.get(name).map(String::as_str);
         assert_eq!(found("MEROS_EXECUTOR_ID"), Some("e"));
         assert_eq!(found("MEROS_FRAMEWORK_ID"), Some("F2"));
@@ -376,6 +450,24 @@ mod tests {
         );
         assert_eq!(found("MEROS_EXECUTOR_SHUTDOWN_GRACE_MS"), Some("7000"));
         assert_eq!(found("MODE"), Some("fast"));
+        // semantics: R13
+        let cluster = "00000000-0000-0000-0000-000000000007";
+        let (framework, slave) = (format!("{cluster}-0002"), format!("{cluster}-S1"));
+        assert_eq!(found("MESOS_FRAMEWORK_ID"), Some(framework.as_str()));
+        assert_eq!(found("MESOS_SLAVE_ID"), Some(slave.as_str()));
+        assert_eq!(found("MESOS_SLAVE_PID"), Some("slave(1)@10.0.0.1:5051"));
+        assert_eq!(found("MESOS_AGENT_ENDPOINT"), Some("10.0.0.1:5051"));
+        assert_eq!(found("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"), Some("secret"));
+        assert_eq!(found("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD"), Some("7secs"));
+        assert_eq!(found("MESOS_CHECKPOINT"), Some("1"));
+        assert_eq!(found("MESOS_EXECUTOR_ID"), Some("e"));
+        assert_eq!(found("MESOS_DIRECTORY"), Some("/sandbox"));
+        assert_eq!(found("MESOS_SANDBOX"), Some("/sandbox"));
+        assert_eq!(found("MESOS_RECOVERY_TIMEOUT"), Some("15mins"));
+        assert_eq!(found("MESOS_SUBSCRIPTION_BACKOFF_MAX"), Some("2secs"));
+        assert_eq!(found("MESOS_ALLOCATION_ROLE"), Some("ads"));
+        assert_eq!(found("MESOS_HTTP_COMMAND_EXECUTOR"), Some("0"));
+        assert_eq!(found("LIBPROCESS_PORT"), Some("0"));
         assert_eq!(found("MEROS_TASK_ID"), None);
         assert_eq!(spec.limits.memory_bytes, Some(64 << 20));
         assert!(spec.ends_with_slave);

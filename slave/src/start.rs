@@ -13,6 +13,7 @@ use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::slave::{SlaveCapability, SlaveDescription};
 use meros_proto::transport::{Client, ClientError, Identity, LoadError};
 use meros_slave_core::{Effects, Event, FoundContainer, SlaveCore};
+use meros_v1::agent;
 use nix::unistd::{User, geteuid};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -30,11 +31,11 @@ use crate::container::{
 };
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
-use crate::executor::Sessions;
+use crate::executor::{Sessions, Tokens};
 use crate::exit::ExitReason;
 use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError};
 use crate::files::Files;
-use crate::http::{self, Api};
+use crate::http::{self, Api, Executors, Site};
 use crate::metrics::{IsolationRow, Metrics};
 use crate::output::{Outputs, file_bytes_max};
 use crate::plan::{TaskSettings, parse_owner};
@@ -63,6 +64,14 @@ pub enum StartError {
     #[error("cannot use data directory {}: check who owns it", path.display())]
     DataDir {
         /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The key that executors' tokens are made with cannot be read or made.
+    #[error("cannot use executors.key in {}", path.display())]
+    ExecutorKey {
+        /// The data directory.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -383,6 +392,24 @@ fn assemble(
         source,
     })?;
     let mut effects = Effects::new();
+    let site = Site {
+        hostname: description.hostname.clone(),
+        http_address: description.http_address.clone(),
+        attributes: description.attributes.clone(),
+        settings: config.settings(),
+    };
+    let http_address = description.http_address.clone();
+    let agent = agent::info(
+        &description.hostname,
+        &http_address,
+        &description.resources,
+        &description.attributes,
+    );
+    let tokens = Tokens::open(&config.data_dir).map_err(|source| StartError::ExecutorKey {
+        path: config.data_dir.clone(),
+        source,
+    })?;
+    let tokens = Arc::new(tokens);
     let mut core_config = meros_slave_core::Config::new(description);
     core_config.tasks_end_with_slave = config.tasks_end_with_slave;
     core_config.executor_registration_timeout = config.executor_registration_timeout;
@@ -404,6 +431,7 @@ fn assemble(
     let isolation = isolation_rows(&containerizer, config.isolation.disk());
     let counters = Arc::<ContainerCounters>::default();
     let ended = Arc::<Notify>::default();
+    let sessions = Sessions::new(inbox.clone());
     let supervision = Supervision {
         containerizer,
         settings: task_settings(&config),
@@ -414,7 +442,9 @@ fn assemble(
         outputs: Arc::clone(&outputs),
         counters: Arc::clone(&counters),
         inbox: inbox.clone(),
-        sessions: Sessions::new(inbox.clone()),
+        sessions: sessions.clone(),
+        agent: http_address,
+        tokens: Arc::clone(&tokens),
         ended: Arc::clone(&ended),
     };
     let (mut containers, containers_gone) = Containers::new(supervision, Handle::current());
@@ -458,6 +488,9 @@ fn assemble(
         Arc::clone(&outputs),
         Files::new(sandboxes.clone()),
         Arc::clone(&metrics),
+        Executors::new(sessions, tokens, config.authenticate_executors, agent),
+        site,
+        stopped.clone(),
     ));
     let http = tokio::spawn(http::serve(listener, api, stopped.clone()));
     tokio::spawn(collect_sandboxes(
@@ -552,6 +585,7 @@ fn task_settings(config: &Config) -> TaskSettings {
         pids_max: config.task_pids_max,
         disk_quota: config.isolation.disk(),
         log_bytes_max: config.log_bytes_max,
+        executor_reregistration_timeout: config.executor_reregistration_timeout,
     }
 }
 

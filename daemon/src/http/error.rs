@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use meros_proto::refusal::Refusal;
 use serde::Serialize;
 
+use crate::verbosity::VerbosityError;
+
 /// A refused request: programs match on the code, people read the message.
 #[derive(Debug)]
 pub struct ApiError {
@@ -151,6 +153,18 @@ impl From<Refusal> for ApiError {
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
+impl From<VerbosityError> for ApiError {
+    fn from(error: VerbosityError) -> Self {
+        match &error {
+            VerbosityError::Unsupported => {
+                let status = StatusCode::NOT_IMPLEMENTED;
+                Self::new(status, "unsupported", error.to_string())
+            }
+            VerbosityError::Refused { .. } => Self::internal(error.to_string()),
+        }
     }
 }
 

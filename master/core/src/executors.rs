@@ -72,9 +72,10 @@ fn hash_of(description: &ExecutorDescription) -> u64 {
         command,
         resources,
         labels,
+        data,
         shutdown_grace,
     } = description;
-    let said = (name, command, resources, labels, shutdown_grace);
+    let said = (name, command, resources, labels, data, shutdown_grace);
     // What has no record was not read from a frame either.
     let bytes = encode_record(&said).unwrap_or_default();
     bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

@@ -10,6 +10,7 @@ use meros_proto::check::{
     CHECK_COMMAND_BYTES_MAX, CHECK_INTERVAL_MIN, CHECK_PATH_BYTES_MAX, CHECK_PERIOD_MAX,
     CHECK_TIMEOUT_MAX, CHECK_TIMEOUT_MIN, Check, Probe,
 };
+use meros_proto::executor::EXECUTOR_DATA_BYTES_MAX;
 use meros_proto::fetch::check_uris;
 use meros_proto::framework::{FAILOVER_TIMEOUT_MAX, FRAMEWORK_ROLES_MAX, FrameworkDescription};
 use meros_proto::ids::SlaveId;
@@ -222,6 +223,13 @@ fn check_runnable(task: &TaskDescription, slave: &SlaveDescription) -> Result<()
             }
             check_length("executor.name", &executor.name, TEXT_BYTES_MAX)?;
             check_labels("executor.labels", &executor.labels)?;
+            if executor.data.len() > EXECUTOR_DATA_BYTES_MAX {
+                let why = format!(
+                    "it has {} bytes; at most {EXECUTOR_DATA_BYTES_MAX} are allowed: let it fetch a file",
+                    executor.data.len()
+                );
+                return Err(invalid("executor.data", why));
+            }
             check_command("executor.command", &executor.command)
         }
         (Some(_), Some(_)) => Err(invalid(

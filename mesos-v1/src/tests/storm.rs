@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use prost::Name;
 
 use super::*;
-use crate::pb::master;
+use crate::pb::{agent, master};
 use crate::recordio::{Decoder, frame};
 use crate::{machines, operation, resources, roles, task};
 
@@ -47,6 +47,19 @@ const OPERATOR: &[&str] = &[
       [{"begin":1,"end":18446744073709551615}]}}]}}"#,
     r#"{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"CLUSTER-S0"},"max_grace_period":
       {"seconds":5,"nanos":1},"mark_gone":true}}"#,
+];
+
+/// Calls of operators to a slave.
+const AGENT: &[&str] = &[
+    r#"{"type":"GET_STATE"}"#,
+    r#"{"type":"GET_CONTAINERS","get_containers":{"show_nested":true,"show_standalone":false}}"#,
+    r#"{"type":"SET_LOGGING_LEVEL","set_logging_level":{"level":1,"duration":{"nanoseconds":60000000000}}}"#,
+    r#"{"type":"READ_FILE","read_file":{"path":"/frameworks/F1/executors/t/runs/latest/stdout",
+      "offset":7,"length":65536}}"#,
+    r#"{"type":"LIST_FILES","list_files":{"path":"/frameworks/F1/executors/t/runs/latest"}}"#,
+    r#"{"type":"KILL_CONTAINER","kill_container":{"container_id":{"value":"1-2","parent":{"value":"1-1"}},
+      "signal":15}}"#,
+    r#"{"type":"WAIT_CONTAINER","wait_container":{"container_id":{"value":"1-2"}}}"#,
 ];
 
 /// A small generator of our own: the same numbers on every machine, for ever.
@@ -156,6 +169,12 @@ fn operator(call: &master::Call) {
     }
 }
 
+fn agent_call(call: &agent::Call) {
+    if let Some(set) = &call.set_logging_level {
+        let _ = task::duration("set_logging_level.duration", set.duration);
+    }
+}
+
 fn rounds() -> u32 {
     match std::env::var("MEROS_FUZZ_ROUNDS") {
         Ok(rounds) => rounds.parse().expect("MEROS_FUZZ_ROUNDS is a number"),
@@ -225,6 +244,12 @@ fn spoiled_calls_of_frameworks_are_read_or_refused() {
 fn spoiled_calls_of_operators_are_read_or_refused() {
     check(&storm(Media::Json, OPERATOR, 3, operator));
     check(&storm(Media::Protobuf, OPERATOR, 4, operator));
+}
+
+#[test]
+fn spoiled_calls_to_slaves_are_read_or_refused() {
+    check(&storm(Media::Json, AGENT, 6, agent_call));
+    check(&storm(Media::Protobuf, AGENT, 7, agent_call));
 }
 
 #[test]

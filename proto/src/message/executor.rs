@@ -60,6 +60,9 @@ pub enum SlaveToExecutor {
     Subscribed {
         /// Where it is.
         slave_id: SlaveId,
+        /// The highest number of its updates that was heard, durable or not: where one goes on that does
+        /// not count over its whole life (v1).
+        heard: u64,
     },
     /// Run a task. Answer: updates. Repeated on a new connection if `Subscribe` did not name it; a task
     /// that the executor has already is left alone.

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
@@ -26,6 +26,9 @@ use super::{
 /// because a master that has come back may be the one that is missing for a leader.
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
+/// So many times longer is the step of one who is connected to the leader, and only wants to be ready for the next: a
+/// master that is dead, or has come back, is not dialled by ten thousand slaves within two seconds.
+const UNHURRIED: u32 = 8;
 
 /// What has become known of a master.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ impl Masters {
     #[must_use]
     pub fn holding(client: &Client, protocol: Protocol, hosts: &[String], anchor: Anchor) -> Self {
         let mut masters = Self::idle(client, protocol, hosts);
+        masters.held.led_by(&anchor.quic);
         masters.hold(anchor);
         masters.dial(&[]);
         masters
@@ -142,9 +146,16 @@ impl Masters {
     }
 }
 
-/// Which masters there is a connection to, by name.
+/// Which masters there is a connection to.
 #[derive(Debug, Default)]
-struct Held(Mutex<BTreeMap<String, quinn::Connection>>);
+struct Held(Mutex<Connections>);
+
+#[derive(Debug, Default)]
+struct Connections {
+    by_name: BTreeMap<String, quinn::Connection>,
+    /// To the one that was the last to lead.
+    leader: Option<quinn::Connection>,
+}
 
 impl Held {
     /// Makes this the connection to its master.
@@ -152,8 +163,7 @@ impl Held {
     /// # Errors
     /// There is one.
     fn try_hold(&self, anchor: &Anchor) -> Result<(), quinn::Connection> {
-        // A panic elsewhere leaves it as good as it was.
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = &mut self.connections().by_name;
         let other = held.get(&anchor.name);
         match other.filter(|other| other.close_reason().is_none()) {
             Some(other) => Err(other.clone()),
@@ -163,6 +173,22 @@ impl Held {
                 Ok(())
             }
         }
+    }
+
+    fn led_by(&self, quic: &quinn::Connection) {
+        self.connections().leader = Some(quic.clone());
+    }
+
+    /// None if it is lost.
+    fn leader(&self) -> Option<quinn::Connection> {
+        let leader = &mut self.connections().leader;
+        leader.take_if(|quic| quic.close_reason().is_some());
+        leader.clone()
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        // A panic elsewhere leaves it as good as it was.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,7 +224,23 @@ impl Master {
     async fn keep_up(mut self) {
         let mut failures = 0;
         while self.once(&mut failures).await.is_continue() {
-            sleep(self.delay()).await;
+            self.pause().await;
+        }
+    }
+
+    /// Between two attempts.
+    async fn pause(&mut self) {
+        let step = self.delay();
+        let Some(leader) = self.held.leader() else {
+            return sleep(step).await;
+        };
+        tokio::select! {
+            () = sleep(step * UNHURRIED) => {}
+            // This may be the one that is missing for a leader.
+            _ = leader.closed() => {
+                self.backoff.reset();
+                sleep(self.delay()).await;
+            }
         }
     }
 
@@ -267,6 +309,7 @@ impl Master {
             match known.open(self.protocol, true).await {
                 Ok(connection) => {
                     ready.0 = None;
+                    self.held.led_by(&connection.quic);
                     return Ok(Reached::Leads(connection));
                 }
                 Err(why) => error = why,
@@ -283,5 +326,42 @@ impl Master {
             Err(_) => u64::MAX / 2,
         };
         self.backoff.next_delay(random)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PeerRole;
+    use super::super::tests::{client_of, cluster, pair, server_of, soon};
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_a_leader_dials_others_seldom_and_at_once_when_it_is_lost() {
+        let ca = cluster();
+        let (mut server, address) = server_of(&ca);
+        let client = client_of(&ca, PeerRole::Slave, "s1");
+        let (leader, _at_leader) = pair(&mut server, &client, address).await;
+        let held = Arc::<Held>::default();
+        held.led_by(&leader.quic);
+        let mut master = Master {
+            client,
+            protocol: Protocol::Slave,
+            host: address.to_string(),
+            held: Arc::clone(&held),
+            news: mpsc::channel(1).0,
+            backoff: Backoff::new(BACKOFF_BASE, Duration::from_hours(1_000)),
+        };
+        for _ in 0..40 {
+            master.delay();
+        }
+        {
+            let mut pause = std::pin::pin!(master.pause());
+            let early = tokio::time::timeout(Duration::from_millis(50), &mut pause).await;
+            assert!(early.is_err(), "it waits for weeks");
+            leader.quic.close(CloseCode::Done.to_wire(), b"");
+            soon(pause).await;
+        }
+        assert!(held.leader().is_none());
+        assert_eq!(master.backoff.attempts(), 1);
     }
 }

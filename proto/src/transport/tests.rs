@@ -58,11 +58,11 @@ fn limits() -> ServerLimits {
     }
 }
 
-fn cluster() -> ClusterCa {
+pub(super) fn cluster() -> ClusterCa {
     ClusterCa::create("test").unwrap()
 }
 
-fn server_of(ca: &ClusterCa) -> (Server, SocketAddr) {
+pub(super) fn server_of(ca: &ClusterCa) -> (Server, SocketAddr) {
     server_with(ca, limits())
 }
 
@@ -73,11 +73,11 @@ fn server_with(ca: &ClusterCa, limits: ServerLimits) -> (Server, SocketAddr) {
     (server, address)
 }
 
-fn client_of(ca: &ClusterCa, role: PeerRole, name: &str) -> Client {
+pub(super) fn client_of(ca: &ClusterCa, role: PeerRole, name: &str) -> Client {
     Client::new(&ca.issue(role, name, &[]).unwrap()).unwrap()
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
         .expect("should have happened by now")
@@ -94,7 +94,7 @@ async fn eventually(mut condition: impl FnMut() -> bool) {
 }
 
 /// A connected pair over the slave protocol: the slave's end, then the master's.
-async fn pair(
+pub(super) async fn pair(
     server: &mut Server,
     client: &Client,
     address: SocketAddr,

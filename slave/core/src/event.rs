@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meros_proto::check::{Check, CheckStatus};
 use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
-use meros_proto::message::executor::ExecutorToSlave;
+use meros_proto::message::executor::{ExecutorToSlave, ExecutorUpdate};
 use meros_proto::message::slave::MasterToSlave;
 use meros_proto::status::{Reason, TaskExit};
 use meros_proto::task::TaskDescription;
@@ -222,6 +222,14 @@ pub enum Event {
         container: ContainerId,
         /// What.
         message: Box<ExecutorToSlave>,
+    },
+    /// An executor that names its updates instead of counting them (v1) says again, on a new connection and
+    /// after `Subscribe`, those that were not acknowledged to it (semantics M3).
+    ExecutorResent {
+        /// Which connection.
+        session: SessionId,
+        /// In the order in which it made them, under numbers of this connection.
+        updates: Vec<ExecutorUpdate>,
     },
     /// A connection of an executor has ended.
     ExecutorDisconnected {

@@ -137,6 +137,8 @@ pub struct ExecutorSummary<'a> {
     pub framework_id: FrameworkId,
     /// Its id.
     pub executor_id: &'a ExecutorId,
+    /// What it was started as.
+    pub run: &'a RunExecutor,
     /// Its container, once it was asked for.
     pub container: Option<ContainerId>,
     /// Its first process, while it runs.

@@ -45,11 +45,26 @@ impl SlaveCore {
         self.executors.iter().map(|(key, it)| ExecutorSummary {
             framework_id: key.0,
             executor_id: &key.1,
+            run: &it.run,
             container: it.container(),
             pid: it.pid(),
             is_subscribed: it.session.is_some(),
             tasks: it.tasks.len(),
         })
+    }
+
+    /// The container of an executor, and what it was started as; none before its container was asked for.
+    #[must_use]
+    pub fn executor(&self, key: &ExecutorKey) -> Option<(ContainerId, &RunExecutor)> {
+        let executor = self.executors.get(key)?;
+        Some((executor.container()?, &executor.run))
+    }
+
+    /// Whether the processes of an executor run, as far as is known: only then it may subscribe.
+    #[must_use]
+    pub fn is_executor_running(&self, key: &ExecutorKey) -> bool {
+        let executor = self.executors.get(key);
+        executor.is_some_and(|it| it.pid().is_some())
     }
 
     pub(crate) fn on_run_in_executor(
@@ -544,7 +559,7 @@ fn end_with(executor: &Executor, task: &Task, how: &HowEnded) -> End {
         Some(ExecutorCause::NeverSubscribed) => {
             let message = format!(
                 "its executor {id} was started and did not subscribe in time: it has to call \
-                 run_executor of the SDK; its output says more"
+                 run_executor of the SDK, or SUBSCRIBE of the v1 API; its output says more"
             );
             failed(Reason::ExecutorRegistrationTimeout, message)
         }

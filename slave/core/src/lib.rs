@@ -252,6 +252,9 @@ impl SlaveCore {
                 container,
                 message,
             } => self.on_executor(session, container, *message, now, effects),
+            Event::ExecutorResent { session, updates } => {
+                self.on_executor_resent(session, updates, now, effects);
+            }
             Event::ExecutorDisconnected { session } => self.on_executor_disconnected(session, now),
             Event::VolumeWiped { directory } => self.on_volume_wiped(&directory, effects),
             Event::Stop { grace } => self.on_go(false, grace, now, effects),

@@ -7,7 +7,7 @@
 //!
 //! Absent: sockets. The shell knows which container speaks, and numbers its connections.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meros_proto::executor::{
@@ -34,6 +34,17 @@ use crate::{Effect, Effects, SlaveCore, TaskKey};
 
 /// The most tasks that a subscription names: those that live, and as many that have ended meanwhile.
 const NAMED_MAX: usize = 2 * TASKS_PER_EXECUTOR_MAX;
+
+/// So far the clock of an executor may be ahead of the slave's, which follows no steps of the system's.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
+
+/// How an update is like the newest that is known of its task.
+enum Likeness {
+    /// All that can be compared is the same.
+    Same,
+    /// All but the time.
+    Near,
+}
 
 /// What a subscription says of the executor.
 struct Named {
@@ -127,7 +138,8 @@ impl SlaveCore {
         self.sessions.insert(session, key.clone());
         self.counters.executor_subscriptions += 1;
         debug!(framework_id = %key.0, executor_id = %key.1, "executor subscribed");
-        self.tell(&key, SlaveToExecutor::Subscribed { slave_id }, effects);
+        let subscribed = SlaveToExecutor::Subscribed { slave_id, heard };
+        self.tell(&key, subscribed, effects);
         if named.made < heard {
             // Another process in the same container: what the one before ran is lost.
             let (cause, grace) = (ExecutorCause::LostSight, Some(Duration::ZERO));
@@ -206,6 +218,72 @@ impl SlaveCore {
             let at = now.after(self.config.executor_reregistration_timeout);
             self.timers.set(Due::Executor(key), at);
         }
+    }
+
+    /// What was not acknowledged may be known all the same: the acknowledgement was lost with the connection.
+    /// Numbers do not tell, they are new. But an executor is heard in order: if one of its updates of a task
+    /// is the newest that is known of it, all before that are known as well.
+    pub(crate) fn on_executor_resent(
+        &mut self,
+        session: SessionId,
+        updates: Vec<ExecutorUpdate>,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        let Some(key) = self.sessions.get(&session).cloned() else {
+            self.counters.executor_messages_ignored += 1;
+            return effects.push(Effect::CloseSession { session });
+        };
+        let mut known: BTreeMap<TaskId, u64> = BTreeMap::new();
+        for update in &updates {
+            let (task_id, number) = (update.status.task_id.clone(), update.number);
+            match self.likeness(&key, update, now) {
+                Some(Likeness::Same) => drop(known.insert(task_id, number)),
+                // Rather told twice than not at all.
+                Some(Likeness::Near) => drop(known.entry(task_id).or_insert(number)),
+                None => {}
+            }
+        }
+        for update in updates {
+            let last = known.get(&update.status.task_id);
+            if last.is_none_or(|last| update.number > *last) {
+                self.on_executor_update(&key, update, now, effects);
+                continue;
+            }
+            self.counters.executor_updates_ignored += 1;
+            if let Some(executor) = self.executors.get_mut(&key) {
+                executor.heard = executor.heard.max(update.number);
+            }
+        }
+        self.acknowledge_executor(&key, effects);
+    }
+
+    /// How much this is the newest word on its task, once more; none if it is another.
+    fn likeness(
+        &self,
+        key: &ExecutorKey,
+        update: &ExecutorUpdate,
+        now: Timestamp,
+    ) -> Option<Likeness> {
+        let task_key = (key.0, update.status.task_id.clone());
+        let waiting = self.streams.get(&task_key).and_then(Stream::newest);
+        let newest = waiting.or_else(|| self.tasks.get(&task_key)?.acknowledged.as_deref())?;
+        let said = update.status.timestamp;
+        let ahead = said.0.checked_sub(newest.timestamp.0);
+        let likeness = match ahead.map(Duration::from_micros) {
+            Some(Duration::ZERO) => Likeness::Same,
+            // It was given the time when it came first: it said none, or one that was still to come here.
+            Some(ahead) if said > now || ahead <= CLOCKS_APART_MAX => Likeness::Near,
+            _ => return None,
+        };
+        let mut status = self.own_words(update.status.clone(), key, now);
+        status.update_id = newest.update_id;
+        status.timestamp = newest.timestamp;
+        if waiting.is_none() {
+            // Of what its framework has acknowledged the data is not kept.
+            status.data.clone_from(&newest.data);
+        }
+        (*newest == status).then_some(likeness)
     }
 
     fn on_executor_update(

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
-use meros_proto::message::slave::RunTask;
+use meros_proto::labels::Labels;
+use meros_proto::message::slave::{RunTask, TaskFramework};
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
 use meros_proto::status::{TaskState, TaskStatus};
@@ -121,10 +122,12 @@ impl Task {
         };
         TaskSummary {
             framework_id: key.0,
+            framework: &self.run.framework,
             task_id: &key.1,
             name: &self.run.task.name,
             role: &self.run.role,
             resources: &self.run.task.resources,
+            labels: &self.run.task.labels,
             state: self.state,
             executor_id: self.run.task.executor.as_ref().map(|it| &it.executor_id),
             container: self.container(),
@@ -146,6 +149,8 @@ pub(crate) fn executor_of(run: &RunTask) -> ExecutorId {
 pub struct TaskSummary<'a> {
     /// Whose it is.
     pub framework_id: FrameworkId,
+    /// What is known of that.
+    pub framework: &'a TaskFramework,
     /// Its id.
     pub task_id: &'a TaskId,
     /// Its name.
@@ -154,6 +159,8 @@ pub struct TaskSummary<'a> {
     pub role: &'a RoleName,
     /// What it was launched with.
     pub resources: &'a Resources,
+    /// For people and tools.
+    pub labels: &'a Labels,
     /// Its newest state.
     pub state: TaskState,
     /// The executor of its framework that runs it, if one does.

@@ -202,3 +202,47 @@ fn what_is_fetched_has_bounds_and_folders_that_are_ones() {
         assert!(text.contains("outside"), "{text}");
     }
 }
+
+#[test]
+fn settings_are_shown_so_that_they_can_be_written_in_a_file_again() {
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        _raw: RawConfig,
+    }
+    let config = Config::check(RawConfig {
+        isolation: Some("pid,seccomp=off".to_owned()),
+        attributes: Some("rack:r1".to_owned()),
+        resources: Some("cpus:4;ports:[31000-31010]".to_owned()),
+        ..raw()
+    })
+    .unwrap();
+    let shown = config.settings();
+    let value = |option: &str| {
+        let found = shown.iter().find(|it| it.option == option);
+        found.map(|it| it.value.as_str())
+    };
+    // Each option there is, and no other.
+    let command = <Flags as clap::CommandFactory>::command();
+    let options: Vec<&str> = command
+        .get_arguments()
+        .filter_map(clap::Arg::get_long)
+        .collect();
+    for option in &options {
+        assert!(value(&option.replace('-', "_")).is_some(), "{option}");
+    }
+    assert_eq!(options.len(), shown.len());
+    assert_eq!(value("isolation"), Some("pid=on,seccomp=off"));
+    let text = [
+        "masters",
+        "isolation",
+        "attributes",
+        "resources",
+        "stop_grace",
+        "fetch_stall_timeout",
+    ]
+    .map(|option| format!("{option:?}: {:?}", value(option).unwrap()))
+    .join(",");
+    let read: RawConfig = serde_json::from_str(&format!("{{{text}}}")).unwrap();
+    assert_eq!(Config::check(read.or(raw())).unwrap(), config);
+}

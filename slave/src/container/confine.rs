@@ -124,6 +124,17 @@ fn known() -> Vec<String> {
     parts.chain(groups).chain(others).collect()
 }
 
+impl fmt::Display for IsolationWishes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, wish)) in self.named.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let wish = if *wish { "on" } else { "off" };
+            write!(f, "{comma}{name}={wish}")?;
+        }
+        Ok(())
+    }
+}
+
 impl IsolationWishes {
     /// None is on.
     #[must_use]

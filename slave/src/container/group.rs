@@ -25,6 +25,8 @@ use super::spec::{CFS_PERIOD_US, Limits, MEMORY_FLOOR_BYTES};
 const DEPTH_MAX: usize = 16;
 /// How long the kernel may call the group of dead processes busy.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What `cpuacct.stat` of v1 counts in: the tick that the kernel shows to programs, whatever its own is.
+const TICK_MS: u64 = 10;
 /// Pause between two attempts: the first and the longest.
 const REMOVE_DELAY_MIN: Duration = Duration::from_millis(1);
 const REMOVE_DELAY_MAX: Duration = Duration::from_millis(50);
@@ -183,6 +185,19 @@ impl Group {
                 Version::V1 => number(place, "cpuacct.usage").map(Duration::from_nanos),
                 Version::V2 => keyed(place, "cpu.stat", "usage_usec").map(Duration::from_micros),
             };
+            (usage.cpu_user_time, usage.cpu_system_time) = match place.version {
+                Version::V1 => {
+                    let ticks = |key| {
+                        let ticks = keyed(place, "cpuacct.stat", key)?;
+                        Some(Duration::from_millis(ticks.saturating_mul(TICK_MS)))
+                    };
+                    (ticks("user"), ticks("system"))
+                }
+                Version::V2 => {
+                    let micros = |key| keyed(place, "cpu.stat", key).map(Duration::from_micros);
+                    (micros("user_usec"), micros("system_usec"))
+                }
+            };
         }
         if let Some(place) = &self.cpu {
             usage.cpu_periods = keyed(place, "cpu.stat", "nr_periods");
@@ -215,6 +230,12 @@ impl Group {
                 }
             };
             usage.memory_bytes = number(place, current);
+            let (anon, file) = match place.version {
+                Version::V1 => ("total_rss", "total_cache"),
+                Version::V2 => ("anon", "file"),
+            };
+            usage.memory_anon_bytes = keyed(place, "memory.stat", anon);
+            usage.memory_file_bytes = keyed(place, "memory.stat", file);
             usage.memory_peak_bytes = number(place, peak);
             // Without a limit v1 has a number near 2^63 and v2 the word "max".
             usage.memory_limit_bytes = number(place, limit).filter(|&bytes| bytes < 1 << 62);

@@ -86,6 +86,10 @@ impl OomReport {
 pub struct Usage {
     /// CPU time of all its processes.
     pub cpu_time: Option<Duration>,
+    /// Of that, in their own code.
+    pub cpu_user_time: Option<Duration>,
+    /// Of that, in the kernel.
+    pub cpu_system_time: Option<Duration>,
     /// Quota periods in which it ran.
     pub cpu_periods: Option<u64>,
     /// Quota periods in which it was stopped for the rest of the period.
@@ -94,6 +98,10 @@ pub struct Usage {
     pub cpu_throttled_time: Option<Duration>,
     /// Memory in use now, page cache included, in bytes.
     pub memory_bytes: Option<u64>,
+    /// Of that, what is of no file: heaps and stacks.
+    pub memory_anon_bytes: Option<u64>,
+    /// Of that, the page cache.
+    pub memory_file_bytes: Option<u64>,
     /// The most memory that was in use, in bytes; on v2 from kernel 5.19 on.
     pub memory_peak_bytes: Option<u64>,
     /// The limit in force, in bytes; `None` also if there is none.

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meros_shim::{CheckEnd, Exit, ExitStatus, Frames, Order, State, Told, read_state};
+use rustix::process::Signal;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -209,7 +211,7 @@ impl Container {
     }
 
     /// Sends SIGTERM to every process of the container and, after `grace`, SIGKILL to those that
-    /// are left. Returns at once; the end is reported by [`wait`](Self::wait).
+    /// are left; without a grace SIGKILL alone. Returns at once; the end is reported by [`wait`](Self::wait).
     ///
     /// May be repeated: a later call can bring SIGKILL forward, never put it off (semantics: B9).
     pub fn kill(&self, grace: Duration) {
@@ -221,6 +223,14 @@ impl Container {
             }
             sooner
         });
+    }
+
+    /// Sends a signal to its first process alone. Blocks a little.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.tree.signal_one(self.pid, signal)
     }
 
     /// Runs one of its [checks](super::ContainerSpec::checks) beside it, for so long at the most: under its
@@ -429,9 +439,12 @@ impl Supervisor {
             if leave && kill_at.is_none() {
                 return (Outcome::Left, false);
             }
-            if kill_at.is_some() && !asked {
+            if let Some(at) = kill_at.filter(|_| !asked) {
                 asked = true;
-                self.terminate().await;
+                // Without a grace there is nothing that it could do about it.
+                if at > Instant::now() {
+                    self.terminate().await;
+                }
             }
             tokio::select! {
                 // The command's own end counts as such even if a kill comes at the same moment.

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -141,6 +142,19 @@ impl Tree {
             return;
         }
         self.signal(Signal::KILL, &mut BTreeSet::new());
+    }
+
+    /// Sends a signal to one process, if it is a member.
+    ///
+    /// # Errors
+    /// It has ended, or is not ours to signal.
+    pub(crate) fn signal_one(&self, pid: i32, signal: Signal) -> io::Result<()> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let pidfd = open(pid).ok_or_else(gone)?;
+        if !self.members().contains(&pid) {
+            return Err(gone());
+        }
+        pidfd_send_signal(&pidfd, signal).map_err(io::Error::from)
     }
 
     /// Sends a signal to each member that is not in `done` yet, and notes it there.

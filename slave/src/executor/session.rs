@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,7 +14,7 @@ use meros_slave_core::{ContainerId, Event, SessionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
@@ -32,11 +33,82 @@ const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// So long what an executor sent before it went is heard.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Messages of frameworks that find so many others waiting for their executor are dropped.
+const MESSAGES_WAITING_MAX: usize = 16;
+/// Bytes of messages of frameworks that wait for all executors together; more are dropped.
+const MESSAGES_BYTES_MAX: usize = 64 << 20;
+
 /// Numbers and serves connections of executors. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     inbox: Inbox,
     last: Arc<AtomicU64>,
+    /// Bytes left for messages of frameworks.
+    room: Arc<Semaphore>,
+}
+
+/// What an executor is told next, and the room that it takes.
+type Told = (SlaveToExecutor, Option<OwnedSemaphorePermit>);
+
+/// Where the core puts what an executor is told.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Told>,
+    room: Arc<Semaphore>,
+}
+
+/// What an executor is told, in order; closed by the core.
+#[derive(Debug)]
+pub(crate) struct Queue(mpsc::Receiver<Told>);
+
+/// What became of something that an executor is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// It is told when its turn comes.
+    Waits,
+    /// It was a message of a framework, and there is no room for it.
+    Dropped,
+    /// The executor does not read, or is gone: nothing that follows may overtake this one.
+    Full,
+}
+
+impl Outbox {
+    /// Never waits.
+    pub(crate) fn push(&self, message: SlaveToExecutor) -> Push {
+        let room = match &message {
+            SlaveToExecutor::Message(data) => match self.room_for(data.len()) {
+                None => return Push::Dropped,
+                room => room,
+            },
+            _ => None,
+        };
+        match self.sender.try_send((message, room)) {
+            Ok(()) => Push::Waits,
+            Err(_) => Push::Full,
+        }
+    }
+
+    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let waiting = self.sender.max_capacity() - self.sender.capacity();
+        let bytes = u32::try_from(bytes).ok()?;
+        let room = Arc::clone(&self.room);
+        (waiting < MESSAGES_WAITING_MAX)
+            .then(|| room.try_acquire_many_owned(bytes).ok())
+            .flatten()
+    }
+}
+
+impl Queue {
+    /// The next; none when it is closed and empty.
+    pub(crate) async fn recv(&mut self) -> Option<SlaveToExecutor> {
+        self.0.recv().await.map(|(message, _)| message)
+    }
+
+    /// The same, for bodies.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<SlaveToExecutor>> {
+        let next = self.0.poll_recv(cx);
+        next.map(|told| told.map(|(message, _)| message))
+    }
 }
 
 impl Sessions {
@@ -44,7 +116,16 @@ impl Sessions {
         Self {
             inbox,
             last: Arc::default(),
+            room: Arc::new(Semaphore::new(MESSAGES_BYTES_MAX)),
         }
+    }
+
+    /// A connection that somebody else serves: its number, and both ends of its queue.
+    pub(crate) fn open(&self) -> (SessionId, Outbox, Queue) {
+        let session = SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let (sender, queue) = mpsc::channel(EXECUTOR_QUEUE);
+        let room = Arc::clone(&self.room);
+        (session, Outbox { sender, room }, Queue(queue))
     }
 
     /// Serves one connection until either side ends it, or all is `over`.
@@ -55,11 +136,10 @@ impl Sessions {
         pace: Arc<Pace>,
         mut over: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let session = SessionId(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let (session, sender, queue) = self.open();
         let inbox = self.inbox.clone();
         async move {
             let (reader, writer) = stream.into_split();
-            let (sender, queue) = mpsc::channel(EXECUTOR_QUEUE);
             if inbox
                 .send(Input::ExecutorConnected(session, sender))
                 .await
@@ -145,11 +225,7 @@ async fn hear(
 }
 
 /// Until the queue is closed and empty. Whether the executor is gone.
-async fn tell(
-    session: SessionId,
-    mut writer: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<SlaveToExecutor>,
-) -> bool {
+async fn tell(session: SessionId, mut writer: OwnedWriteHalf, mut queue: Queue) -> bool {
     let mut frame = BytesMut::new();
     while let Some(message) = queue.recv().await {
         frame.clear();

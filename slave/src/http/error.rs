@@ -5,17 +5,27 @@ use meros_daemon::http::ApiError;
 
 pub(super) fn not_found() -> ApiError {
     let message = "no such path: there are /health, /metrics, /api/v1/isolation, /api/v1/tasks, \
-        /api/v1/logs/{framework}/{task}/{stdout|stderr}, \
-        /api/v1/files/{framework}/{task}/{browse|read|download}, and for tools of Mesos /state and \
+        /api/v1/executors, /api/v1/logs/{framework}/{task}/{stdout|stderr}, \
+        /api/v1/files/{framework}/{task}/{browse|read|download}, and for tools of Mesos /api/v1, \
+        /api/v1/executor, /state, /containers, /monitor/statistics, /version, /flags, /metrics/snapshot and \
         /files/{browse|read|download|debug}";
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// No more of something that has no end of its own.
+pub(super) fn busy(most: usize, what: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        format!("{most} {what} are open already: close one, or try again later"),
+    )
 }
 
 pub(super) fn method_not_allowed() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "all there is here is GET",
+        "there is only GET here, and POST at /api/v1 and /api/v1/executor",
     )
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Those of Mesos (semantics A10, R6): `/files/browse`, `/files/read`, `/files/download` with `path`, and
 //! `/files/debug`; also behind `/slave(1)` and with `.json`. `path` is a sandbox's directory as
-//! `/api/v1/tasks` tells it, or `/frameworks/…/executors/…/runs/…`.
+//! `/api/v1/tasks` tells it, or `/frameworks/…/executors/…/runs/…`. The same in the operator API:
+//! LIST_FILES and READ_FILE.
 
 use std::fs::File;
 use std::io::Read;
@@ -25,15 +26,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use meros_daemon::http::{ApiError, Endless};
 use meros_proto::ids::{FrameworkId, TaskId};
+use meros_v1::pb;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::Api;
-use super::error;
+use super::{Api, DOWNLOADS_MAX, error};
 use crate::files::{FileRow, Files, FilesError, Listing, Spot, read_at};
 use crate::output::{Begin, PIECE_BYTES_MAX, WAIT_MAX};
 
@@ -153,7 +154,7 @@ async fn download(
 ) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
     let spot = spot(&api, path, query.path).await?;
-    whole(spot).await
+    whole(&api, spot).await
 }
 
 /// Whatever a task writes is bytes: a browser must not run it.
@@ -163,7 +164,9 @@ const OCTETS: [(&str, &str); 2] = [
 ];
 
 /// A file from its beginning to where it ends now.
-async fn whole(spot: Spot) -> Result<Response, ApiError> {
+async fn whole(api: &Api, spot: Spot) -> Result<Response, ApiError> {
+    let place = Arc::clone(&api.downloads).try_acquire_owned();
+    let place = place.map_err(|_| error::busy(DOWNLOADS_MAX, "downloads"))?;
     let name: String = spot
         .name()
         .chars()
@@ -188,20 +191,22 @@ async fn whole(spot: Spot) -> Result<Response, ApiError> {
             format!("attachment; filename=\"{name}\""),
         ),
     ];
-    let body = axum::body::Body::new(Download::start(file, size));
+    let body = axum::body::Body::new(Pieces::of(file, size, place));
     let mut answer = (OCTETS, headers, body).into_response();
     // It takes as long as it takes; its reader may not stand still.
     answer.extensions_mut().insert(Endless);
     Ok(answer)
 }
 
-/// The bytes of a file on their way.
-struct Download(mpsc::Receiver<Result<Bytes, std::io::Error>>);
+/// A body in pieces as they come.
+pub(super) struct Pieces(pub(super) mpsc::Receiver<Result<Bytes, std::io::Error>>);
 
-impl Download {
-    fn start(file: File, size: u64) -> Self {
+impl Pieces {
+    /// The bytes of a file on their way.
+    fn of(file: File, size: u64, place: OwnedSemaphorePermit) -> Self {
         let (sender, receiver) = mpsc::channel(DOWNLOAD_PIECES);
         spawn_blocking(move || {
+            let _place = place;
             let mut file = file.take(size);
             loop {
                 let mut piece = Vec::new();
@@ -222,7 +227,7 @@ impl Download {
     }
 }
 
-impl Body for Download {
+impl Body for Pieces {
     type Data = Bytes;
     type Error = std::io::Error;
 
@@ -246,6 +251,13 @@ async fn spot(api: &Arc<Api>, path: Where, below: String) -> Result<Spot, ApiErr
 }
 
 async fn blocking<T: Send + 'static>(
+    body: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
+) -> Result<T, ApiError> {
+    blocking_or(refused, body).await
+}
+
+async fn blocking_or<T: Send + 'static>(
+    refused: fn(&FilesError) -> ApiError,
     body: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
 ) -> Result<T, ApiError> {
     match spawn_blocking(body).await {
@@ -308,17 +320,26 @@ async fn mesos_browse(
     Ok(Json(rows.await?).into_response())
 }
 
-fn mesos_row(above: &str, row: &FileRow) -> Value {
+/// By name, or by number where there is none.
+fn user_and_group(row: &FileRow) -> (String, String) {
     let user = User::from_uid(Uid::from_raw(row.uid)).ok().flatten();
     let group = Group::from_gid(Gid::from_raw(row.gid)).ok().flatten();
+    (
+        user.map_or_else(|| row.uid.to_string(), |user| user.name),
+        group.map_or_else(|| row.gid.to_string(), |group| group.name),
+    )
+}
+
+fn mesos_row(above: &str, row: &FileRow) -> Value {
+    let (uid, gid) = user_and_group(row);
     json!({
         "path": format!("{above}/{}", row.name),
         "size": row.size,
         "nlink": row.links,
         "mtime": row.modified,
         "mode": row.mode,
-        "uid": user.map_or_else(|| row.uid.to_string(), |user| user.name),
-        "gid": group.map_or_else(|| row.gid.to_string(), |group| group.name),
+        "uid": uid,
+        "gid": gid,
     })
 }
 
@@ -370,7 +391,7 @@ async fn mesos_download(
     query: MesosQueried,
 ) -> Result<Response, ApiError> {
     let spot = mesos(query)?.spot(&api).await?;
-    whole(spot).await
+    whole(&api, spot).await
 }
 
 async fn mesos_debug(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
@@ -380,6 +401,60 @@ async fn mesos_debug(State(api): State<Arc<Api>>) -> Result<Response, ApiError> 
         .into_iter()
         .map(|(name, path)| (name, path.display().to_string().into()));
     Ok(Json(Value::Object(rows.collect())).into_response())
+}
+
+/// What calls of the operator API are answered: it is the path that is wrong, whatever is there.
+fn refused_call(error: &FilesError) -> ApiError {
+    match error {
+        FilesError::Kind { .. } => {
+            ApiError::new(StatusCode::BAD_REQUEST, "file_kind", error.to_string())
+        }
+        other => refused(other),
+    }
+}
+
+/// LIST_FILES of the operator API (semantics O4).
+pub(super) async fn list_call(api: &Api, path: String) -> Result<Vec<pb::FileInfo>, ApiError> {
+    let files = api.files.clone();
+    blocking_or(refused_call, move || {
+        let listing = files.virtual_spot(&path)?.list()?;
+        let above = path.trim_end_matches('/');
+        let rows = listing.rows.iter().map(|row| file_info(above, row));
+        Ok(rows.collect())
+    })
+    .await
+}
+
+fn file_info(above: &str, row: &FileRow) -> pb::FileInfo {
+    let (uid, gid) = user_and_group(row);
+    pb::FileInfo {
+        path: format!("{above}/{}", row.name),
+        nlink: i32::try_from(row.links).ok(),
+        size: Some(row.size),
+        mtime: Some(pb::TimeInfo {
+            nanoseconds: row.modified.saturating_mul(1_000_000_000),
+        }),
+        mode: Some(row.mode_bits),
+        uid: Some(uid),
+        gid: Some(gid),
+    }
+}
+
+/// READ_FILE of the operator API: the size of the file, and at most as many bytes as `/files/read` gives.
+pub(super) async fn read_call(
+    api: &Api,
+    path: String,
+    offset: u64,
+    length: Option<u64>,
+) -> Result<(u64, Vec<u8>), ApiError> {
+    let files = api.files.clone();
+    blocking_or(refused_call, move || {
+        let file = files.virtual_spot(&path)?.file()?;
+        let length = length.unwrap_or(u64::MAX).min(MESOS_PIECE_BYTES_MAX);
+        let (_, size, bytes) = piece(&file, Begin::Offset(offset), length)?;
+        Ok((size, bytes))
+    })
+    .await
 }
 
 #[cfg(test)]

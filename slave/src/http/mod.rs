@@ -1,12 +1,17 @@
-//! HTTP: health, metrics, tasks, what tasks write, and the files in their sandboxes.
+//! HTTP: health, metrics, tasks, what tasks write, the files in their sandboxes, and the Mesos v1 operator API.
 //!
 //! Everything that a client can do is bounded: connections, idle time, requests at work, their time,
 //! the size of an answer. Errors are JSON, `{"code": …, "message": …}`: programs match on the code,
-//! people read the message. There is no request with a body.
+//! people read the message. Only the calls of executors and operators that speak v1 have a body.
 
+mod call;
+mod containers;
 mod error;
+mod executor;
 mod files;
 mod logs;
+mod operator;
+mod reads;
 mod state;
 
 use std::sync::Arc;
@@ -19,10 +24,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use meros_daemon::http::{ApiError, Limits};
+use meros_proto::attribute::Attributes;
+use meros_proto::view::SettingView;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+pub(crate) use executor::Executors;
 
 use crate::files::Files;
 use crate::metrics::Metrics;
@@ -36,8 +45,16 @@ const REQUESTS_MAX: usize = 256;
 const DOWNLOADS_MAX: usize = 32;
 /// How long the core may take to answer.
 const CORE_PATIENCE: Duration = Duration::from_secs(5);
-/// No request needs a body.
-const BODY_BYTES_MAX: usize = 1 << 10;
+/// Requests at the same time that wait for the end of a container.
+const WAITS_MAX: usize = 256;
+/// Requests at one time that measure all containers.
+const MEASURING_MAX: usize = 2;
+/// Streams of executors that speak v1; each calls on another connection.
+const EXECUTOR_STREAMS_MAX: usize = 1_024;
+const CONNECTIONS_MAX: usize = 2 * EXECUTOR_STREAMS_MAX + 512;
+/// Between two requests of a connection. v1 executors keep one for their calls, and take its end for an
+/// error; the one that idles longest makes room for a new one anyway.
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Rows of an answer unless asked for otherwise, and the most.
 const ROWS_DEFAULT: usize = 1_000;
 const ROWS_MAX: usize = 10_000;
@@ -49,6 +66,27 @@ pub(crate) struct Api {
     outputs: Arc<Outputs>,
     files: Files,
     metrics: Arc<Metrics>,
+    executors: Executors,
+    site: Site,
+    /// Turns of those who measure containers.
+    measuring: Arc<Semaphore>,
+    /// Places of downloads, each of which has a thread, and of those who wait for containers: they must not
+    /// take those of executors, nor the threads that containers are started with.
+    downloads: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
+    /// Set when the slave stops: answers without an end are over then.
+    stop: watch::Receiver<bool>,
+}
+
+/// What the slave is, as it was started.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// By which tasks and people reach its machine.
+    pub(crate) hostname: String,
+    /// Where it listens.
+    pub(crate) http_address: String,
+    pub(crate) attributes: Attributes,
+    pub(crate) settings: Vec<SettingView>,
 }
 
 impl Api {
@@ -58,12 +96,21 @@ impl Api {
         outputs: Arc<Outputs>,
         files: Files,
         metrics: Arc<Metrics>,
+        executors: Executors,
+        site: Site,
+        stop: watch::Receiver<bool>,
     ) -> Self {
         Self {
             inbox,
             outputs,
             files,
             metrics,
+            executors,
+            site,
+            measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            waits: Arc::new(Semaphore::new(WAITS_MAX)),
+            stop,
         }
     }
 }
@@ -72,8 +119,10 @@ impl Api {
 pub(crate) async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
     let limits = Limits {
         requests: REQUESTS_MAX,
-        streams: DOWNLOADS_MAX,
-        body_bytes: BODY_BYTES_MAX,
+        connections: CONNECTIONS_MAX,
+        streams: DOWNLOADS_MAX + WAITS_MAX + EXECUTOR_STREAMS_MAX,
+        body_bytes: executor::CALL_BYTES_MAX,
+        idle: IDLE,
         ..Limits::default()
     };
     let stats = Arc::clone(&api.metrics.http);
@@ -90,6 +139,10 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
         .merge(files::routes())
         .merge(state::routes())
+        .merge(reads::routes())
+        .merge(containers::routes())
+        .merge(operator::routes())
+        .merge(executor::routes())
         .fallback(async || error::not_found())
         .method_not_allowed_fallback(async || error::method_not_allowed())
         .with_state(api)

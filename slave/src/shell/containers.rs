@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use meros_proto::check::Probe;
 use meros_proto::fetch::FetchUri;
-use meros_proto::ids::SlaveId;
+use meros_proto::ids::{ClusterId, SlaveId};
 use meros_proto::message::slave::{RunExecutor, RunTask};
 use meros_proto::resources::Resources;
 use meros_proto::status::{Reason, TaskExit};
@@ -18,6 +18,7 @@ use meros_slave_core::{
     CheckPurpose, ContainerExit, ContainerId, Event, Limitation, MountedVolume, Owner, ProbeId,
     TaskKey, VolumeDirectory,
 };
+use meros_v1::ids::Ids;
 use nix::unistd::{User, geteuid};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -29,10 +30,12 @@ use crate::container::{
     Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, Part, PartState,
     StartError,
 };
-use crate::executor::{Callers, Door, Sessions};
+use crate::executor::{Callers, Door, Sessions, Tokens};
 use crate::fetch::{self, Cancel, Canceller, Destination, Fetcher, cancel};
 use crate::output::{LiveOutput, Outputs};
-use crate::plan::{TaskSettings, container_spec, executor_place, executor_spec, limits_of};
+use crate::plan::{
+    TaskSettings, V1Access, container_spec, executor_place, executor_spec, limits_of,
+};
 use crate::probe::Prober;
 use crate::sandbox::Sandboxes;
 use crate::volumes::Volumes;
@@ -75,6 +78,9 @@ pub(crate) struct Supervision {
     pub(crate) inbox: Inbox,
     /// Connections of executors.
     pub(crate) sessions: Sessions,
+    /// Where executors that speak v1 find this slave, and what proves who they are.
+    pub(crate) agent: String,
+    pub(crate) tokens: Arc<Tokens>,
     /// Told when a sandbox has become old.
     pub(crate) ended: Arc<Notify>,
 }
@@ -152,10 +158,11 @@ impl Containers {
     pub(super) fn start_executor(
         &mut self,
         container: ContainerId,
-        slave_id: SlaveId,
+        at: (ClusterId, SlaveId),
         run: Box<RunExecutor>,
         ends_with_slave: bool,
     ) {
+        let (cluster_id, slave_id) = at;
         let key = (run.framework.framework_id, run.executor.executor_id.clone());
         let Some(key) = executor_place(&key) else {
             // The core takes no id that is so long.
@@ -165,7 +172,7 @@ impl Containers {
         self.starting.insert(container, canceller);
         let order = Order {
             slave_id,
-            what: What::Executor(run),
+            what: What::Executor(run, cluster_id),
             volumes: Vec::new(),
             ends_with_slave,
             cancel,
@@ -281,6 +288,11 @@ impl Containers {
         self.running.insert(container, process);
     }
 
+    /// Those that run.
+    pub(super) fn running(&self) -> BTreeMap<ContainerId, Arc<Container>> {
+        self.running.clone()
+    }
+
     pub(super) fn kill(&self, container: ContainerId, grace: Duration) {
         match self.running.get(&container) {
             Some(process) => process.kill(grace),
@@ -355,7 +367,7 @@ fn is_own(sandbox: &Path) -> bool {
 /// What a container is for.
 enum What {
     Task(Box<RunTask>),
-    Executor(Box<RunExecutor>),
+    Executor(Box<RunExecutor>, ClusterId),
 }
 
 impl What {
@@ -363,7 +375,7 @@ impl What {
     fn uris(&self) -> Vec<FetchUri> {
         let command = match self {
             Self::Task(run) => run.task.command.as_ref(),
-            Self::Executor(run) => Some(&run.executor.command),
+            Self::Executor(run, _) => Some(&run.executor.command),
         };
         command.map_or_else(Vec::new, |command| command.uris.clone())
     }
@@ -464,7 +476,7 @@ impl Supervised {
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         let settings = &self.shared.settings;
-        let is_executor = matches!(what, What::Executor(_));
+        let is_executor = matches!(what, What::Executor(..));
         let uris = what.uris();
         let mut spec = match what {
             What::Task(run) => container_spec(
@@ -476,13 +488,18 @@ impl Supervised {
                 ends_with_slave,
             )
             .ok_or_else(|| "the task has no command".to_owned())?,
-            What::Executor(run) => executor_spec(
+            What::Executor(run, cluster_id) => executor_spec(
                 &run,
                 slave_id,
                 container,
                 &sandbox,
                 settings,
                 ends_with_slave,
+                V1Access {
+                    ids: Ids::new(cluster_id),
+                    agent: &self.shared.agent,
+                    token: self.shared.tokens.token(container),
+                },
             ),
         };
         let (volumes, user, at) = (shared_volumes, spec.user.clone(), sandbox.clone());

@@ -4,18 +4,20 @@
 //! waits it reads nothing, and QUIC's flow control makes the master wait. What the checkpoint reports
 //! does not go through here, so that the disk never waits for the core.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, Sender};
-use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
+use meros_proto::message::slave::RunExecutor;
 use meros_proto::transport;
 use meros_slave_core::{ConnectionId, ContainerId, Event, ExecutorKey, SessionId, TaskKey};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::snapshot::{ExecutorRow, Snapshot, TaskRow};
+use super::snapshot::{ExecutorRow, Picked, Snapshot, TaskRow};
 use crate::container::Container;
+use crate::executor::Outbox;
 
 /// Room in the queue. A batch of orders, and the ends of as many containers as end at one time.
 const INBOX: usize = 4_096;
@@ -28,7 +30,7 @@ pub(crate) enum Input {
     /// A container's command runs.
     Started(ContainerId, Arc<Container>),
     /// A connection of an executor, and how to write to it.
-    ExecutorConnected(SessionId, mpsc::Sender<SlaveToExecutor>),
+    ExecutorConnected(SessionId, Outbox),
     /// Anything else that the core is told as it is.
     Event(Event),
     /// Somebody wants to know how things stand.
@@ -37,8 +39,24 @@ pub(crate) enum Input {
     Tasks(usize, oneshot::Sender<Vec<TaskRow>>),
     /// Somebody wants to see executors, at most so many.
     Executors(usize, oneshot::Sender<Vec<ExecutorRow>>),
+    /// Somebody wants to see all that is here, at most so many of each.
+    Pick(usize, oneshot::Sender<Picked>),
+    /// Somebody wants to look at the containers that run.
+    Containers(oneshot::Sender<BTreeMap<ContainerId, Arc<Container>>>),
+    /// Somebody says that it is this executor.
+    Executor(ExecutorKey, oneshot::Sender<Option<ExecutorFound>>),
     /// Somebody wants to know which executor of its framework runs a task.
     ExecutorOf(TaskKey, oneshot::Sender<Option<ExecutorKey>>),
+}
+
+/// What is known of an executor whose container was asked for.
+#[derive(Debug)]
+pub(crate) struct ExecutorFound {
+    pub(crate) container: ContainerId,
+    /// What it was started as.
+    pub(crate) run: Box<RunExecutor>,
+    /// Whether its start is known: before, it cannot subscribe.
+    pub(crate) is_running: bool,
 }
 
 /// The sending side. Cheap to clone.

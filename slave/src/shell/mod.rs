@@ -21,15 +21,15 @@ use meros_proto::message::master::SlaveToMaster;
 use meros_proto::time::Timestamp;
 use meros_proto::transport::{CloseCode, Sender, TrySendError};
 use meros_slave_core::{ConnectionId, Effect, Effects, Event, RecordId, SessionId, SlaveCore};
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::checkpoint::writer::Writer;
+use crate::executor::{Outbox, Push};
 use crate::exit::ExitReason;
 use containers::{Containers, Halt};
-use inbox::{Input, Outlet};
+use inbox::{ExecutorFound, Input, Outlet};
 use net::LeaderHint;
-use snapshot::{ExecutorRow, Snapshot, TaskRow};
+use snapshot::{ExecutorRow, Picked, Snapshot, TaskRow};
 
 /// Inputs handled before their effects are carried out.
 const BATCH_MAX: usize = 256;
@@ -53,7 +53,7 @@ pub(crate) struct Shell {
     pub(crate) hint: LeaderHint,
     link: Option<(ConnectionId, Sender<SlaveToMaster>)>,
     /// Connections of executors.
-    sessions: BTreeMap<SessionId, mpsc::Sender<SlaveToExecutor>>,
+    sessions: BTreeMap<SessionId, Outbox>,
     persisted: RecordId,
 }
 
@@ -186,8 +186,8 @@ impl Shell {
                 self.containers.started(container, process);
                 self.handle(Event::ContainerStarted { container, pid }, now);
             }
-            Input::ExecutorConnected(session, sender) => {
-                self.sessions.insert(session, sender);
+            Input::ExecutorConnected(session, outbox) => {
+                self.sessions.insert(session, outbox);
             }
             Input::Event(event) => {
                 match &event {
@@ -209,6 +209,17 @@ impl Shell {
             Input::Executors(most, reply) => {
                 let all = self.core.executors().take(most);
                 drop(reply.send(all.map(ExecutorRow::from).collect()));
+            }
+            Input::Pick(most, reply) => drop(reply.send(Picked::of(&self.core, most))),
+            Input::Containers(reply) => drop(reply.send(self.containers.running())),
+            Input::Executor(key, reply) => {
+                let found = self.core.executor(&key);
+                let found = found.map(|(container, run)| ExecutorFound {
+                    container,
+                    run: Box::new(run.clone()),
+                    is_running: self.core.is_executor_running(&key),
+                });
+                drop(reply.send(found));
             }
             Input::ExecutorOf(task, reply) => drop(reply.send(self.core.executor_of(&task))),
             Input::Tasks(most, reply) => {
@@ -262,8 +273,13 @@ impl Shell {
                     run,
                     ends_with_slave,
                 } => {
+                    let Some(identity) = self.core.identity() else {
+                        // Without an id there is no task (S2).
+                        continue;
+                    };
+                    let at = (identity.cluster_id, slave_id);
                     let containers = &mut self.containers;
-                    containers.start_executor(container, slave_id, run, ends_with_slave);
+                    containers.start_executor(container, at, run, ends_with_slave);
                 }
                 Effect::ResizeContainer {
                     container,
@@ -314,21 +330,21 @@ impl Shell {
     }
 
     fn tell(&mut self, session: SessionId, message: SlaveToExecutor) {
-        let Some(sender) = self.sessions.get(&session) else {
+        let Some(outbox) = self.sessions.get(&session) else {
             // Its end is on its way to the core.
             return;
         };
-        let waiting = sender.max_capacity() - sender.capacity();
-        if matches!(message, SlaveToExecutor::Message(_)) && waiting >= BEST_EFFORT_WAITING_MAX {
-            return self.containers.message_dropped();
-        }
-        if sender.try_send(message).is_err() {
-            // What follows must not overtake what is lost: all that matters is told again on the next.
-            warn!(
-                session = session.0,
-                "executor does not read, its connection is closed"
-            );
-            self.sessions.remove(&session);
+        match outbox.push(message) {
+            Push::Waits => {}
+            Push::Dropped => self.containers.message_dropped(),
+            Push::Full => {
+                // What follows must not overtake what is lost: all that matters is told again on the next.
+                warn!(
+                    session = session.0,
+                    "executor does not read, its connection is closed"
+                );
+                self.sessions.remove(&session);
+            }
         }
     }
 

@@ -1,11 +1,15 @@
 //! What can be read of a slave: copies that leave the core's thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use meros_proto::ids::{ExecutorId, FrameworkId, TaskId};
+use meros_proto::message::slave::TaskFramework;
 use meros_proto::resources::Resources;
 use meros_proto::role::RoleName;
+use meros_proto::time::Timestamp;
+use meros_proto::view::{ExecutorView, TaskView};
 use meros_slave_core::{
     ContainerId, Counters, ExecutorSummary, Identity, SlaveCore, TaskKey, TaskSummary,
 };
@@ -114,6 +118,105 @@ impl From<ExecutorSummary<'_>> for ExecutorRow {
             pid: executor.pid,
             subscribed: executor.is_subscribed,
             tasks: executor.tasks,
+        }
+    }
+}
+
+/// All that is here at one moment, for the operator API of Mesos.
+#[derive(Debug)]
+pub(crate) struct Picked {
+    /// None while no master has admitted this slave: then nothing else is here either.
+    pub(crate) identity: Option<Identity>,
+    /// What the slave has, and what of it nobody uses.
+    pub(crate) total: Resources,
+    pub(crate) free: Resources,
+    pub(crate) tasks: Vec<PickedTask>,
+    pub(crate) executors: Vec<PickedExecutor>,
+    /// Those of the tasks and executors, with the roles that these are in.
+    pub(crate) frameworks: BTreeMap<FrameworkId, (TaskFramework, BTreeSet<RoleName>)>,
+}
+
+/// A task.
+#[derive(Debug)]
+pub(crate) struct PickedTask {
+    /// Without a status, and when it was launched is not known here.
+    pub(crate) view: TaskView,
+    /// Its container or that of its executor, and the first process of that.
+    pub(crate) container: Option<ContainerId>,
+    pub(crate) pid: Option<u32>,
+}
+
+/// An executor of a framework.
+#[derive(Debug)]
+pub(crate) struct PickedExecutor {
+    pub(crate) view: ExecutorView,
+    /// From being asked to shut down to SIGKILL, if its framework says so.
+    pub(crate) shutdown_grace: Option<Duration>,
+    pub(crate) container: Option<ContainerId>,
+    pub(crate) pid: Option<u32>,
+}
+
+impl Picked {
+    /// At most so many tasks, and as many executors.
+    pub(super) fn of(core: &SlaveCore, most: usize) -> Self {
+        let identity = core.identity();
+        let mut picked = Self {
+            identity,
+            total: core.total().clone(),
+            free: core.free().clone(),
+            tasks: Vec::new(),
+            executors: Vec::new(),
+            frameworks: BTreeMap::new(),
+        };
+        let Some(identity) = identity else {
+            return picked;
+        };
+        for task in core.tasks().take(most) {
+            picked.see(task.framework, task.role);
+            picked.tasks.push(PickedTask {
+                view: TaskView {
+                    task_id: task.task_id.clone(),
+                    name: task.name.to_owned(),
+                    framework_id: task.framework_id,
+                    slave_id: identity.slave_id,
+                    role: task.role.clone(),
+                    resources: task.resources.clone(),
+                    state: task.state,
+                    status: None,
+                    launched_at: Timestamp(0),
+                    labels: task.labels.clone(),
+                    executor_id: task.executor_id.cloned(),
+                },
+                container: task.container,
+                pid: task.pid,
+            });
+        }
+        for it in core.executors().take(most) {
+            picked.see(&it.run.framework, &it.run.role);
+            let executor = &it.run.executor;
+            picked.executors.push(PickedExecutor {
+                view: ExecutorView {
+                    executor_id: it.executor_id.clone(),
+                    name: executor.name.clone(),
+                    framework_id: it.framework_id,
+                    slave_id: identity.slave_id,
+                    role: it.run.role.clone(),
+                    resources: executor.resources.clone(),
+                    labels: executor.labels.clone(),
+                },
+                shutdown_grace: executor.shutdown_grace,
+                container: it.container,
+                pid: it.pid,
+            });
+        }
+        picked
+    }
+
+    fn see(&mut self, framework: &TaskFramework, role: &RoleName) {
+        let known = self.frameworks.entry(framework.framework_id);
+        let (_, roles) = known.or_insert_with(|| (framework.clone(), BTreeSet::new()));
+        if !roles.contains(role) {
+            roles.insert(role.clone());
         }
     }
 }

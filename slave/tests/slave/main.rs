@@ -7,8 +7,10 @@ mod checks;
 mod fetch;
 mod hostile;
 mod life;
+mod operator;
 #[path = "../common/sweep.rs"]
 mod sweep;
+mod v1;
 mod world;
 
 use libtest_mimic::{Arguments, Trial};
@@ -108,8 +110,36 @@ fn main() {
         ),
         case("nonsense_over_http_is_refused_with_a_code", bad_input::http),
         case(
+            "an_operator_is_answered_in_json_and_in_protobuf_alike",
+            operator::calls,
+        ),
+        case(
+            "tools_of_mesos_read_containers_flags_and_metrics",
+            operator::reads,
+        ),
+        case(
+            "an_operator_changes_what_is_logged_for_a_while",
+            operator::logging,
+        ),
+        case(
+            "a_container_is_waited_for_and_killed_by_an_operator",
+            operator::containers,
+        ),
+        case(
+            "calls_that_cannot_be_are_refused_with_a_code_and_leave_nothing",
+            operator::bad_calls,
+        ),
+        case(
             "hostile_tasks_are_contained_and_their_neighbour_is_not_harmed",
             hostile::catalogue_of_tasks,
+        ),
+        case(
+            "an_executor_that_speaks_v1_proves_who_it_is_and_is_heard_once",
+            v1::tokens,
+        ),
+        case(
+            "nonsense_and_slow_readers_of_the_v1_api_are_bounded",
+            v1::nonsense_and_slow_readers,
         ),
         case(
             "isolation_that_is_asked_for_by_name_and_not_to_be_had_ends_the_start",

@@ -283,19 +283,45 @@ impl Answer {
     }
 }
 
-pub(crate) fn get(slave: &Running, path: &str) -> Answer {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .http_status_as_error(false)
         .build()
-        .into();
-    let url = format!("http://{}{path}", slave.http_addr());
-    let mut response = agent.get(url).call().expect("it answers");
+        .into()
+}
+
+/// All of an answer that has begun.
+pub(crate) fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
     Answer {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
         body: response.body_mut().read_to_vec().expect("all of it"),
     }
+}
+
+pub(crate) fn get(slave: &Running, path: &str) -> Answer {
+    let url = format!("http://{}{path}", slave.http_addr());
+    answer(agent().get(url).call().expect("it answers"))
+}
+
+pub(crate) fn post(slave: &Running, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    answer(begin_post(slave, path, headers, body))
+}
+
+/// Until the answer begins.
+pub(crate) fn begin_post(
+    slave: &Running,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> ureq::http::Response<ureq::Body> {
+    let url = format!("http://{}{path}", slave.http_addr());
+    let mut request = agent().post(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send(body).expect("it answers")
 }
 
 /// The first process of a task, as the slave says.

@@ -155,9 +155,9 @@ impl Launcher {
         match ends.entry(status.task_id.clone()) {
             // Told until it is acknowledged.
             Entry::Occupied(known) if *known.get() == status.update_id => {}
-            Entry::Occupied(_) => self
-                .launches
-                .other(format!("ended twice, {}", status.state)),
+            Entry::Occupied(_) => {
+                self.launches.ended_again.fetch_add(1, Ordering::Relaxed);
+            }
             Entry::Vacant(first) => {
                 first.insert(status.update_id);
                 match status.state {

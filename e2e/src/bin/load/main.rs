@@ -11,7 +11,7 @@
 //! | `cpus` | of a task | 1 |
 //! | `task_ms` | how long a task runs, in milliseconds | 1000 |
 //! | `seconds` | how long it is measured, after everybody is there | 20 |
-//! | `kills` | how often the leader is killed (kill -9) after that, started again each time | 0 |
+//! | `kills` | how often the leader is killed (kill -9) after that, started again when the next one offers | 0 |
 //! | `endpoints` | UDP sockets of all slaves together | 8 |
 //!
 //! `MEROS_BIN` names the binary of the masters. Everything is on the same processors, so figures are of
@@ -242,6 +242,8 @@ fn fail_over(load: &Load, cluster: &mut LocalCluster, ground: &Ground, launches:
         launches.epoch.load(Ordering::Relaxed) > epoch
     });
     let offered = began.elapsed();
+    // As whoever looks after daemons does. Until then each slave dials it in vain.
+    cluster.master_at(leader).start();
     let wanted = load.get("slaves");
     // By its own word, which is a few milliseconds old.
     until("all slaves are back", || {
@@ -253,6 +255,5 @@ fn fail_over(load: &Load, cluster: &mut LocalCluster, ground: &Ground, launches:
         offered,
         began.elapsed()
     );
-    cluster.master_at(leader).start();
     std::thread::sleep(Duration::from_secs(5));
 }

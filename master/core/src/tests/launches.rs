@@ -51,6 +51,7 @@ fn executor() -> ExecutorDescription {
         resources: resources("cpus:0.5"),
         labels: Default::default(),
         shutdown_grace: None,
+        data: Bytes::new(),
     }
 }
 

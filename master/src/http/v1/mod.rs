@@ -25,7 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use meros_daemon::http::ApiError;
 use meros_proto::refusal::Refusal;
-use meros_v1::encoding::{Media, Message, Name, decode, encode};
+use meros_v1::encoding::{Media, Message, Name, Negotiated, decode, encode};
 use meros_v1::ids::Ids;
 
 use super::{Api, to_leader};
@@ -103,37 +103,19 @@ impl Posted {
 /// Looks at everything about a request but its message (semantics A2).
 async fn posted(request: Request) -> Result<Posted, ApiError> {
     let headers = request.headers().clone();
-    let text = |name| {
-        let value: Option<&HeaderValue> = headers.get(name);
-        value.and_then(|value| value.to_str().ok())
-    };
-    let kind = text(header::CONTENT_TYPE).ok_or_else(|| {
-        ApiError::invalid("Content-Type is missing: application/json or application/x-protobuf")
-    })?;
-    let media = Media::from_content_type(kind).ok_or_else(|| {
-        let why = "Content-Type must be application/json or application/x-protobuf";
-        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported", why)
-    })?;
-    let accept = text(header::ACCEPT).unwrap_or_default();
-    let is_recordio = accept.contains("application/recordio");
-    let accept = match is_recordio {
-        true => headers
-            .get("message-accept")
-            .and_then(|it| it.to_str().ok()),
-        false => Some(accept),
-    };
-    let answer = Media::from_accept(accept.unwrap_or_default()).ok_or_else(|| {
-        let why = "Accept must allow application/json or application/x-protobuf";
-        ApiError::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", why)
+    let text = |name: &'static str| headers.get(name).and_then(|value| value.to_str().ok());
+    let negotiated = Negotiated::of(text).map_err(|error| {
+        let status = StatusCode::from_u16(error.status()).expect("one of HTTP's");
+        ApiError::new(status, error.code(), error.to_string())
     })?;
     let body = Bytes::from_request(request, &()).await;
     let body = body.map_err(|error| ApiError::new(error.status(), "invalid", error.body_text()))?;
     Ok(Posted {
         headers,
         body,
-        media,
-        answer,
-        is_recordio,
+        media: negotiated.call,
+        answer: negotiated.answer,
+        is_recordio: negotiated.is_recordio,
     })
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use meros_daemon::http::ApiError;
+use meros_daemon::verbosity;
 use meros_master_core::event::OperatorCall;
 use meros_proto::ids::FrameworkId;
 use meros_proto::operation::{Change, ChangeKind};
@@ -24,6 +25,7 @@ use meros_v1::pb::master::response::{self as parts, Type as Kind};
 use meros_v1::pb::master::{Call, Response as Answer};
 use meros_v1::resources::from_v1;
 use meros_v1::state::VERSION;
+use meros_v1::task::duration;
 use meros_v1::{machines, roles, views};
 use tracing::info;
 
@@ -51,6 +53,13 @@ async fn answered(api: Arc<Api>, request: Request) -> Result<Response, ApiError>
     let kind = call.r#type();
     if kind == Type::Subscribe {
         return watch::subscribe(api, &posted).await;
+    }
+    if kind == Type::SetLoggingLevel {
+        let it = call.set_logging_level.as_ref();
+        let it = it.ok_or_else(missing("set_logging_level"))?;
+        let time = duration("set_logging_level.duration", it.duration).map_err(refused)?;
+        verbosity::set(it.level, time)?;
+        return Ok(StatusCode::OK.into_response());
     }
     let media = posted.answer;
     let of_call = Arc::clone(&api);
@@ -262,7 +271,8 @@ fn answer(api: &Api, call: &Call) -> Result<Answer, ApiError> {
             Kind::GetMetrics
         }
         Type::GetLoggingLevel => {
-            out.get_logging_level = Some(parts::GetLoggingLevel { level: 0 });
+            let level = verbosity::level();
+            out.get_logging_level = Some(parts::GetLoggingLevel { level });
             Kind::GetLoggingLevel
         }
         Type::ListFiles => {

@@ -88,6 +88,7 @@ fn executor() -> ExecutorDescription {
         resources("cpus:0.1;mem:64"),
     );
     executor.shutdown_grace = Some(Duration::from_secs(7));
+    executor.data = bytes::Bytes::from_static(b"config");
     executor
 }
 

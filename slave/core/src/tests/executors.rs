@@ -8,6 +8,7 @@ use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
 use super::*;
 
 mod property;
+mod sessions;
 
 const E: &str = "e";
 
@@ -235,33 +236,6 @@ fn an_executor_is_started_once_given_its_tasks_and_heard() {
 }
 
 #[test]
-fn what_an_executor_repeats_is_acknowledged_and_not_told_again() {
-    // semantics: M3, R12
-    let mut slave = Slave::executing();
-    let running = || update(1, 1, "t", TaskState::Running);
-    slave.on(running(), &["tell 1 acknowledged 1"]);
-    slave.on(
-        update(1, 2, "t", TaskState::Failed),
-        &[
-            "resize 1-1 cpus:0.5;mem:32",
-            "persist heard F1/e 2 t FAILED #2",
-        ],
-    );
-    // Not yet durable, so nothing is acknowledged.
-    slave.on(update(1, 2, "t", TaskState::Failed), &[]);
-    slave.on(update(1, 3, "t", TaskState::Finished), &[]);
-    slave.durable(&[
-        "send 1 update F1/t FAILED #2 latest FAILED",
-        "tell 1 acknowledged 3",
-    ]);
-    slave.on(
-        update(1, 4, "nobody", TaskState::Running),
-        &["tell 1 acknowledged 4"],
-    );
-    assert_eq!(slave.core.counters().executor_updates_ignored, 4);
-}
-
-#[test]
 fn an_executor_that_never_subscribes_fails_its_tasks() {
     // semantics: M4
     let mut slave = Slave::with_executor();
@@ -326,21 +300,6 @@ fn an_executor_that_nobody_needs_any_more_is_not_fetched_for() {
     );
     assert_eq!(*slave.core.free(), config().slave.resources);
     assert_eq!(slave.core.counters().container_events_ignored, 0);
-}
-
-#[test]
-fn what_an_executor_runs_and_nobody_knows_is_killed() {
-    let mut slave = Slave::executing();
-    slave.on(
-        Event::ExecutorDisconnected {
-            session: SessionId(1),
-        },
-        &[],
-    );
-    slave.on(
-        subscribe(2, &["lost", "t"]),
-        &["tell 2 subscribed", "tell 2 kill lost 3s"],
-    );
 }
 
 #[test]
