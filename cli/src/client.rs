@@ -83,6 +83,22 @@ pub(crate) struct IdentityArgs {
     pub(crate) identity: Option<PathBuf>,
 }
 
+impl IdentityArgs {
+    /// The folder: given, or of the running `meros dev`.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub(crate) fn folder(&self) -> Result<PathBuf, CliError> {
+        let running = || dev::Endpoint::of_default_dir().map(|endpoint| endpoint.identity);
+        self.identity.clone().or_else(running).ok_or_else(|| {
+            CliError::usage(
+                "there is no identity to show to the cluster: say where it is with --identity or \
+                 MEROS_IDENTITY; `meros ca issue --role operator` makes one, `meros dev` brings one",
+            )
+        })
+    }
+}
+
 impl ClusterArgs {
     /// The masters' addresses: given, or of the running `meros dev`, or the default port here.
     pub(crate) fn masters(&self) -> Vec<String> {
@@ -434,11 +450,16 @@ fn read_json<T: DeserializeOwned>(mut response: Answer) -> Result<T, CliError> {
 fn refused(mut response: Answer) -> CliError {
     let status = response.status();
     let text = response.body_mut().read_to_string().unwrap_or_default();
-    let message = match serde_json::from_str::<Problem>(&text) {
+    CliError::failure(problem(status.as_u16(), text.as_bytes()))
+}
+
+/// What a server says when it refuses, in a line.
+pub(crate) fn problem(status: u16, body: &[u8]) -> String {
+    let message = match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => format!("{} ({})", problem.message, problem.code),
-        Err(_) => format!("HTTP {status}: {}", text.trim()),
+        Err(_) => format!("HTTP {status}: {}", String::from_utf8_lossy(body).trim()),
     };
-    CliError::failure(printable(&message))
+    printable(&message)
 }
 
 /// A path segment as a URL wants it.

@@ -3,6 +3,7 @@
 //!
 //! One file per subcommand; this one only wires them. Exit codes: [`exit::Exit`].
 
+mod attach;
 mod backup;
 mod ca;
 mod claims;
@@ -11,6 +12,7 @@ mod config;
 mod conform;
 mod daemon;
 mod dev;
+mod exec;
 mod exit;
 mod kill;
 mod list;
@@ -28,6 +30,7 @@ mod state;
 #[cfg(test)]
 mod stub;
 mod task;
+mod top;
 mod why;
 
 use clap::{Parser, Subcommand};
@@ -113,6 +116,15 @@ enum Command {
     /// The files in the sandbox of a task: list, read, follow, download
     #[command(subcommand)]
     Task(task::Command),
+    /// Run a command inside of a task's container
+    ///
+    /// With the limits, the user, the environment and the rights of the task. `meros exec -it TASK -- sh`
+    /// is a shell there
+    Exec(exec::Args),
+    /// Show what a task writes, both outputs, until it ends; return its exit code
+    Attach(attach::Args),
+    /// Show what the container of a task uses: processor, memory, disk, processes, pressure
+    Top(top::Args),
     /// Kill a task
     Kill(kill::Args),
     /// Find out whether a server speaks the Mesos v1 APIs as their clients expect
@@ -145,6 +157,8 @@ impl Command {
                 )
                 | Self::Settings(_)
                 | Self::Logs(_)
+                | Self::Attach(_)
+                | Self::Top(_)
                 | Self::Task(
                     task::Command::Files { .. }
                         | task::Command::Cat { .. }
@@ -185,6 +199,9 @@ fn main() -> std::process::ExitCode {
         Command::Settings(args) => settings::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Task(command) => task::run(&command),
+        Command::Exec(args) => exec::run(&args),
+        Command::Attach(args) => attach::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Kill(args) => kill::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Sim(command) => sim::run(&command),

@@ -20,7 +20,6 @@ use meros_sdk::{
 };
 
 use crate::client::{Client, ClusterArgs, IdentityArgs};
-use crate::dev;
 use crate::exit::{CliError, Exit, chain};
 use crate::output::table::printable;
 use crate::run::output::{Outputs, Place};
@@ -104,7 +103,7 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-fn parse_env(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_env(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     if name.is_empty() {
         return Err("the name before = is empty".to_owned());
@@ -234,18 +233,7 @@ impl Run {
     }
 
     fn session(&self) -> Result<(Events, Handle), CliError> {
-        let identity = self
-            .args
-            .identity
-            .identity
-            .clone()
-            .or_else(|| dev::Endpoint::of_default_dir().map(|endpoint| endpoint.identity));
-        let identity = identity.ok_or_else(|| {
-            CliError::usage(
-                "there is no identity to show to the cluster: say where it is with --identity or \
-                 MEROS_IDENTITY; `meros ca issue --role operator` makes one, `meros dev` brings one",
-            )
-        })?;
+        let identity = self.args.identity.folder()?;
         let mut config = SessionConfig::new(
             format!("run {}", self.name),
             self.args.cluster.masters(),
@@ -543,7 +531,7 @@ impl Run {
 }
 
 /// The code that a task's end gives us: its own, or 128 and the signal's number.
-fn code_of(status: &TaskStatus) -> u8 {
+pub(crate) fn code_of(status: &TaskStatus) -> u8 {
     match (status.state, status.exit) {
         (TaskState::Finished, _) => 0,
         (_, Some(TaskExit::Code(code))) if code != 0 => u8::try_from(code).unwrap_or(1),

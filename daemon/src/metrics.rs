@@ -1,6 +1,7 @@
 //! Writing metrics that are looked up when somebody asks, and those that both daemons have.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric,
@@ -58,6 +59,24 @@ impl<'a, 'e> Out<'a, 'e> {
             name,
             help,
             values.map(|(label, value)| (label, ConstCounter::new(value))),
+        )
+    }
+
+    /// One counter of seconds for each label; its name gets the suffix `_total`.
+    ///
+    /// # Errors
+    /// See [`Out::counter`].
+    pub fn seconds<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, Duration)>,
+    ) -> fmt::Result {
+        let values = values.into_iter();
+        self.family(
+            name,
+            help,
+            values.map(|(label, value)| (label, ConstCounter::new(value.as_secs_f64()))),
         )
     }
 

@@ -207,9 +207,14 @@ fn become_check(
 fn report(failure: &Failure) -> ! {
     let why = io::Error::from_raw_os_error(failure.errno);
     eprintln!("failed to {}: {why}", failure.step);
-    std::process::exit(match failure.step.as_str() {
+    std::process::exit(exit_code_of(failure))
+}
+
+/// The exit code of what could not run beside the task.
+pub(crate) fn exit_code_of(failure: &Failure) -> i32 {
+    match failure.step.as_str() {
         Failure::EXEC if failure.errno == Errno::ENOENT as i32 => NOT_FOUND,
         Failure::EXEC => NOT_EXECUTABLE,
         _ => NOT_PREPARED,
-    })
+    }
 }

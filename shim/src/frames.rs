@@ -1,9 +1,11 @@
 //! What shim and slave say to each other: a line of JSON each.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::files::Exit;
+use crate::files::{Exit, ExitStatus};
 use crate::request::Failure;
 
 /// The longest line, its end included. The longest that is ever said is a [`Failure`] with a path.
@@ -21,6 +23,10 @@ pub enum Told {
         /// The first process of the task's own process namespace, which is ours; none without one.
         #[serde(default)]
         init: Option<i32>,
+        /// Whether it knows [`Order::Exec`]. One of an earlier release does not say, and would take the
+        /// order for a slave that has lost its mind.
+        #[serde(default)]
+        execs: bool,
     },
     /// There will be no task. The shim ends.
     NotStarted(Failure),
@@ -34,6 +40,14 @@ pub enum Told {
         end: CheckEnd,
         /// The beginning of what it wrote, or why it could not be started.
         output: String,
+    },
+    /// A command that was ordered has ended, or could not be started. Said once, to the slave that has
+    /// ordered it.
+    Executed {
+        /// The number of the order.
+        number: u64,
+        /// How it ended.
+        status: ExitStatus,
     },
 }
 
@@ -65,6 +79,38 @@ pub enum Order {
         /// How long it may take.
         timeout_ms: u64,
     },
+    /// Run a command beside the task whose input and output the slave has: it listens at
+    /// [`exec_socket`](crate::exec_socket) of the container's folder. Answer: [`Told::Executed`]. Only for a
+    /// shim that has said that it `execs`.
+    Exec {
+        /// To know the answer by.
+        number: u64,
+        /// What is to run.
+        command: ExecCommand,
+    },
+    /// Signal such a command and its process group.
+    SignalExec {
+        /// The number of its order.
+        number: u64,
+        /// Which signal.
+        signal: i32,
+    },
+    /// Kill such a command and what is left of its session. There is no answer.
+    EndExec {
+        /// The number of its order.
+        number: u64,
+    },
+}
+
+/// What runs beside the task, as if the task had started it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecCommand {
+    /// What is executed, its name first; looked up in `PATH` unless it has a `/`.
+    pub argv: Vec<String>,
+    /// Added to the environment of the task.
+    pub env: BTreeMap<String, String>,
+    /// Whether it has a terminal, else three pipes.
+    pub has_terminal: bool,
 }
 
 /// One line.
@@ -111,7 +157,6 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::ExitStatus;
 
     #[test]
     fn messages_are_found_however_they_are_cut() {
@@ -124,6 +169,7 @@ mod tests {
                 pid: 7,
                 shim: 6,
                 init: Some(5),
+                execs: true,
             },
             Told::NotStarted(Failure {
                 step: "enter \n \"x\"".to_owned(),
@@ -135,6 +181,10 @@ mod tests {
                 number: 3,
                 end: CheckEnd::TimedOut,
                 output: "\u{fffd}\n\"".to_owned(),
+            },
+            Told::Executed {
+                number: 4,
+                status: ExitStatus::Signaled(9),
             },
         ];
         let bytes: Vec<u8> = all.iter().flat_map(frame).collect();
@@ -149,6 +199,19 @@ mod tests {
             }
             assert_eq!(found, all);
         }
+    }
+
+    #[test]
+    fn a_shim_of_an_earlier_release_runs_no_commands() {
+        let mut frames = Frames::default();
+        frames.push(b"{\"Running\":{\"pid\":7,\"shim\":6}}\n");
+        let told = Told::Running {
+            pid: 7,
+            shim: 6,
+            init: None,
+            execs: false,
+        };
+        assert_eq!(frames.message(), Ok(Some(told)));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | [`SOCKET`] | slave | where the shim answers |
 //! | [`STATE`] | shim | the process ids, and how much output there was ([`State`]) |
 //! | [`EXIT`] | shim, before it tells | how the task ended ([`Exit`]) |
+//! | [`exec_socket`] | slave, for a moment | where it gets the ends of a command beside the task |
 //!
 //! ```text
 //! start ─► task runs ─► task ended, EXIT written, told ─► Finish: rest killed, output drained ─► gone
@@ -23,7 +24,8 @@
 //! `SIGSTOP` reach it.
 //!
 //! While the task runs the slave may order commands of the request to be run beside it for a moment
-//! ([`Order::Check`]).
+//! ([`Order::Check`]), and any other command with its input and output in the slave's hands
+//! ([`Order::Exec`]); those end with the slave.
 //!
 //! What keeps a task apart is data of the request ([`Confinement`]), except for the system call filter:
 //! that is the standard output that the shim is started with ([`FILTER_BYTES_MAX`]), the same for all.
@@ -32,6 +34,7 @@
 
 mod beside;
 mod confine;
+mod exec;
 mod files;
 mod fork;
 mod frames;
@@ -47,8 +50,9 @@ mod view;
 
 pub use beside::CHECK_OUTPUT_BYTES_MAX;
 pub use confine::{Confinement, Part};
+pub use exec::{EXECS_MAX, exec_socket};
 pub use files::{EXIT, Exit, ExitStatus, REQUEST, SOCKET, STATE, State, read_exit, read_state};
-pub use frames::{BadFrame, CheckEnd, FRAME_BYTES_MAX, Frames, Order, Told, frame};
+pub use frames::{BadFrame, CheckEnd, ExecCommand, FRAME_BYTES_MAX, Frames, Order, Told, frame};
 pub use logs::{LOG_FLOOR_BYTES, LogUsage};
 pub use request::{Account, CheckCommand, Failure, REQUEST_BYTES_MAX, Request};
 pub use rights::FILTER_BYTES_MAX;

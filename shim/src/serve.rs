@@ -17,8 +17,9 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout, geteuid, getpid, setsid};
 
 use crate::beside::{Checks, NOT_PREPARED};
 use crate::confine::{Part, enter_user_namespace};
+use crate::exec::Execs;
 use crate::files::{self, Exit, ExitStatus, State};
-use crate::frames::{CheckEnd, Frames, Order, Told, frame};
+use crate::frames::{CheckEnd, ExecCommand, Frames, Order, Told, frame};
 use crate::reap::{kill_all, reap};
 use crate::request::{Failure, REQUEST_BYTES_MAX, Request, step};
 use crate::rights::read_filter;
@@ -71,6 +72,7 @@ pub(crate) fn run() {
                 chunk,
                 filter,
                 checks: Checks::default(),
+                execs: Execs::default(),
             }
             .serve();
         }
@@ -263,6 +265,7 @@ struct Shim {
     /// What checks may ask of the kernel: the same as the task.
     filter: Vec<u8>,
     checks: Checks,
+    execs: Execs,
 }
 
 impl Shim {
@@ -271,11 +274,18 @@ impl Shim {
         while !is_over {
             // First of all: who is there is told rather than the disk synced.
             if self.link.accept() {
+                // Whoever had the other ends is gone.
+                self.execs.end_all();
                 self.greet();
             }
             while let Ok(Some(_)) = self.signals.read_signal() {}
-            let checks = &mut self.checks;
-            let reaped = reap(self.task.main, |pid, status| checks.on_end(pid, status));
+            let (checks, execs) = (&mut self.checks, &mut self.execs);
+            let mut executed = Vec::new();
+            let reaped = reap(self.task.main, |pid, status| {
+                checks.on_end(pid, status);
+                executed.extend(execs.on_end(pid, status));
+            });
+            executed.iter().for_each(|told| self.link.tell(told));
             if let Some(status) = reaped.main {
                 self.on_end(status, false);
             }
@@ -283,6 +293,9 @@ impl Shim {
                 self.link.tell(&told);
             }
             is_over = self.hear_orders() || self.is_to_end();
+            if self.link.slave.is_none() {
+                self.execs.end_all();
+            }
             if !is_over {
                 self.wait();
                 self.read_outputs();
@@ -295,7 +308,12 @@ impl Shim {
     fn greet(&mut self) {
         let State { pid, shim, .. } = self.state;
         let init = self.task.init_pid().map(Pid::as_raw);
-        self.link.tell(&Told::Running { pid, shim, init });
+        self.link.tell(&Told::Running {
+            pid,
+            shim,
+            init,
+            execs: true,
+        });
         if let Some(exit) = self.exit {
             self.link.tell(&Told::Ended(exit));
         }
@@ -336,6 +354,9 @@ impl Shim {
                     check,
                     timeout_ms,
                 })) => self.start_check(number, check, Duration::from_millis(timeout_ms)),
+                Ok(Some(Order::Exec { number, command })) => self.start_exec(number, &command),
+                Ok(Some(Order::SignalExec { number, signal })) => self.execs.signal(number, signal),
+                Ok(Some(Order::EndExec { number })) => self.execs.end(number),
                 Ok(None) => break,
                 Err(_) => is_lost = true,
             }
@@ -358,6 +379,21 @@ impl Shim {
                 end: CheckEnd::Exited(NOT_PREPARED),
                 output: format!("failed to {}: {why}", failure.step),
             });
+        }
+    }
+
+    /// What cannot be started is told at once; why, only the copy can say.
+    fn start_exec(&mut self, number: u64, command: &ExecCommand) {
+        let (request, task) = (&self.request, self.task.main);
+        // The number of a task that has ended may be somebody else's, and so would the namespaces be.
+        let is_started = self.exit.is_none()
+            && self
+                .execs
+                .start(request, &self.filter, task, number, command)
+                .is_ok();
+        if !is_started {
+            let status = ExitStatus::Exited(NOT_PREPARED);
+            self.link.tell(&Told::Executed { number, status });
         }
     }
 

@@ -88,7 +88,8 @@ pub struct RawConfig {
 
     /// Address and TCP port for HTTP: health, metrics, output of tasks. Default 127.0.0.1:5051;
     /// port 0 takes a free one. HTTP has no authentication yet: whoever reaches it can read the
-    /// output of every task, and kill its container
+    /// output of every task, and kill its container; to run commands in containers takes an operator's
+    /// certificate
     #[arg(long, env = "MEROS_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     pub http_listen: Option<SocketAddr>,
 
@@ -142,6 +143,11 @@ pub struct RawConfig {
     /// `/dev/fuse,/dev/kvm`; at most 64. Default none. Who has a disk here has all that is on it
     #[arg(long, env = "MEROS_TASK_DEVICES", value_name = "PATHS")]
     pub task_devices: Option<String>,
+
+    /// Whether operators may run commands in containers with `meros exec`. Default true: who has an
+    /// operator's certificate may do in each task what the task may. Each command is a line in the log
+    #[arg(long, env = "MEROS_EXEC", value_name = "BOOL")]
+    pub exec: Option<bool>,
 
     /// Most open files of one process of a task, 16 to 1048576. Default 65536; less if the slave's own
     /// limit is
@@ -238,6 +244,7 @@ impl RawConfig {
             task_pids_max: self.task_pids_max.or(lower.task_pids_max),
             isolation: self.isolation.or(lower.isolation),
             task_devices: self.task_devices.or(lower.task_devices),
+            exec: self.exec.or(lower.exec),
             task_open_files_max: self.task_open_files_max.or(lower.task_open_files_max),
             log_bytes_max: self.log_bytes_max.or(lower.log_bytes_max),
             fetch_folders: self.fetch_folders.or(lower.fetch_folders),
@@ -378,6 +385,8 @@ pub struct Config {
     pub isolation: IsolationWishes,
     /// Devices of tasks.
     pub task_devices: Vec<PathBuf>,
+    /// Whether operators may run commands in containers.
+    pub exec: bool,
     /// Open files of one process of a task.
     pub task_open_files_max: u64,
     /// Bytes kept of each output of a task.
@@ -459,6 +468,7 @@ impl Config {
             )?,
             isolation: raw.isolation.unwrap_or_default().parse()?,
             task_devices: check_devices(&raw.task_devices.unwrap_or_default())?,
+            exec: raw.exec.unwrap_or(true),
             task_open_files_max: check_number(
                 "task_open_files_max",
                 raw.task_open_files_max.unwrap_or(TASK_OPEN_FILES_DEFAULT),

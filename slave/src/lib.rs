@@ -12,6 +12,7 @@ pub mod config;
 pub mod container;
 pub mod detect;
 mod endpoint;
+mod exec;
 mod executor;
 mod exit;
 mod fetch;
@@ -24,6 +25,7 @@ mod probe;
 mod sandbox;
 mod shell;
 mod start;
+mod usage;
 mod volumes;
 
 use std::net::SocketAddr;

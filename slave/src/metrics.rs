@@ -15,12 +15,14 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use crate::checkpoint::writer::Progress;
+use crate::exec::ExecCounters;
 use crate::fetch::Fetcher;
 use crate::sandbox::Collected;
 use crate::shell::containers::ContainerCounters;
 use crate::shell::inbox::Inbox;
 use crate::shell::net::LinkCounters;
 use crate::shell::snapshot::Snapshot;
+use crate::usage::Usages;
 
 const PREFIX: &str = "meros_slave";
 
@@ -45,6 +47,7 @@ pub(crate) struct Metrics {
     /// How tasks are kept apart; the same as long as the slave runs.
     pub(crate) isolation: Vec<IsolationRow>,
     pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) execs: Arc<ExecCounters>,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
     sandboxes_disk_short: AtomicBool,
@@ -67,6 +70,7 @@ impl Metrics {
             inbox,
             isolation,
             fetcher,
+            execs: Arc::default(),
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
             sandboxes_disk_short: AtomicBool::new(false),
@@ -88,11 +92,16 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: writing to memory does not fail.
-    pub(crate) fn text(self: &Arc<Self>, snapshot: &Snapshot) -> Result<String, fmt::Error> {
+    pub(crate) fn text(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+        usages: Usages,
+    ) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix(PREFIX);
         let lookup = Lookup {
             metrics: Arc::clone(self),
             snapshot: snapshot.clone(),
+            usages,
         };
         registry.register_collector(Box::new(lookup));
         let mut text = String::new();
@@ -106,12 +115,14 @@ impl Metrics {
 struct Lookup {
     metrics: Arc<Metrics>,
     snapshot: Snapshot,
+    usages: Usages,
 }
 
 impl Collector for Lookup {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Out::new(&mut encoder);
         self.encode_core(&mut out)?;
+        self.usages.encode(&mut out)?;
         self.encode_shell(&mut out)
     }
 }
@@ -296,6 +307,7 @@ impl Lookup {
             inbox,
             isolation,
             fetcher,
+            execs,
             sandboxes_removed,
             sandboxes_kept,
             sandboxes_disk_short,
@@ -385,6 +397,16 @@ impl Lookup {
                 read(&fetcher.counters.failures),
             ),
             (
+                "execs",
+                "Commands that operators have run in containers",
+                read(&execs.started),
+            ),
+            (
+                "execs_refused",
+                "Commands of operators that were not run: no permission, no such task, too many",
+                read(&execs.refused),
+            ),
+            (
                 "sandboxes_removed",
                 "Sandboxes of ended tasks removed",
                 read(sandboxes_removed),
@@ -411,6 +433,11 @@ impl Lookup {
             "fetch_cache_files",
             "Fetched files that are kept for other tasks",
             cache_files,
+        )?;
+        out.gauge(
+            "execs_open",
+            "Commands of operators that run in containers",
+            read(&execs.open),
         )?;
         out.gauge(
             "sandboxes",

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use meros_daemon::clock::Clock;
 use meros_proto::resources::{ConvertError, Resources};
 use meros_proto::slave::{SlaveCapability, SlaveDescription};
-use meros_proto::transport::{Client, ClientError, Identity, LoadError};
+use meros_proto::transport::{Client, ClientError, Identity, LoadError, TlsError, TunnelAcceptor};
 use meros_slave_core::{Effects, Event, FoundContainer, SlaveCore};
 use meros_v1::agent;
 use nix::unistd::{User, geteuid};
@@ -31,6 +31,7 @@ use crate::container::{
 };
 use crate::detect::{self, DetectError};
 use crate::endpoint::Endpoint;
+use crate::exec::Execs;
 use crate::executor::{Sessions, Tokens};
 use crate::exit::ExitReason;
 use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError};
@@ -85,6 +86,9 @@ pub enum StartError {
     /// No connection can be made with it.
     #[error("cannot prepare connections to masters")]
     Client(#[source] ClientError),
+    /// Operators could not come into containers with it.
+    #[error("cannot prepare the way into containers")]
+    Tunnel(#[source] TlsError),
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] OpenStoreError),
@@ -166,6 +170,10 @@ struct Ground {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let identity = Identity::load(&config.identity).map_err(StartError::Identity)?;
     let client = Client::new(&identity).map_err(StartError::Client)?;
+    let acceptor = match config.exec {
+        true => Some(TunnelAcceptor::new(&identity).map_err(StartError::Tunnel)?),
+        false => None,
+    };
     let listener = TcpListener::bind(config.http_listen)
         .await
         .and_then(|listener| {
@@ -191,7 +199,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         http = %http_addr,
         "slave starts"
     );
-    assemble(config, ground, description, client, listener, http_addr)
+    assemble(
+        config,
+        ground,
+        description,
+        client,
+        acceptor,
+        listener,
+        http_addr,
+    )
 }
 
 /// Everything on disk and in the kernel. Blocks.
@@ -370,6 +386,7 @@ fn assemble(
     ground: Ground,
     description: SlaveDescription,
     client: Client,
+    acceptor: Option<TunnelAcceptor>,
     listener: TcpListener,
     http_addr: SocketAddr,
 ) -> Result<Running, StartError> {
@@ -483,7 +500,11 @@ fn assemble(
         stop: stopped.clone(),
     };
     tokio::spawn(link.run());
-    let api = Arc::new(Api::new(
+    let execs = acceptor.map(|acceptor| {
+        let counters = Arc::clone(&metrics.execs);
+        Arc::new(Execs::new(acceptor, inbox.clone(), counters))
+    });
+    let api = Api::new(
         inbox.clone(),
         Arc::clone(&outputs),
         Files::new(sandboxes.clone()),
@@ -491,7 +512,8 @@ fn assemble(
         Executors::new(sessions, tokens, config.authenticate_executors, agent),
         site,
         stopped.clone(),
-    ));
+    );
+    let api = Arc::new(api.with_execs(execs));
     let http = tokio::spawn(http::serve(listener, api, stopped.clone()));
     tokio::spawn(collect_sandboxes(
         sandboxes, outputs, ended, metrics, stopped,

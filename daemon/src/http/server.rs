@@ -210,7 +210,8 @@ async fn connection(
         .header_read_timeout(None)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX);
-    let mut http = pin!(builder.serve_connection(TokioIo::new(tracked), service));
+    let serving = builder.serve_connection(TokioIo::new(tracked), service);
+    let mut http = pin!(serving.with_upgrades());
     let mut leave = pin!(async {
         tokio::select! {
             () = track.leave.notified() => Some(Cut::Room),
@@ -273,7 +274,10 @@ async fn answer(
     };
     shared.stats.count_answer(response.status().as_u16());
     let is_stream = response.extensions().get::<Endless>().is_some();
-    track.on_answer(room, is_stream);
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => track.on_upgrade(),
+        _ => track.on_answer(room, is_stream),
+    }
     Ok(response.map(|body| AnswerBody::new(body, Arc::clone(track))))
 }
 

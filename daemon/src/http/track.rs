@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::server::Limits;
 use super::stats::Cut;
 
-/// `Head -> Work -> Answer | Stream -> Idle -> Head`; each of them `-> Closing`.
+/// `Head -> Work -> Answer | Stream -> Idle -> Head`, `Work -> Upgraded`; each of them `-> Closing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The head of a request is on its way; nothing else counts as progress.
@@ -25,6 +25,8 @@ pub(super) enum Stage {
     Answer,
     /// An answer without an end is being written: only what waits for its reader has a time.
     Stream,
+    /// It speaks another protocol from now on, whose handler has bounds of its own.
+    Upgraded,
     /// Between two requests.
     Idle,
     /// Everything is said; the client's end is waited for, so that it reads the last answer.
@@ -83,7 +85,7 @@ impl Track {
         let (stage, since) = (state.stage, state.since);
         match stage {
             Stage::Head => Some((since + limits.head, Some(Cut::Head))),
-            Stage::Work => None,
+            Stage::Work | Stage::Upgraded => None,
             Stage::Stream => {
                 let waiting = state.waiting?;
                 Some((waiting + limits.answer, Some(Cut::Answer)))
@@ -118,6 +120,11 @@ impl Track {
         state.body_open = true;
         state.waiting = None;
         state.room = room;
+    }
+
+    /// The answer is that the protocol changes.
+    pub(super) fn on_upgrade(&self) {
+        self.state.lock().enter(Stage::Upgraded);
     }
 
     /// The next bytes of an answer were handed over.

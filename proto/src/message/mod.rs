@@ -3,6 +3,7 @@
 //!
 //! The wire is positional: variants and fields are appended, never reordered.
 
+pub mod exec;
 pub mod executor;
 pub mod framework;
 pub mod master;

@@ -36,7 +36,7 @@ pub(super) const CA_FILE: &str = "ca.pem";
 /// What a certificate entitles its holder to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerRole {
-    /// A master; also the only role that may answer connections.
+    /// A master; also the only role that may answer QUIC connections.
     Master,
     /// A slave.
     Slave,

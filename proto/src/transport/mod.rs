@@ -8,6 +8,9 @@
 //! A master runs a [`Server`]; everyone else has a [`Client`] and, for each connection to keep, a
 //! [`Dialer`], or [`Masters`] for connections to several of which one leads.
 //!
+//! Beside it there is a tunnel from an operator to a slave, TLS inside of a stream of bytes
+//! ([`TunnelAcceptor`], [`tunnel_to_slave`]).
+//!
 //! Everything has a bound: the send queue (full is an error that gives the message back), the frame,
 //! bytes in flight, connections, handshakes, every wait. What a peer does wrong ends its own
 //! connection with a [`CloseCode`] and a reason, and nobody else's.
@@ -32,6 +35,7 @@ mod sparing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tunnel;
 
 pub use alpn::Protocol;
 pub use backoff::{BACKOFF_BASE, BACKOFF_CAP, Backoff};
@@ -50,3 +54,4 @@ pub use receiver::{Receiver, RecvError};
 pub use sender::{FLUSH_TIMEOUT, SendError, Sender, TrySendError};
 pub use server::{BindError, Gate, Server, ServerLimits, ServerStats};
 pub use tls::{IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, TlsError};
+pub use tunnel::{TunnelAcceptor, tunnel_to_slave};

@@ -15,7 +15,10 @@ use rustls::{
         CryptoProvider,
         aws_lc_rs::{self, cipher_suite, kx_group},
     },
-    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    server::{
+        NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
 };
 
 use super::{Identity, Protocol};
@@ -85,10 +88,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// What a master answers with: every protocol, and only peers with a certificate of the cluster.
 pub(super) fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, TlsError> {
-    let roots = Arc::new(roots(identity)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .build()
-        .map_err(TlsError::Verifier)?;
+    let verifier = peer_verifier(identity)?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
@@ -125,6 +125,14 @@ pub(super) fn client_config(
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::new(transport_config()));
     Ok(config)
+}
+
+/// Takes peers with a certificate of the cluster.
+pub(super) fn peer_verifier(identity: &Identity) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let roots = Arc::new(roots(identity)?);
+    WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(TlsError::Verifier)
 }
 
 fn roots(identity: &Identity) -> Result<RootCertStore, TlsError> {

@@ -147,4 +147,6 @@ pub struct ExecutorSummary<'a> {
     pub is_subscribed: bool,
     /// How many tasks it has that have not ended.
     pub tasks: usize,
+    /// What it and those of its tasks that it was given take together: what its container may use.
+    pub promised: &'a Resources,
 }

@@ -50,6 +50,7 @@ impl SlaveCore {
             pid: it.pid(),
             is_subscribed: it.session.is_some(),
             tasks: it.tasks.len(),
+            promised: &it.promised,
         })
     }
 

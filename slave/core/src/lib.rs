@@ -314,16 +314,25 @@ impl SlaveCore {
 
     /// Tasks that are here, ended ones with an unacknowledged last update included, by key.
     pub fn tasks(&self) -> impl Iterator<Item = TaskSummary<'_>> {
-        self.tasks.iter().map(|(key, task)| {
-            let mut summary = task.summary(key);
-            let executor =
-                executors::executor_key(&task.run).filter(|_| task.phase == Phase::Given);
-            if let Some(executor) = executor.and_then(|it| self.executors.get(&it)) {
-                summary.container = executor.container();
-                summary.pid = executor.pid();
-            }
-            summary
-        })
+        let tasks = self.tasks.iter();
+        tasks.map(|(key, task)| self.summary(key, task))
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn task(&self, key: &TaskKey) -> Option<TaskSummary<'_>> {
+        let (key, task) = self.tasks.get_key_value(key)?;
+        Some(self.summary(key, task))
+    }
+
+    fn summary<'a>(&'a self, key: &'a TaskKey, task: &'a Task) -> TaskSummary<'a> {
+        let mut summary = task.summary(key);
+        let executor = executors::executor_key(&task.run).filter(|_| task.phase == Phase::Given);
+        if let Some(executor) = executor.and_then(|it| self.executors.get(&it)) {
+            summary.container = executor.container();
+            summary.pid = executor.pid();
+        }
+        summary
     }
 
     /// The executor of a task that is here, if one of its framework runs it.

@@ -31,6 +31,7 @@ impl Config {
             ("task_pids_max", self.task_pids_max.to_string()),
             ("isolation", self.isolation.to_string()),
             ("task_devices", paths(&self.task_devices)),
+            ("exec", self.exec.to_string()),
             ("task_open_files_max", self.task_open_files_max.to_string()),
             ("log_bytes_max", self.log_bytes_max.to_string()),
             ("fetch_folders", paths(&self.fetch_folders)),

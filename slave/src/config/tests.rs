@@ -145,6 +145,7 @@ fn isolation_and_devices_are_read_and_nonsense_is_refused() {
     assert_eq!(config.isolation, "pid=on,seccomp=off".parse().unwrap());
     assert_eq!(config.task_devices.len(), 2);
     assert_eq!(config.task_open_files_max, 65_536);
+    assert!(config.exec);
     let text = refused(|raw| raw.isolation = Some("pids,rockets".to_owned()));
     assert!(
         text.contains("rockets") && text.contains("seccomp"),

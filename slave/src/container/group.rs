@@ -246,6 +246,15 @@ impl Group {
             usage.pids = number(place, "pids.current");
             usage.pids_refused = keyed(place, "pids.events", "max");
         }
+        let places = [&self.cpu_usage, &self.memory, &self.pids, &self.kill];
+        let mut places = places.into_iter().flatten();
+        if let Some(place) = places.find(|place| place.version == Version::V2) {
+            usage.io_read_bytes = summed(place, "io.stat", "rbytes=");
+            usage.io_written_bytes = summed(place, "io.stat", "wbytes=");
+            usage.cpu_stalled = stalled(place, "cpu.pressure");
+            usage.memory_stalled = stalled(place, "memory.pressure");
+            usage.io_stalled = stalled(place, "io.pressure");
+        }
         usage
     }
 
@@ -351,6 +360,23 @@ fn keyed(place: &Place, file: &str, key: &str) -> Option<u64> {
             .parse()
             .ok()
     })
+}
+
+/// The sum over the lines of a control file of the number behind a key, as `8:0 rbytes=1 wbytes=2`.
+fn summed(place: &Place, file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(place.dir.join(file)).ok()?;
+    let words = text.split_ascii_whitespace();
+    let numbers = words.filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok());
+    Some(numbers.fold(0, u64::saturating_add))
+}
+
+/// How long some process has waited, of a file as `some avg10=0.00 avg60=0.00 avg300=0.00 total=5`.
+fn stalled(place: &Place, file: &str) -> Option<Duration> {
+    let text = fs::read_to_string(place.dir.join(file)).ok()?;
+    let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+    let mut words = some.split_ascii_whitespace();
+    let total = words.find_map(|word| word.strip_prefix("total="))?;
+    total.parse().ok().map(Duration::from_micros)
 }
 
 /// The processes of a group and of the groups nested in it. Gone or unreadable groups have none.

@@ -22,6 +22,7 @@
 //! - its output never exceeds its bound and never makes it wait for a full log;
 //! - it cannot gain privileges (`no_new_privs`), writes no core files, and its standard input is
 //!   empty;
+//! - what [runs beside it](Container::exec) is under its limits, and ends with it and with us;
 //! - no group outside of `<mount>/<root>/<instance>` is touched on its behalf.
 //!
 //! When the slave goes, in whatever way, a container goes on under its shim (`meros-shim`, a process
@@ -36,6 +37,7 @@ mod calls;
 mod confine;
 mod disk;
 mod error;
+mod exec;
 #[cfg(test)]
 mod fixture;
 mod group;
@@ -68,6 +70,7 @@ pub use confine::{
 };
 pub use disk::DiskReport;
 pub use error::{CgroupRootError, OpenError, StartError};
+pub use exec::{EXECS_MAX, Exec, ExecError, ExecInput, ExecOutput, ExecSpec, ExecStreams};
 pub use isolation::{
     CgroupRoot, DEFAULT_CGROUP_NAME, Facility, HierarchyKind, Isolation, IsolationReport,
 };
@@ -227,6 +230,7 @@ impl Containerizer {
             sandbox: found.sandbox,
             disk_bytes: found.disk_bytes,
             pid: found.pid,
+            execs: found.execs,
             shim,
             folder: found.folder,
             group: found.group,
@@ -267,7 +271,12 @@ impl Inner {
         jobs.send(job).await.map_err(|_| StartError::ShuttingDown)?;
         let mut launched = launched.await.map_err(|_| StartError::ShuttingDown)??;
         let error = match timeout(START_TIMEOUT, launched.shim.told()).await {
-            Ok(Heard::Told(Told::Running { pid, shim, init })) => {
+            Ok(Heard::Told(Told::Running {
+                pid,
+                shim,
+                init,
+                execs,
+            })) => {
                 let name = full_name(&self.isolation, &spec.id);
                 let tree = Tree::new(&launched.group, shim, init, &name);
                 let running = Running {
@@ -276,6 +285,7 @@ impl Inner {
                     sandbox: spec.sandbox.clone(),
                     disk_bytes: spec.limits.disk_bytes,
                     pid,
+                    execs,
                     shim: launched.shim,
                     folder: launched.folder,
                     group: launched.group,
@@ -284,11 +294,12 @@ impl Inner {
                 return Ok(Container::supervise(running, self));
             }
             Ok(Heard::Told(Told::NotStarted(failure))) => explain(failure, &spec, &launched.group),
-            Ok(Heard::Told(Told::Ended(_) | Told::Checked { .. }) | Heard::Lost) => {
-                StartError::Died {
-                    ended: "it was killed or crashed".to_owned(),
-                }
-            }
+            Ok(
+                Heard::Told(Told::Ended(_) | Told::Checked { .. } | Told::Executed { .. })
+                | Heard::Lost,
+            ) => StartError::Died {
+                ended: "it was killed or crashed".to_owned(),
+            },
             Err(_) => StartError::TimedOut {
                 seconds: START_TIMEOUT.as_secs(),
             },

@@ -139,7 +139,12 @@ fn meet(isolation: &Isolation, id: &str, folder: &Folder, request: &Request) -> 
     let mut stream = folder.connect().ok()?;
     let mut frames = Frames::default();
     match first_word(&mut stream, &mut frames, ANSWER_TIMEOUT) {
-        Ok(Some(Told::Running { pid, shim, init })) => {
+        Ok(Some(Told::Running {
+            pid,
+            shim,
+            init,
+            execs,
+        })) => {
             let group = Group::named(isolation, id);
             let tree = Tree::new(&group, shim, init, &full_name(isolation, id));
             Some(Adoptable {
@@ -148,6 +153,7 @@ fn meet(isolation: &Isolation, id: &str, folder: &Folder, request: &Request) -> 
                 sandbox: request.sandbox.clone(),
                 disk_bytes: request.disk_bytes,
                 pid,
+                execs,
                 stream,
                 frames,
                 folder: folder.clone(),

@@ -83,6 +83,7 @@ impl OomReport {
 
 /// What a container used, by the kernel's counters. `None` is not known on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// CPU time of all its processes.
     pub cpu_time: Option<Duration>,
@@ -114,6 +115,16 @@ pub struct Usage {
     pub pids: Option<u64>,
     /// Forks that the pids limit refused.
     pub pids_refused: Option<u64>,
+    /// Bytes read from disks; on v2 with its `io` controller.
+    pub io_read_bytes: Option<u64>,
+    /// Bytes written to disks, when they get there; on v2 with its `io` controller.
+    pub io_written_bytes: Option<u64>,
+    /// For how long some process waited for a processor; on v2, where the kernel measures pressure.
+    pub cpu_stalled: Option<Duration>,
+    /// For how long some process waited for memory.
+    pub memory_stalled: Option<Duration>,
+    /// For how long some process waited for a disk.
+    pub io_stalled: Option<Duration>,
     /// Standard output.
     pub stdout: LogUsage,
     /// Standard error.

@@ -52,7 +52,7 @@ impl ShimProgram {
 
     /// Starts it in a folder with a request, and connects. Blocks.
     pub(crate) fn start(&self, folder: &Folder) -> io::Result<(Child, UnixStream)> {
-        let (_open, path) = folder.socket()?;
+        let (_open, path) = folder.place(SOCKET)?;
         let listener = UnixListener::bind(path)?;
         let filter = match &self.filter {
             Some(filter) => Stdio::from(filter.try_clone()?),
@@ -167,17 +167,17 @@ impl Folder {
         }
     }
 
-    /// A way to it of a few bytes: the address of a socket may have 108, a data directory more.
+    /// A way to something in it of a few bytes: the address of a socket may have 108, a data directory more.
     /// Good as long as the folder is kept open.
-    fn socket(&self) -> io::Result<(File, String)> {
+    pub(crate) fn place(&self, name: &str) -> io::Result<(File, String)> {
         let folder = File::open(&self.path)?;
-        let path = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+        let path = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
         Ok((folder, path))
     }
 
     /// Connects to a shim; also if it is too busy to notice.
     pub(crate) fn connect(&self) -> io::Result<UnixStream> {
-        let (_open, path) = self.socket()?;
+        let (_open, path) = self.place(SOCKET)?;
         UnixStream::connect(path)
     }
 }

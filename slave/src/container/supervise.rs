@@ -8,7 +8,7 @@
 //! The report is written beside the shim's record before the counters go with the cgroup, so that a
 //! slave that dies in between is followed by one that says the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -27,6 +27,9 @@ use tracing::{error, warn};
 use super::Inner;
 use super::disk::{DiskReport, used_bytes};
 use super::error::StartError;
+use super::exec::{
+    self, EXEC_ORDERS_CAPACITY, EXECS_MAX, Exec, ExecError, ExecOrder, ExecSpec, ExecStreams,
+};
 use super::group::Group;
 use super::recover::REPORT;
 use super::report::{ExitReport, LogUsage, OomReport, Usage};
@@ -49,6 +52,8 @@ const NO_LIMIT: u64 = u64::MAX;
 const CHECKS_CAPACITY: usize = 4;
 /// A shim that has not answered so long after the time of a check is busy with something else.
 const CHECK_SLACK: Duration = Duration::from_secs(10);
+/// Until a shim is told again that a command is to end.
+const END_EXEC_PAUSE: Duration = Duration::from_millis(100);
 /// Pause between two looks at a tree that was asked to end: the first and the longest.
 const POLL_DELAY_MIN: Duration = Duration::from_millis(2);
 const POLL_DELAY_MAX: Duration = Duration::from_millis(100);
@@ -61,6 +66,7 @@ pub struct Adoptable {
     pub(crate) sandbox: PathBuf,
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) pid: i32,
+    pub(crate) execs: bool,
     pub(crate) stream: UnixStream,
     pub(crate) frames: Frames,
     pub(crate) folder: Folder,
@@ -83,6 +89,8 @@ pub(crate) struct Running {
     pub(crate) sandbox: PathBuf,
     pub(crate) disk_bytes: Option<u64>,
     pub(crate) pid: i32,
+    /// Whether its shim runs commands beside it: one of an earlier release does not.
+    pub(crate) execs: bool,
     pub(crate) shim: Shim,
     pub(crate) folder: Folder,
     pub(crate) group: Group,
@@ -99,6 +107,10 @@ pub struct Container {
     shared: Arc<Shared>,
     orders: watch::Sender<Orders>,
     checks: mpsc::Sender<CheckOrder>,
+    has_execs: bool,
+    execs: mpsc::Sender<ExecOrder>,
+    exec_places: Arc<Semaphore>,
+    execs_ordered: AtomicU64,
     end: watch::Receiver<Option<Arc<ExitReport>>>,
 }
 
@@ -138,6 +150,7 @@ impl Container {
             sandbox,
             disk_bytes,
             pid,
+            execs: has_execs,
             shim,
             folder,
             group,
@@ -153,6 +166,7 @@ impl Container {
         let (orders, received) = watch::channel(Orders::default());
         let (report, end) = watch::channel(None);
         let (checks, ordered) = mpsc::channel(CHECKS_CAPACITY);
+        let (execs, execs_ordered) = mpsc::channel(EXEC_ORDERS_CAPACITY);
         let tree = Arc::new(tree);
         let supervisor = Supervisor {
             id: id.clone(),
@@ -165,6 +179,9 @@ impl Container {
             checks: ordered,
             checking: BTreeMap::new(),
             checks_ordered: 0,
+            execs: execs_ordered,
+            executing: BTreeMap::new(),
+            to_end: BTreeSet::new(),
         };
         tokio::spawn(async move {
             if let Some(ended) = supervisor.run().await {
@@ -178,6 +195,10 @@ impl Container {
             shared,
             orders,
             checks,
+            has_execs,
+            execs,
+            exec_places: Arc::new(Semaphore::new(EXECS_MAX)),
+            execs_ordered: AtomicU64::new(0),
             end,
         }
     }
@@ -243,6 +264,23 @@ impl Container {
             .try_send(CheckOrder { check, time, reply })
             .ok()?;
         timeout(time + CHECK_SLACK, answer).await.ok()?.ok()
+    }
+
+    /// Runs a command beside it, with its streams in our hands: under its limits, with its user, namespaces
+    /// and rights. It is killed when the [`Exec`] is dropped, and when the container ends. Must be called in a
+    /// tokio runtime; dropping the returned future leaves nothing behind.
+    ///
+    /// # Errors
+    /// See [`ExecError`].
+    pub async fn exec(&self, spec: ExecSpec) -> Result<(Exec, ExecStreams), ExecError> {
+        if !self.has_execs {
+            return Err(ExecError::Unsupported);
+        }
+        let place = Arc::clone(&self.exec_places).try_acquire_owned();
+        let place = place.map_err(|_| ExecError::Busy)?;
+        let number = self.execs_ordered.fetch_add(1, Ordering::Relaxed) + 1;
+        let orders = self.execs.clone();
+        exec::start(&self.shared.folder, number, spec, orders, place).await
     }
 
     /// Lets it go on without us: a later slave finds it, as [`FoundState`](super::FoundState). One that
@@ -395,6 +433,11 @@ struct Supervisor {
     /// Who waits for an answer, by the number of the order.
     checking: BTreeMap<u64, oneshot::Sender<(CheckEnd, String)>>,
     checks_ordered: u64,
+    execs: mpsc::Receiver<ExecOrder>,
+    /// Who waits for the end of a command, by its number.
+    executing: BTreeMap<u64, oneshot::Sender<ExitStatus>>,
+    /// Commands whose end the shim had no room to hear of: it is told again.
+    to_end: BTreeSet<u64>,
 }
 
 impl Supervisor {
@@ -457,6 +500,11 @@ impl Supervisor {
                             let _ = reply.send((end, output));
                         }
                     }
+                    Heard::Told(Told::Executed { number, status }) => {
+                        if let Some(end) = self.executing.remove(&number) {
+                            let _ = end.send(status);
+                        }
+                    }
                     Heard::Told(_) => {}
                     Heard::Lost => return (Outcome::Lost, kill_at.is_some()),
                 },
@@ -464,6 +512,8 @@ impl Supervisor {
                 report = &mut watch => return (Outcome::TooLarge(report), kill_at.is_some()),
                 changed = self.orders.changed() => if changed.is_err() { return (Outcome::Overdue, true) },
                 Some(order) = self.checks.recv() => self.order_check(order),
+                Some(order) = self.execs.recv() => self.order_exec(order),
+                () = sleep(END_EXEC_PAUSE), if !self.to_end.is_empty() => self.end_execs(),
             }
         }
     }
@@ -482,6 +532,28 @@ impl Supervisor {
         if self.shim.order(&order).is_ok() {
             self.checking.insert(number, reply);
         }
+    }
+
+    /// A shim that is stopped or very slow may have no room for an order: a command is not started then, a
+    /// signal is lost, and an end waits.
+    fn order_exec(&mut self, order: ExecOrder) {
+        let (number, order, end) = order.into_parts();
+        if matches!(order, Order::EndExec { .. }) {
+            self.executing.remove(&number);
+            self.to_end.insert(number);
+            return self.end_execs();
+        }
+        if self.shim.order(&order).is_ok()
+            && let Some(end) = end
+        {
+            self.executing.insert(number, end);
+        }
+    }
+
+    fn end_execs(&mut self) {
+        let shim = &mut self.shim;
+        self.to_end
+            .retain(|&number| shim.order(&Order::EndExec { number }).is_err());
     }
 
     async fn terminate(&self) {

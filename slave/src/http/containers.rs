@@ -2,7 +2,6 @@
 //! `GET /monitor/statistics` as the tools of Mesos read them (semantics O4, R6). There are none below others,
 //! and none without a task or an executor. Also WAIT_CONTAINER and KILL_CONTAINER.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,9 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use meros_daemon::http::{ApiError, Endless};
-use meros_proto::ids::{ExecutorId, FrameworkId};
 use meros_proto::resources::{ResourceName, Resources};
-use meros_slave_core::ContainerId;
 use meros_v1::agent;
 use meros_v1::encoding::{Media, Message, Name, encode};
 use meros_v1::ids::Ids;
@@ -31,13 +28,12 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::files::Pieces;
-use super::operator::picked;
-use super::{Api, CORE_PATIENCE, WAITS_MAX, error};
+use super::{Api, CORE_PATIENCE, ROWS_MAX, WAITS_MAX, error};
 use crate::container::{Container, ExitReport, Usage};
 use crate::sandbox::parse_container;
 use crate::shell::containers::exit_of;
 use crate::shell::inbox::Input;
-use crate::shell::snapshot::Picked;
+use crate::shell::running::{Owner, RunningContainer};
 
 /// Of an id in a message: what a stranger wrote may be long.
 const ID_CHARS_MAX: usize = 64;
@@ -89,101 +85,42 @@ fn json_of<M: Message + Name>(message: &M) -> Value {
 
 /// All that run, each measured now.
 pub(super) async fn list(api: &Api) -> Result<Vec<get_containers::Container>, ApiError> {
-    let picked = picked(api).await?;
-    let running = api.inbox.ask(Input::Containers, CORE_PATIENCE).await;
+    let ask = |reply| Input::Containers(ROWS_MAX, reply);
+    let running = api.inbox.ask(ask, CORE_PATIENCE).await;
     let running = running.map_err(|_| error::stopping())?;
     // A dozen files of the kernel are read for each container: not for everybody at one time.
     let turn = Arc::clone(&api.measuring).acquire_owned().await;
     let turn = turn.map_err(|_| error::stopping())?;
     let measured = spawn_blocking(move || {
         let _turn = turn;
-        rows(&picked, &running)
+        let ids = running.cluster_id.map(Ids::new);
+        let some = running.some.iter();
+        ids.map_or_else(Vec::new, |ids| some.map(|it| row(ids, it)).collect())
     });
     measured.await.map_err(|_| error::stopping())
 }
 
-fn rows(
-    picked: &Picked,
-    running: &BTreeMap<ContainerId, Arc<Container>>,
-) -> Vec<get_containers::Container> {
-    let Some(identity) = picked.identity else {
-        return Vec::new();
-    };
-    let ids = Ids::new(identity.cluster_id);
-    let process = |id: Option<ContainerId>| id.and_then(|id| running.get_key_value(&id));
-    let mut given: BTreeMap<(FrameworkId, &ExecutorId), Resources> = BTreeMap::new();
-    let mut rows = Vec::new();
-    for task in &picked.tasks {
-        let view = &task.view;
-        if let Some(executor) = &view.executor_id {
-            if !view.state.is_terminal() {
-                let key = (view.framework_id, executor);
-                let sum = given.entry(key).or_default();
-                // A sum that is too large is shown as far as it goes.
-                let _ = sum.checked_add_assign(&view.resources);
-            }
-        } else if let Some((id, process)) = process(task.container) {
-            let of = Of {
-                framework_id: view.framework_id,
-                executor_id: view.task_id.as_str(),
-                name: &view.name,
-                pid: task.pid,
-            };
-            rows.push(row(ids, *id, process, of, &view.resources));
-        }
-    }
-    for it in &picked.executors {
-        let Some((id, process)) = process(it.container) else {
-            continue;
-        };
-        let executor = &it.view;
-        let key = (executor.framework_id, &executor.executor_id);
-        let mut resources = given.remove(&key).unwrap_or_default();
-        let _ = resources.checked_add_assign(&executor.resources);
-        let of = Of {
-            framework_id: executor.framework_id,
-            executor_id: executor.executor_id.as_str(),
-            name: &executor.name,
-            pid: it.pid,
-        };
-        rows.push(row(ids, *id, process, of, &resources));
-    }
-    rows
-}
-
-/// What a container is for.
-struct Of<'a> {
-    framework_id: FrameworkId,
-    /// A command task is its own executor.
-    executor_id: &'a str,
-    name: &'a str,
-    pid: Option<u32>,
-}
-
-fn row(
-    ids: Ids,
-    id: ContainerId,
-    process: &Container,
-    of: Of<'_>,
-    resources: &Resources,
-) -> get_containers::Container {
+fn row(ids: Ids, it: &RunningContainer) -> get_containers::Container {
     let container_id = pb::ContainerId {
-        value: id.to_string(),
+        value: it.id.to_string(),
         parent: None,
     };
+    // A command task is its own executor.
+    let executor_id = match &it.owner {
+        Owner::Task(task) => task.to_string(),
+        Owner::Executor(executor) => executor.to_string(),
+    };
     get_containers::Container {
-        framework_id: Some(ids.framework(of.framework_id)),
-        executor_id: Some(pb::ExecutorId {
-            value: of.executor_id.to_owned(),
-        }),
-        executor_name: Some(of.name.to_owned()),
+        framework_id: Some(ids.framework(it.framework_id)),
+        executor_id: Some(pb::ExecutorId { value: executor_id }),
+        executor_name: Some(it.name.clone()),
         container_id: container_id.clone(),
         container_status: Some(pb::ContainerStatus {
-            executor_pid: of.pid,
+            executor_pid: it.pid,
             container_id: Some(container_id),
             ..Default::default()
         }),
-        resource_statistics: Some(measured(&process.stats(), resources)),
+        resource_statistics: Some(measured(&it.process.stats(), &it.resources)),
     }
 }
 
@@ -212,11 +149,17 @@ fn measured(usage: &Usage, resources: &Resources) -> pb::ResourceStatistics {
 
 /// The container that a call names.
 async fn find(api: &Api, id: &pb::ContainerId) -> Result<Arc<Container>, ApiError> {
-    let running = api.inbox.ask(Input::Containers, CORE_PATIENCE).await;
-    let mut running = running.map_err(|_| error::stopping())?;
     let own = parse_container(&id.value);
     let own = own.filter(|own| id.parent.is_none() && own.to_string() == id.value);
-    own.and_then(|own| running.remove(&own)).ok_or_else(|| {
+    let running = match own {
+        Some(own) => {
+            let ask = |reply| Input::Container(own, reply);
+            let asked = api.inbox.ask(ask, CORE_PATIENCE).await;
+            asked.map_err(|_| error::stopping())?
+        }
+        None => None,
+    };
+    running.ok_or_else(|| {
         let shown: String = id.value.chars().take(ID_CHARS_MAX).collect();
         let why = format!("Container {shown:?} cannot be found: it does not run here");
         ApiError::new(StatusCode::NOT_FOUND, "container_unknown", why)

@@ -5,7 +5,8 @@ use meros_daemon::http::ApiError;
 
 pub(super) fn not_found() -> ApiError {
     let message = "no such path: there are /health, /metrics, /api/v1/isolation, /api/v1/tasks, \
-        /api/v1/executors, /api/v1/logs/{framework}/{task}/{stdout|stderr}, \
+        /api/v1/executors, /api/v1/exec, /api/v1/usage/{framework}/{task}, \
+        /api/v1/logs/{framework}/{task}/{stdout|stderr}, \
         /api/v1/files/{framework}/{task}/{browse|read|download}, and for tools of Mesos /api/v1, \
         /api/v1/executor, /state, /containers, /monitor/statistics, /version, /flags, /metrics/snapshot and \
         /files/{browse|read|download|debug}";

@@ -1,4 +1,5 @@
-//! HTTP: health, metrics, tasks, what tasks write, the files in their sandboxes, and the Mesos v1 operator API.
+//! HTTP: health, metrics, tasks, what tasks write, the files in their sandboxes, the way into their containers, and
+//! the Mesos v1 operator API.
 //!
 //! Everything that a client can do is bounded: connections, idle time, requests at work, their time,
 //! the size of an answer. Errors are JSON, `{"code": …, "message": …}`: programs match on the code,
@@ -7,12 +8,14 @@
 mod call;
 mod containers;
 mod error;
+mod exec;
 mod executor;
 mod files;
 mod logs;
 mod operator;
 mod reads;
 mod state;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,18 +28,22 @@ use axum::routing::get;
 use axum::{Json, Router};
 use meros_daemon::http::{ApiError, Limits};
 use meros_proto::attribute::Attributes;
+use meros_proto::message::exec::EXEC_PATH;
 use meros_proto::view::SettingView;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 pub(crate) use executor::Executors;
 
+use crate::exec::Execs;
 use crate::files::Files;
 use crate::metrics::Metrics;
 use crate::output::Outputs;
 use crate::shell::inbox::{Inbox, Input};
+use crate::usage::{ROWS_MAX as ROWS_WITH_METRICS_MAX, Usages};
 
 /// Requests at work at the same time; most of them are followers of an output that wait, for less
 /// than a request may take.
@@ -67,6 +74,8 @@ pub(crate) struct Api {
     files: Files,
     metrics: Arc<Metrics>,
     executors: Executors,
+    /// None if nobody may come in.
+    execs: Option<Arc<Execs>>,
     site: Site,
     /// Turns of those who measure containers.
     measuring: Arc<Semaphore>,
@@ -106,12 +115,18 @@ impl Api {
             files,
             metrics,
             executors,
+            execs: None,
             site,
             measuring: Arc::new(Semaphore::new(MEASURING_MAX)),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             waits: Arc::new(Semaphore::new(WAITS_MAX)),
             stop,
         }
+    }
+
+    /// Lets operators into containers, if there is a way.
+    pub(crate) fn with_execs(self, execs: Option<Arc<Execs>>) -> Self {
+        Self { execs, ..self }
     }
 }
 
@@ -134,6 +149,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/api/v1/isolation", get(isolation))
+        .route(EXEC_PATH, get(exec::open))
+        .route("/api/v1/usage/{framework}/{task}", get(usage::read))
         .route("/api/v1/tasks", get(tasks))
         .route("/api/v1/executors", get(executors))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
@@ -170,9 +187,19 @@ async fn health(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
 async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let asked = api.inbox.ask(Input::Snapshot, CORE_PATIENCE).await;
     let snapshot = asked.map_err(|_| error::stopping())?;
+    let ask = |reply| Input::Containers(ROWS_WITH_METRICS_MAX, reply);
+    let running = api.inbox.ask(ask, CORE_PATIENCE).await;
+    let running = running.map_err(|_| error::stopping())?;
+    let turn = Arc::clone(&api.measuring).acquire_owned().await;
+    let turn = turn.map_err(|_| error::stopping())?;
+    let measured = spawn_blocking(move || {
+        let _turn = turn;
+        Usages::of(&running)
+    });
+    let usages = measured.await.map_err(|_| error::stopping())?;
     let text = api
         .metrics
-        .text(&snapshot)
+        .text(&snapshot, usages)
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

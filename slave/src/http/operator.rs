@@ -106,7 +106,7 @@ fn missing(what: &'static str) -> impl Fn() -> ApiError {
 }
 
 /// All that is here.
-pub(super) async fn picked(api: &Api) -> Result<Picked, ApiError> {
+async fn picked(api: &Api) -> Result<Picked, ApiError> {
     let asked = api
         .inbox
         .ask(|reply| Input::Pick(ROWS_MAX, reply), CORE_PATIENCE)
@@ -258,7 +258,6 @@ fn ids(picked: &Picked) -> Option<Ids> {
 
 fn tasks(picked: &Picked) -> parts::GetTasks {
     let all = picked.tasks.iter();
-    let all = all.map(|task| &task.view);
     ids(picked).map_or_else(Default::default, |ids| agent::tasks(ids, all))
 }
 
@@ -270,10 +269,10 @@ fn executors(picked: &Picked) -> parts::GetExecutors {
     let own = picked.executors.iter();
     let own = own.map(|it| agent::executor(ids, &it.view, it.shutdown_grace));
     let live = picked.tasks.iter().filter(|task| {
-        let is_command = task.view.executor_id.is_none();
-        is_command && !task.view.state.is_terminal()
+        let is_command = task.executor_id.is_none();
+        is_command && !task.state.is_terminal()
     });
-    let of_tasks = live.map(|task| agent::command_executor(ids, &task.view));
+    let of_tasks = live.map(|task| agent::command_executor(ids, task));
     parts::GetExecutors {
         executors: own.chain(of_tasks).collect(),
         completed_executors: Vec::new(),

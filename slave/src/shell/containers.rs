@@ -288,9 +288,9 @@ impl Containers {
         self.running.insert(container, process);
     }
 
-    /// Those that run.
-    pub(super) fn running(&self) -> BTreeMap<ContainerId, Arc<Container>> {
-        self.running.clone()
+    /// One that runs.
+    pub(super) fn process(&self, container: ContainerId) -> Option<Arc<Container>> {
+        self.running.get(&container).map(Arc::clone)
     }
 
     pub(super) fn kill(&self, container: ContainerId, grace: Duration) {

@@ -4,7 +4,6 @@
 //! waits it reads nothing, and QUIC's flow control makes the master wait. What the checkpoint reports
 //! does not go through here, so that the disk never waits for the core.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use meros_proto::transport;
 use meros_slave_core::{ConnectionId, ContainerId, Event, ExecutorKey, SessionId, TaskKey};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::running::{RunningContainers, TaskContainer};
 use super::snapshot::{ExecutorRow, Picked, Snapshot, TaskRow};
 use crate::container::Container;
 use crate::executor::Outbox;
@@ -41,12 +41,16 @@ pub(crate) enum Input {
     Executors(usize, oneshot::Sender<Vec<ExecutorRow>>),
     /// Somebody wants to see all that is here, at most so many of each.
     Pick(usize, oneshot::Sender<Picked>),
-    /// Somebody wants to look at the containers that run.
-    Containers(oneshot::Sender<BTreeMap<ContainerId, Arc<Container>>>),
+    /// Somebody wants to look at containers that run, so many at the most.
+    Containers(usize, oneshot::Sender<RunningContainers>),
+    /// Somebody wants to do something with one that runs.
+    Container(ContainerId, oneshot::Sender<Option<Arc<Container>>>),
     /// Somebody says that it is this executor.
     Executor(ExecutorKey, oneshot::Sender<Option<ExecutorFound>>),
     /// Somebody wants to know which executor of its framework runs a task.
     ExecutorOf(TaskKey, oneshot::Sender<Option<ExecutorKey>>),
+    /// Somebody wants into the container of a task.
+    ContainerOf(TaskKey, oneshot::Sender<TaskContainer>),
 }
 
 /// What is known of an executor whose container was asked for.

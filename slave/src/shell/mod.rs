@@ -9,6 +9,7 @@
 pub(crate) mod containers;
 pub(crate) mod inbox;
 pub(crate) mod net;
+pub(crate) mod running;
 pub(crate) mod snapshot;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::exit::ExitReason;
 use containers::{Containers, Halt};
 use inbox::{ExecutorFound, Input, Outlet};
 use net::LeaderHint;
+use running::{RunningContainers, TaskContainer};
 use snapshot::{ExecutorRow, Picked, Snapshot, TaskRow};
 
 /// Inputs handled before their effects are carried out.
@@ -211,7 +213,6 @@ impl Shell {
                 drop(reply.send(all.map(ExecutorRow::from).collect()));
             }
             Input::Pick(most, reply) => drop(reply.send(Picked::of(&self.core, most))),
-            Input::Containers(reply) => drop(reply.send(self.containers.running())),
             Input::Executor(key, reply) => {
                 let found = self.core.executor(&key);
                 let found = found.map(|(container, run)| ExecutorFound {
@@ -222,6 +223,15 @@ impl Shell {
                 drop(reply.send(found));
             }
             Input::ExecutorOf(task, reply) => drop(reply.send(self.core.executor_of(&task))),
+            Input::Containers(most, reply) => {
+                let running = RunningContainers::of(&self.core, &self.containers, most);
+                drop(reply.send(running));
+            }
+            Input::Container(id, reply) => drop(reply.send(self.containers.process(id))),
+            Input::ContainerOf(task, reply) => {
+                let found = TaskContainer::of(&self.core, &self.containers, &task);
+                drop(reply.send(found));
+            }
             Input::Tasks(most, reply) => {
                 drop(reply.send(self.core.tasks().take(most).map(TaskRow::from).collect()));
             }

@@ -130,20 +130,11 @@ pub(crate) struct Picked {
     /// What the slave has, and what of it nobody uses.
     pub(crate) total: Resources,
     pub(crate) free: Resources,
-    pub(crate) tasks: Vec<PickedTask>,
+    /// Without a status, and when they were launched is not known here.
+    pub(crate) tasks: Vec<TaskView>,
     pub(crate) executors: Vec<PickedExecutor>,
     /// Those of the tasks and executors, with the roles that these are in.
     pub(crate) frameworks: BTreeMap<FrameworkId, (TaskFramework, BTreeSet<RoleName>)>,
-}
-
-/// A task.
-#[derive(Debug)]
-pub(crate) struct PickedTask {
-    /// Without a status, and when it was launched is not known here.
-    pub(crate) view: TaskView,
-    /// Its container or that of its executor, and the first process of that.
-    pub(crate) container: Option<ContainerId>,
-    pub(crate) pid: Option<u32>,
 }
 
 /// An executor of a framework.
@@ -152,8 +143,6 @@ pub(crate) struct PickedExecutor {
     pub(crate) view: ExecutorView,
     /// From being asked to shut down to SIGKILL, if its framework says so.
     pub(crate) shutdown_grace: Option<Duration>,
-    pub(crate) container: Option<ContainerId>,
-    pub(crate) pid: Option<u32>,
 }
 
 impl Picked {
@@ -173,22 +162,18 @@ impl Picked {
         };
         for task in core.tasks().take(most) {
             picked.see(task.framework, task.role);
-            picked.tasks.push(PickedTask {
-                view: TaskView {
-                    task_id: task.task_id.clone(),
-                    name: task.name.to_owned(),
-                    framework_id: task.framework_id,
-                    slave_id: identity.slave_id,
-                    role: task.role.clone(),
-                    resources: task.resources.clone(),
-                    state: task.state,
-                    status: None,
-                    launched_at: Timestamp(0),
-                    labels: task.labels.clone(),
-                    executor_id: task.executor_id.cloned(),
-                },
-                container: task.container,
-                pid: task.pid,
+            picked.tasks.push(TaskView {
+                task_id: task.task_id.clone(),
+                name: task.name.to_owned(),
+                framework_id: task.framework_id,
+                slave_id: identity.slave_id,
+                role: task.role.clone(),
+                resources: task.resources.clone(),
+                state: task.state,
+                status: None,
+                launched_at: Timestamp(0),
+                labels: task.labels.clone(),
+                executor_id: task.executor_id.cloned(),
             });
         }
         for it in core.executors().take(most) {
@@ -205,8 +190,6 @@ impl Picked {
                     labels: executor.labels.clone(),
                 },
                 shutdown_grace: executor.shutdown_grace,
-                container: it.container,
-                pid: it.pid,
             });
         }
         picked

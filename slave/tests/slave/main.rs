@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod checks;
+mod exec;
 mod fetch;
 mod hostile;
 mod life;
@@ -96,6 +97,27 @@ fn main() {
             "a_restarted_slave_goes_on_checking_and_kills_once",
             checks::restart,
         ),
+        case(
+            "a_command_in_a_container_is_where_its_task_is_and_its_streams_and_end_are_passed_on",
+            exec::in_and_out,
+        ),
+        case(
+            "a_command_in_a_container_has_a_real_terminal",
+            exec::terminal,
+        ),
+        case(
+            "of_a_command_in_a_container_nothing_is_left_when_anybody_ends",
+            exec::nothing_left,
+        ),
+        case(
+            "who_may_not_come_into_a_container_is_told_why",
+            exec::refused,
+        ),
+        case(
+            "into_a_container_of_an_earlier_release_nobody_comes_and_its_task_goes_on",
+            exec::older_shim,
+        ),
+        case("a_slave_can_let_nobody_into_containers", exec::off),
         case(
             "garbage_from_a_master_ends_the_connection_and_the_slave_returns",
             bad_input::garbage,

@@ -211,9 +211,9 @@ pub(crate) fn calls(world: &mut World) {
         let used = row.resource_statistics.as_ref().unwrap();
         assert!(used.timestamp > 1e9, "{used:?}");
         assert_eq!(used.cpus_limit, Some(0.01));
-        // Executor and task.
+        // The executor's own: it has not come for its task.
         let limit = rows[1].resource_statistics.as_ref().unwrap().cpus_limit;
-        assert_eq!(limit, Some(0.03));
+        assert_eq!(limit, Some(0.01));
     }
     let path = greeting(&slave);
     for media in BOTH {

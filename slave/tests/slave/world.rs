@@ -109,6 +109,25 @@ impl World {
         slave
     }
 
+    /// Somebody of this cluster.
+    pub(crate) fn identity(&self, role: PeerRole, name: &str) -> Identity {
+        self.ca.issue(role, name, &[]).unwrap()
+    }
+
+    /// Somebody who has the slave's address only: an operator of another cluster, who takes our slave's word
+    /// for who it is.
+    pub(crate) fn stranger(&self) -> Identity {
+        let other = ClusterCa::create("other").unwrap();
+        let dir = self.dir.path().join("stranger");
+        other
+            .issue(PeerRole::Operator, "ada", &[])
+            .unwrap()
+            .save(&dir)
+            .unwrap();
+        std::fs::copy(self.dir.path().join("identity/ca.pem"), dir.join("ca.pem")).unwrap();
+        Identity::load(&dir).unwrap()
+    }
+
     /// Another master, which does not lead until its gate is opened.
     pub(crate) fn follower(&self, name: &str) -> (Master, Gate) {
         let identity = self.ca.issue(PeerRole::Master, name, &[]).unwrap();

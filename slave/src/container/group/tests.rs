@@ -107,6 +107,15 @@ fn counters_of_v2_are_read_in_its_units() {
             ),
             ("pids.current", "5\n"),
             ("pids.events", "max 9\n"),
+            (
+                "io.stat",
+                "8:0 rbytes=4096 wbytes=1 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=2 wbytes=x\n7:0\n",
+            ),
+            (
+                "cpu.pressure",
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total=70\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n",
+            ),
+            ("memory.pressure", "full avg10=0.00 total=3\n"),
         ],
     );
     let usage = Group::named(&isolation, "task").usage();
@@ -126,6 +135,12 @@ fn counters_of_v2_are_read_in_its_units() {
     );
     assert_eq!(usage.oom_kills, Some(1));
     assert_eq!((usage.pids, usage.pids_refused), (Some(5), Some(9)));
+    assert_eq!(
+        (usage.io_read_bytes, usage.io_written_bytes),
+        (Some(4_098), Some(1))
+    );
+    assert_eq!(usage.cpu_stalled, Some(Duration::from_micros(70)));
+    assert_eq!((usage.memory_stalled, usage.io_stalled), (None, None));
 }
 
 #[test]
