@@ -2,7 +2,7 @@
 
 use meros_proto::ids::SlaveId;
 use meros_proto::labels::{Label, Labels};
-use meros_proto::operation::ChangeKind;
+use meros_proto::operation::{Change, ChangeKind};
 use meros_proto::resources::{
     Reservation, Reservations, Resource, ResourceName, Resources, Scalar, Volume,
 };
@@ -50,6 +50,13 @@ pub(crate) enum VolumesCommand {
         meros reserve S0 disk:1024 --role web\n  \
         meros volumes create S0 db --disk 1024 --path data --role web")]
     Create(CreateArgs),
+    /// Add reserved disk to a volume that no task uses; its data stays
+    #[command(after_help = "Example:\n  \
+        meros reserve S0 disk:512 --role web\n  \
+        meros volumes grow S0 db --by 512")]
+    Grow(ResizeArgs),
+    /// Take disk from a volume that no task uses; the disk stays reserved, and all data is kept
+    Shrink(ResizeArgs),
     /// Destroy a volume that no task uses: its data is wiped
     Destroy(DestroyArgs),
 }
@@ -74,9 +81,9 @@ pub(crate) struct CreateArgs {
     cluster: ClusterArgs,
 }
 
-/// What `meros volumes destroy` takes.
+/// Which volume.
 #[derive(Debug, clap::Args)]
-pub(crate) struct DestroyArgs {
+struct VolumeArgs {
     /// The slave, by id or host name
     slave: String,
     /// The volume's id
@@ -84,6 +91,26 @@ pub(crate) struct DestroyArgs {
     /// Its role, if several roles have a volume with this id
     #[arg(long)]
     role: Option<RoleName>,
+}
+
+/// What `meros volumes destroy` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DestroyArgs {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// What `meros volumes grow` and `meros volumes shrink` take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResizeArgs {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    /// By how much, in MiB. To grow, it is taken of disk that is reserved as the volume is; a volume that
+    /// shrinks keeps at least 1
+    #[arg(long, value_name = "MIB")]
+    by: Scalar,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -151,6 +178,8 @@ pub(crate) fn volumes(command: &VolumesCommand) -> Result<Exit, CliError> {
     match command {
         VolumesCommand::List(args) => list_volumes(args),
         VolumesCommand::Create(args) => create(args),
+        VolumesCommand::Grow(args) => resize(args, ChangeKind::Grow),
+        VolumesCommand::Shrink(args) => resize(args, ChangeKind::Shrink),
         VolumesCommand::Destroy(args) => destroy(args),
     }
 }
@@ -231,33 +260,51 @@ fn unlabelled(role: &RoleName) -> Result<Reservations, CliError> {
 
 fn destroy(args: &DestroyArgs) -> Result<Exit, CliError> {
     let client = Client::new(&args.cluster);
-    let id = slave_id(&client, &args.slave)?;
-    let slave = slave(&client, id)?;
+    let (slave, volume) = find(&client, &args.volume)?;
+    order(&client, slave, ChangeKind::Destroy, &volume.into())?;
+    println!("{slave} volume {} is destroyed", args.volume.id);
+    Ok(Exit::Success)
+}
+
+fn resize(args: &ResizeArgs, kind: ChangeKind) -> Result<Exit, CliError> {
+    let client = Client::new(&args.cluster);
+    let (slave, volume) = find(&client, &args.volume)?;
+    let change = match kind {
+        ChangeKind::Shrink => Change::shrink(&volume, args.by),
+        _ => Change::grow(&volume, args.by),
+    };
+    let change = change.map_err(|error| CliError::usage(error.to_string()))?;
+    order(&client, slave, kind, &change.resources)?;
+    let verb = match kind {
+        ChangeKind::Shrink => "shrinks",
+        _ => "grows",
+    };
+    println!("{slave} volume {} {verb} by {}", args.volume.id, args.by);
+    Ok(Exit::Success)
+}
+
+/// The volume, as its slave has it now.
+fn find(client: &Client, args: &VolumeArgs) -> Result<(SlaveId, Resource), CliError> {
+    let id = slave_id(client, &args.slave)?;
+    let slave = slave(client, id)?;
     let is_it = |it: &&Resource| {
         let of_role = |role| it.is_reserved_for(role);
         it.volume().is_some_and(|volume| volume.id() == args.id)
             && args.role.as_ref().is_none_or(of_role)
     };
     let found: Vec<&Resource> = slave.slave.resources.iter().filter(is_it).collect();
-    let volume = match found[..] {
-        [volume] => volume.clone(),
+    match found[..] {
+        [volume] => Ok((id, volume.clone())),
         [] => {
             let hint = "`meros volumes list` shows those that are there";
-            return Err(CliError::usage(format!(
-                "{id} has no volume {:?}: {hint}",
-                args.id
-            )));
+            let why = format!("{id} has no volume {:?}: {hint}", args.id);
+            Err(CliError::usage(why))
         }
-        _ => {
-            return Err(CliError::usage(format!(
-                "several roles have a volume {:?} on {id}: say which with --role",
-                args.id
-            )));
-        }
-    };
-    order(&client, id, ChangeKind::Destroy, &volume.into())?;
-    println!("{id} volume {} is destroyed", args.id);
-    Ok(Exit::Success)
+        _ => Err(CliError::usage(format!(
+            "several roles have a volume {:?} on {id}: say which with --role",
+            args.id
+        ))),
+    }
 }
 
 fn slave(client: &Client, id: SlaveId) -> Result<SlaveRow, CliError> {

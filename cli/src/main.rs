@@ -82,7 +82,7 @@ enum Command {
     Reserve(claims::ReserveArgs),
     /// Take a reservation off again
     Unreserve(claims::ReserveArgs),
-    /// Persistent volumes: list, create, destroy
+    /// Persistent volumes: list, create, grow, shrink, destroy
     #[command(subcommand)]
     Volumes(claims::VolumesCommand),
     /// When slaves will not be available, told to frameworks ahead

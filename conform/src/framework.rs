@@ -65,6 +65,21 @@ pub(crate) fn scalar(name: &str, value: f64) -> Value {
     json!({"name": name, "type": "SCALAR", "scalar": {"value": value}})
 }
 
+/// Disk that is reserved for a role, in MiB.
+pub(crate) fn disk(role: &str, mib: f64) -> Value {
+    let mut disk = scalar("disk", mib);
+    disk["reservations"] = json!([{"type": "DYNAMIC", "role": role}]);
+    disk
+}
+
+/// A volume of so many MiB on such disk.
+pub(crate) fn volume(role: &str, mib: f64) -> Value {
+    let mut volume = disk(role, mib);
+    volume["disk"] = json!({"persistence": {"id": "db"},
+        "volume": {"container_path": "data", "mode": "RW"}});
+    volume
+}
+
 /// How much of a scalar an offer has.
 pub(crate) fn amount(offer: &Value, name: &str) -> f64 {
     let all = offer["resources"].as_array().into_iter().flatten();

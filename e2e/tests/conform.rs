@@ -131,6 +131,21 @@ const LIES: &[(&str, &str, Change)] = &[
     ),
     ("C7", "SUBSCRIBE", Text("\"message\"", "\"text\"")),
     ("D1", "SUBSCRIBE", Text("TASK_ERROR", "TASK_FAILED")),
+    (
+        "D7.grow",
+        "SUBSCRIBE",
+        Text("OPERATION_FINISHED", "OPERATION_FAILED"),
+    ),
+    (
+        "D7.shrink",
+        "SUBSCRIBE",
+        Text("OPERATION_FINISHED", "OPERATION_FAILED"),
+    ),
+    (
+        "D7.shrink_all",
+        "SUBSCRIBE",
+        Text("OPERATION_ERROR", "OPERATION_FINISHED"),
+    ),
     ("D9", "SUBSCRIBE", Text("TASK_ERROR", "TASK_FAILED")),
     (
         "E6",
@@ -204,6 +219,7 @@ const LIES: &[(&str, &str, Change)] = &[
     ("O1.DRAIN_AGENT", "DRAIN", Status(404, 200)),
     ("O1.DEACTIVATE_AGENT", "SUBSCRIBE", Without("RESCIND")),
     ("O2.reserve", "RESERVE_RESOURCES", Status(202, 200)),
+    ("O2.resize", "GROW_VOLUME", Status(202, 200)),
     ("O2.insufficient", "RESERVE_RESOURCES", Status(409, 202)),
     ("O2.invalid", "", Status(400, 202)),
     ("O3.subscribed", "SUBSCRIBE", Text("get_state", "state")),

@@ -1,5 +1,5 @@
-//! Reservations and volumes with real processes: made by a framework and by operators, kept over
-//! kill -9 of slave and master, wiped when they are destroyed.
+//! Reservations and volumes with real processes: made and resized by a framework and by operators, kept
+//! over kill -9 of slave and master, wiped when they are destroyed.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meros_e2e::{ClusterOptions, LocalCluster, eventually, meros};
 use meros_sdk::{
-    Acknowledge, Events, Filters, Handle, News, Offer, OperationState, Resources, Session,
+    Acknowledge, Events, Filters, Handle, News, Offer, OperationState, Resources, Scalar, Session,
     SessionConfig, Steps, Task, TaskState, Volume,
 };
 use serde_json::Value;
@@ -165,6 +165,41 @@ fn restart_slave(cluster: &mut LocalCluster) {
     cluster.await_registered(1);
 }
 
+/// Lets the volume grow and shrink; tasks find what was written before all that, also after kill -9.
+fn resize(cluster: &mut LocalCluster, framework: &mut Framework) {
+    let reads = |id: &str| task(id, "test \"$(cat data/rows)\" = written");
+    framework.carry_out(
+        |offer| {
+            let volume = volume_in(offer)?;
+            let mut steps = Steps::on(offer);
+            let disk = steps.reserve(&resources("disk:50")).expect("it is there");
+            steps.named("grow".parse().expect("an id"));
+            let larger = steps.grow(&volume, &disk).expect("both are there");
+            assert_eq!(larger, resources("disk(web,)[db:data]:150"));
+            steps.place(&reads("larger").exactly(&larger)).ok()?;
+            Some(steps)
+        },
+        &["grow"],
+        &["larger"],
+    );
+    restart_slave(cluster);
+    framework.carry_out(
+        |offer| {
+            let volume = volume_in(offer)?;
+            assert_eq!(volume, resources("disk(web,)[db:data]:150"));
+            let mut steps = Steps::on(offer);
+            steps.named("shrink".parse().expect("an id"));
+            let (smaller, disk) = steps.shrink(&volume, Scalar::whole(50)).expect("enough");
+            steps.unreserve(&disk).expect("it is reserved");
+            steps.place(&reads("smaller").exactly(&smaller)).ok()?;
+            Some(steps)
+        },
+        &["shrink"],
+        &["smaller"],
+    );
+    assert_eq!(directories(cluster).len(), 1, "the one that it always had");
+}
+
 #[test]
 fn what_one_task_writes_the_next_reads_until_the_volume_is_destroyed() {
     let mut cluster = LocalCluster::start(ClusterOptions::new("volumes", 1));
@@ -211,6 +246,7 @@ fn what_one_task_writes_the_next_reads_until_the_volume_is_destroyed() {
         volumes[0]["id"] == "db" && volumes[0]["role"] == "web"
     });
     assert_eq!(directories(&cluster).len(), 1);
+    resize(&mut cluster, &mut framework);
 
     // Its successor of the same name finds nothing of it.
     framework.carry_out(
@@ -326,6 +362,22 @@ fn operators_reserve_and_give_back_and_make_and_destroy_volumes() {
     eventually("the reservation is shown", SLOW, || {
         done(&cluster, &["slaves"]).contains("web cpus:1;disk:40;disk:60")
     });
+
+    let resized = |kind: &str, by: &str, becomes: &str| {
+        let args = ["volumes", kind, "S0", "db", "--by", by];
+        let said = done(&cluster, &args);
+        assert_eq!(said, format!("S0 volume db {kind}s by {by}\n"));
+        eventually("the volume has the size", SLOW, || {
+            json(&cluster, &["volumes", "list"])[0]["disk"] == becomes
+        });
+    };
+    resized("grow", "40", "100");
+    resized("shrink", "99", "1");
+    resized("grow", "0.5", "1.5");
+    let why = refused(&cluster, &["volumes", "grow", "S0", "db", "--by=100"]);
+    assert!(why.contains("(not_enough)"), "{why}");
+    let why = refused(&cluster, &["volumes", "shrink", "S0", "db", "--by=1"]);
+    assert!(why.contains("0.5 MiB would be left"), "{why}");
 
     done(&cluster, &["volumes", "destroy", "S0", "db"]);
     done(&cluster, &["unreserve", "S0", bundle, "--role=web"]);

@@ -157,8 +157,8 @@ impl Actions {
         });
     }
 
-    /// Reserves, makes and destroys volumes, and launches, step by step on one offer; without steps it
-    /// is left to be declined.
+    /// Reserves, makes, resizes and destroys volumes, and launches, step by step on one offer; without
+    /// steps it is left to be declined.
     pub fn carry_out(&mut self, steps: Steps<'_>) {
         let offer_id = steps.offer().offer_id;
         let operations = steps.into_operations();

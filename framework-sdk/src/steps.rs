@@ -5,7 +5,8 @@ use meros_proto::labels::Labels;
 use meros_proto::offer::{Offer, Operation};
 use meros_proto::operation::{Change, ChangeError, ChangeKind, ResourceOperation};
 use meros_proto::resources::{
-    ConvertError, Insufficient, Reservation, ReservationError, ResourceError, Resources, Volume,
+    ConvertError, Insufficient, Reservation, ReservationError, Resource, ResourceError, Resources,
+    Scalar, Volume,
 };
 
 use crate::{PlaceError, Placement, Task};
@@ -126,7 +127,7 @@ impl<'a> Steps<'a> {
         let reserved = part
             .push_reservation(&reservation)
             .map_err(|source| StepError::Convert { source })?;
-        self.change(ChangeKind::Reserve, reserved.clone())?;
+        self.change(Change::new(ChangeKind::Reserve, reserved.clone()))?;
         Ok(reserved)
     }
 
@@ -136,7 +137,7 @@ impl<'a> Steps<'a> {
     /// # Errors
     /// It is not there, or not reserved so.
     pub fn unreserve(&mut self, part: &Resources) -> Result<Resources, StepError> {
-        self.change(ChangeKind::Unreserve, part.clone())
+        self.change(Change::new(ChangeKind::Unreserve, part.clone()))
     }
 
     /// Makes a piece of reserved disk a volume. Returns the volume.
@@ -154,7 +155,7 @@ impl<'a> Steps<'a> {
         let volume: Resources = volume
             .map_err(|source| StepError::Resource { source })?
             .into();
-        self.change(ChangeKind::Create, volume.clone())?;
+        self.change(Change::new(ChangeKind::Create, volume.clone()))?;
         Ok(volume)
     }
 
@@ -163,7 +164,54 @@ impl<'a> Steps<'a> {
     /// # Errors
     /// They are not there, or no volumes.
     pub fn destroy(&mut self, volumes: &Resources) -> Result<Resources, StepError> {
-        self.change(ChangeKind::Destroy, volumes.clone())
+        self.change(Change::new(ChangeKind::Destroy, volumes.clone()))
+    }
+
+    /// Makes a volume larger by a piece of disk that is reserved in the same way; its data stays. Returns
+    /// the volume.
+    ///
+    /// ```
+    /// # use meros_sdk::{Actions, Offer, Steps};
+    /// # fn more(offer: &Offer, actions: &mut Actions) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut steps = Steps::on(offer);
+    /// let volume = offer.resources.filter(|it| it.volume().is_some_and(|it| it.id() == "db"));
+    /// let disk = steps.reserve(&"disk:512".parse()?)?;
+    /// let larger = steps.named("grow-db".parse()?).grow(&volume, &disk)?;
+    /// actions.carry_out(steps);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// They are not there, or not one volume and disk that is reserved as it is.
+    pub fn grow(&mut self, volume: &Resources, disk: &Resources) -> Result<Resources, StepError> {
+        let pieces = volume
+            .checked_add(disk)
+            .map_err(|source| StepError::Convert {
+                source: ConvertError::SumTooLarge { source },
+            })?;
+        self.change(Change::new(ChangeKind::Grow, pieces))
+    }
+
+    /// Takes so many MiB from a volume, which keeps at least 1. Its data stays, also if it is more than
+    /// that: what is in a volume is not limited. Returns the volume and the disk, which is
+    /// still reserved.
+    ///
+    /// # Errors
+    /// It is not there, not one volume, or too little would be left.
+    pub fn shrink(
+        &mut self,
+        volume: &Resources,
+        by: Scalar,
+    ) -> Result<(Resources, Resources), StepError> {
+        let mut volumes = volume.iter();
+        let (Some(volume), None) = (volumes.next(), volumes.next()) else {
+            return Err(ChangeError::NotAVolumeAndDisk.into());
+        };
+        let pieces = self.change(Change::shrink(volume, by)?)?;
+        let is_volume = |it: &Resource| it.volume().is_some();
+        let disk = pieces.filter(|it| !is_volume(it));
+        Ok((pieces.filter(is_volume), disk))
     }
 
     /// Launches a task on what is left.
@@ -194,8 +242,7 @@ impl<'a> Steps<'a> {
         self.operations
     }
 
-    fn change(&mut self, kind: ChangeKind, resources: Resources) -> Result<Resources, StepError> {
-        let change = Change::new(kind, resources);
+    fn change(&mut self, change: Change) -> Result<Resources, StepError> {
         let parts = change.parts()?;
         let changed = self.rest.replace_in_place(&parts.from, &parts.to);
         changed.map_err(|error| match error {

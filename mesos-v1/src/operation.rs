@@ -3,6 +3,7 @@
 use meros_proto::ids::OperationId;
 use meros_proto::offer::Operation;
 use meros_proto::operation::{Change, ChangeKind, OperationState, ResourceOperation};
+use meros_proto::resources::Scalar;
 use meros_proto::status::{Reason, TaskState};
 
 use crate::events::{operation_event, refused_task};
@@ -85,8 +86,48 @@ impl Operations {
     }
 }
 
+/// A volume that is to grow; whether the two go together is for the core to say.
+///
+/// # Errors
+/// One of the two cannot be read.
+pub fn grow(volume: &pb::Resource, addition: &pb::Resource) -> Result<Change, Refused> {
+    let mut pieces = from_v1("grow_volume.volume", std::slice::from_ref(volume))?;
+    let addition = from_v1("grow_volume.addition", std::slice::from_ref(addition))?;
+    pieces
+        .checked_add_assign(&addition)
+        .map_err(|error| Refused::invalid("grow_volume", error))?;
+    Ok(Change::new(ChangeKind::Grow, pieces))
+}
+
+/// A volume that is to shrink by so much.
+///
+/// # Errors
+/// One of the two cannot be read, or cannot be used for that.
+pub fn shrink(volume: &pb::Resource, subtract: pb::value::Scalar) -> Result<Change, Refused> {
+    let volume = from_v1("shrink_volume.volume", std::slice::from_ref(volume))?;
+    let by = Scalar::from_f64(subtract.value)
+        .map_err(|error| Refused::invalid("shrink_volume.subtract", error))?;
+    let volume = volume.iter().next();
+    let volume = volume.ok_or_else(|| Refused::invalid("shrink_volume.volume", "it is empty"))?;
+    Change::shrink(volume, by).map_err(|error| Refused::invalid("shrink_volume", error))
+}
+
 /// An operation on resources.
 fn change(from: &pb::offer::Operation) -> Result<ResourceOperation, Refused> {
+    let change = match (from.r#type(), &from.grow_volume, &from.shrink_volume) {
+        (Type::GrowVolume, Some(it), _) => grow(&it.volume, &it.addition)?,
+        (Type::ShrinkVolume, _, Some(it)) => shrink(&it.volume, it.subtract)?,
+        _ => change_of_list(from)?,
+    };
+    let operation_id = from.id.as_ref().map(operation_id).transpose()?;
+    Ok(ResourceOperation {
+        operation_id,
+        change,
+    })
+}
+
+/// One that names a list of resources.
+fn change_of_list(from: &pb::offer::Operation) -> Result<Change, Refused> {
     let (kind, field, resources) = match (from.r#type(), from) {
         (Type::Reserve, it) => (
             ChangeKind::Reserve,
@@ -108,17 +149,20 @@ fn change(from: &pb::offer::Operation) -> Result<ResourceOperation, Refused> {
             "destroy.volumes",
             it.destroy.as_ref().map(|it| &it.volumes),
         ),
-        (Type::GrowVolume | Type::ShrinkVolume, _) => {
-            let why = "volumes have one size: create another and destroy this one";
-            return Err(Refused::unsupported("operation", why));
-        }
         (Type::CreateDisk | Type::DestroyDisk, _) => {
             return Err(Refused::unsupported(
                 "operation",
                 "there are no storage plugins",
             ));
         }
-        (Type::Launch | Type::LaunchGroup | Type::Unknown, _) => {
+        (
+            Type::Launch
+            | Type::LaunchGroup
+            | Type::GrowVolume
+            | Type::ShrinkVolume
+            | Type::Unknown,
+            _,
+        ) => {
             return Err(Refused::invalid(
                 "operation",
                 "its type, or what its type names, is missing",
@@ -135,11 +179,7 @@ fn change(from: &pb::offer::Operation) -> Result<ResourceOperation, Refused> {
         "reserve.source",
         "unreserve first, then reserve: both in one ACCEPT, if you like",
     )?;
-    let operation_id = from.id.as_ref().map(operation_id).transpose()?;
-    Ok(ResourceOperation {
-        operation_id,
-        change: Change::new(kind, from_v1(field, resources)?),
-    })
+    Ok(Change::new(kind, from_v1(field, resources)?))
 }
 
 /// Reads an id.

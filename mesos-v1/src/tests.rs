@@ -303,6 +303,60 @@ fn a_task_that_cannot_be_read_fails_alone() {
 }
 
 #[test]
+fn volumes_that_grow_and_shrink_are_read() {
+    // semantics: D3, D7
+    let disk = |amount: f64, volume: &str| {
+        format!(
+            r#"{{"name":"disk","type":"SCALAR","scalar":{{"value":{amount}}},"reservations":[{{"type":"DYNAMIC","role":"a"}}]{volume}}}"#
+        )
+    };
+    let db =
+        r#","disk":{"persistence":{"id":"db"},"volume":{"container_path":"data","mode":"RW"}}"#;
+    let (volume, addition) = (disk(40.0, db), disk(20.0, ""));
+    let json = format!(
+        r#"{{"type":"ACCEPT","accept":{{"offer_ids":[{{"value":"CLUSTER-O1-2"}}],"operations":[
+        {{"type":"GROW_VOLUME","id":{{"value":"g"}},"grow_volume":{{"volume":{volume},"addition":{addition}}}}},
+        {{"type":"SHRINK_VOLUME","shrink_volume":{{"volume":{volume},"subtract":{{"value":15.5}}}}}},
+        {{"type":"SHRINK_VOLUME","id":{{"value":"s"}},"shrink_volume":{{"volume":{volume},"subtract":{{"value":39.5}}}}}},
+        {{"type":"SHRINK_VOLUME","id":{{"value":"n"}},"shrink_volume":{{"volume":{volume},"subtract":{{"value":-1}}}}}},
+        {{"type":"SHRINK_VOLUME","id":{{"value":"d"}},"shrink_volume":{{"volume":{addition},"subtract":{{"value":1}}}}}},
+        {{"type":"SHRINK_VOLUME","id":{{"value":"m"}}}}]}}}}"#
+    );
+    let Ok(Request::Ask { message, told, .. }) = request(&call(&json), ids()) else {
+        panic!("possible in part")
+    };
+    let FrameworkToMaster::Accept { operations, .. } = message else {
+        panic!("{message:?}")
+    };
+    let read: Vec<String> = operations
+        .iter()
+        .map(|operation| match operation {
+            Operation::Change(it) => {
+                let id = it.operation_id.as_ref().map_or("", |id| id.as_str());
+                format!("{id} {} {}", it.change.kind, it.change.resources)
+            }
+            Operation::Launch(_) => panic!("{operation:?}"),
+        })
+        .collect();
+    assert_eq!(
+        read,
+        [
+            "g grow disk(a, ):20;disk(a, )[db:data]:40",
+            " shrink disk(a, ):15.5;disk(a, )[db:data]:24.5",
+        ]
+    );
+    let told: Vec<String> = told.iter().map(text).collect();
+    let said = ["keeps at least 1", "subtract", "is no volume", "missing"];
+    assert_eq!(told.len(), said.len(), "{told:?}");
+    for (event, why) in told.iter().zip(said) {
+        assert!(
+            event.contains("OPERATION_ERROR") && event.contains(why),
+            "{event}"
+        );
+    }
+}
+
+#[test]
 fn an_offer_is_what_clients_look_for() {
     // semantics: R8, R10
     let offer = Offer {
@@ -419,7 +473,13 @@ fn rich() -> Call {
               "disk":{"persistence":{"id":"p"},"volume":{"container_path":"x","mode":"RW"}}}],
            "limits":{"cpus":{"value":2}},"data":"aGk=","labels":{"labels":[{"key":"k","value":"v"}]}}]}},
         {"type":"RESERVE","id":{"value":"o"},"reserve":{"resources":[
-          {"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"a","reservation":{"principal":"p"}}]}}]}}"#,
+          {"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"a","reservation":{"principal":"p"}}]}},
+        {"type":"GROW_VOLUME","grow_volume":{"volume":{"name":"disk","type":"SCALAR","scalar":{"value":4},"role":"a",
+            "disk":{"persistence":{"id":"p"},"volume":{"container_path":"x","mode":"RW"}}},
+          "addition":{"name":"disk","type":"SCALAR","scalar":{"value":1},"role":"a"}}},
+        {"type":"SHRINK_VOLUME","shrink_volume":{"volume":{"name":"disk","type":"SCALAR","scalar":{"value":5},"role":"a",
+            "disk":{"persistence":{"id":"p"},"volume":{"container_path":"x","mode":"RW"}}},
+          "subtract":{"value":1}}}]}}"#,
     )
 }
 

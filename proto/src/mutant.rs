@@ -23,6 +23,8 @@ pub enum Mutant {
     ObeyDeposed,
     /// A reservation or a volume is confirmed while its record is still on its way to the disk.
     ConfirmBeforePersist,
+    /// A volume that grows or shrinks gets a new directory, without its data.
+    MoveResized,
     // ---- master ----
     /// A slave is welcomed before its admission is committed.
     WelcomeBeforeCommit,
@@ -63,7 +65,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::SendBeforePersist,
         Self::ResendWithNewId,
         Self::ForgetUnacknowledged,
@@ -71,6 +73,7 @@ impl Mutant {
         Self::LoseKillWhileStarting,
         Self::ObeyDeposed,
         Self::ConfirmBeforePersist,
+        Self::MoveResized,
         Self::WelcomeBeforeCommit,
         Self::LaunchOnRescinded,
         Self::ReuseTaskIds,

@@ -65,6 +65,6 @@ impl Default for Filters {
 pub enum Operation {
     /// Launch tasks; each is judged by itself (semantics D1).
     Launch(Vec<TaskDescription>),
-    /// Reserve, unreserve, create or destroy volumes; the next step sees the outcome (semantics D3).
+    /// Reserve, unreserve, create, destroy, grow or shrink volumes; the next step sees the outcome (semantics D3).
     Change(Box<ResourceOperation>),
 }

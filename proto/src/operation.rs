@@ -1,16 +1,20 @@
-//! Operations on resources: reserve, unreserve, create and destroy volumes (semantics D3, D6, D7).
+//! Operations on resources: reserve, unreserve, create, destroy, grow and shrink volumes (semantics D3,
+//! D6, D7).
 //!
 //! An operation names resources as they are while claimed: [`ChangeKind::Reserve`] and
 //! [`ChangeKind::Unreserve`] with the reservation on top, [`ChangeKind::Create`] and
-//! [`ChangeKind::Destroy`] with the volume. What they are made of follows from that, so that masters
-//! and slaves compute the same.
+//! [`ChangeKind::Destroy`] with the volume, [`ChangeKind::Grow`] and [`ChangeKind::Shrink`] with the
+//! small volume and the disk that is added or given back. What they are made of follows from that, so that
+//! masters and slaves compute the same.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, OperationId, SlaveId};
-use crate::resources::{ConvertError, Reservation, ResourceName, Resources};
+use crate::resources::{
+    ConvertError, Reservation, Resource, ResourceName, Resources, Scalar, SumTooLarge, Value,
+};
 use crate::role::RoleName;
 
 /// The most bytes of one reservation with its labels and its principal.
@@ -18,6 +22,8 @@ pub const RESERVATION_BYTES_MAX: usize = 4_096;
 /// The most operations of one slave that it has not answered; one more is refused. Also how many
 /// answers a slave keeps, so that none is lost with a connection.
 pub const OPERATIONS_PENDING_MAX: usize = 128;
+/// The least that a volume keeps when it shrinks: 1 MiB.
+pub const SHRUNK_VOLUME_MIN: Scalar = Scalar::ONE;
 
 /// What becomes of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -31,9 +37,23 @@ pub enum ChangeKind {
     Create,
     /// Volumes become reserved disk again, and their data is wiped.
     Destroy,
+    /// A volume and disk that is reserved as it is become one volume, with the data of the former.
+    Grow,
+    /// A volume becomes a smaller one, with all its data, and reserved disk.
+    Shrink,
 }
 
 impl ChangeKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Reserve,
+        Self::Unreserve,
+        Self::Create,
+        Self::Destroy,
+        Self::Grow,
+        Self::Shrink,
+    ];
+
     /// The word, as JSON and the command line have it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -42,13 +62,21 @@ impl ChangeKind {
             Self::Unreserve => "unreserve",
             Self::Create => "create",
             Self::Destroy => "destroy",
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
         }
+    }
+
+    /// Those with this word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
     }
 
     /// Whether there is more claimed afterwards.
     #[must_use]
     pub fn claims(self) -> bool {
-        matches!(self, Self::Reserve | Self::Create)
+        matches!(self, Self::Reserve | Self::Create | Self::Grow)
     }
 }
 
@@ -63,7 +91,8 @@ impl fmt::Display for ChangeKind {
 pub struct Change {
     /// What is done.
     pub kind: ChangeKind,
-    /// What to, as it is while claimed.
+    /// What to, as it is while claimed; to grow and to shrink a volume: the volume while it is small, and
+    /// disk that is reserved as it is.
     pub resources: Resources,
 }
 
@@ -93,6 +122,23 @@ pub enum ChangeError {
     Shared {
         /// The persistence id.
         id: String,
+    },
+    /// A volume was to grow or shrink, and this is not one with disk of its kind.
+    #[error(
+        "to grow or shrink a volume takes the volume and disk that is reserved in the same way, such as \
+         `disk(role)[id:path]:40;disk(role):20`"
+    )]
+    NotAVolumeAndDisk,
+    /// Too little would be left of a volume.
+    #[error(
+        "of volume `{id}` {left} MiB would be left; it keeps at least {SHRUNK_VOLUME_MIN}: shrink it by less, or \
+         destroy it"
+    )]
+    TooSmall {
+        /// The persistence id.
+        id: String,
+        /// How much would be left, in MiB.
+        left: Scalar,
     },
     /// A reservation with very much text.
     #[error(
@@ -126,6 +172,42 @@ impl Change {
         Self { kind, resources }
     }
 
+    /// A volume gets so many MiB more, of disk that is reserved as it is.
+    ///
+    /// # Errors
+    /// It is no volume, or the change is by nothing.
+    pub fn grow(volume: &Resource, by: Scalar) -> Result<Self, ChangeError> {
+        Self::resize(ChangeKind::Grow, volume.clone(), by)
+    }
+
+    /// A volume gives so many MiB back, which stay reserved.
+    ///
+    /// # Errors
+    /// It is no volume, the change is by nothing, or [`ChangeError::TooSmall`].
+    pub fn shrink(volume: &Resource, by: Scalar) -> Result<Self, ChangeError> {
+        let left = amount(volume).saturating_sub(by);
+        Self::resize(ChangeKind::Shrink, volume.with_amount(left), by)
+    }
+
+    fn resize(kind: ChangeKind, small: Resource, by: Scalar) -> Result<Self, ChangeError> {
+        let volume = small.volume().ok_or_else(|| ChangeError::NotAVolume {
+            name: small.name().clone(),
+        })?;
+        if amount(&small).is_zero() {
+            // An entry of nothing would not be there at all.
+            return Err(ChangeError::TooSmall {
+                id: volume.id().to_owned(),
+                left: Scalar::ZERO,
+            });
+        }
+        let mut pieces = Resources::from(small.clone().without_volume().with_amount(by));
+        let sum = pieces.checked_add_assign(&small.into());
+        sum.map_err(too_large)?;
+        let change = Self::new(kind, pieces);
+        change.parts()?;
+        Ok(change)
+    }
+
     /// What it takes away and what it puts there.
     ///
     /// # Errors
@@ -134,15 +216,22 @@ impl Change {
         if self.resources.is_empty() {
             return Err(ChangeError::Empty);
         }
-        let claimed = self.resources.clone();
-        let plain = match self.kind {
+        let named = self.resources.clone();
+        let (plain, claimed) = match self.kind {
             ChangeKind::Reserve | ChangeKind::Unreserve => {
-                check_reservations(&claimed)?;
-                claimed
-                    .pop_reservation()
-                    .map_err(|source| ChangeError::Convert { source })?
+                check_reservations(&named)?;
+                let plain = named.pop_reservation();
+                let plain = plain.map_err(|source| ChangeError::Convert { source })?;
+                (plain, named)
             }
-            ChangeKind::Create | ChangeKind::Destroy => without_volumes(&claimed)?,
+            ChangeKind::Create | ChangeKind::Destroy => (without_volumes(&named)?, named),
+            ChangeKind::Grow | ChangeKind::Shrink => {
+                let (small, large) = joined(&named)?;
+                if self.kind == ChangeKind::Shrink {
+                    check_left(small)?;
+                }
+                (named, large.into())
+            }
         };
         Ok(match self.kind.claims() {
             true => Parts {
@@ -164,6 +253,60 @@ impl Change {
     }
 }
 
+/// The volume in these two pieces, and what it is with the disk beside it.
+fn joined(pieces: &Resources) -> Result<(&Resource, Resource), ChangeError> {
+    let (volumes, disks): (Vec<&Resource>, Vec<&Resource>) =
+        pieces.iter().partition(|it| it.volume().is_some());
+    let ([small], [disk]) = (&volumes[..], &disks[..]) else {
+        return Err(ChangeError::NotAVolumeAndDisk);
+    };
+    let (small, disk) = (*small, *disk);
+    check_unshared(small)?;
+    let by = amount(disk);
+    if small.with_amount(by).without_volume() != *disk {
+        return Err(ChangeError::NotAVolumeAndDisk);
+    }
+    let sum = amount(small).checked_add(by);
+    let sum = sum.ok_or_else(|| {
+        too_large(SumTooLarge {
+            name: ResourceName::DISK,
+        })
+    })?;
+    Ok((small, small.with_amount(sum)))
+}
+
+/// How much of it there is; nothing of what is no scalar, as volumes are.
+fn amount(resource: &Resource) -> Scalar {
+    match resource.value() {
+        Value::Scalar(amount) => *amount,
+        Value::Ranges(_) | Value::Set(_) => Scalar::ZERO,
+    }
+}
+
+fn check_left(small: &Resource) -> Result<(), ChangeError> {
+    match (small.volume(), amount(small)) {
+        (Some(volume), left) if left < SHRUNK_VOLUME_MIN => Err(ChangeError::TooSmall {
+            id: volume.id().to_owned(),
+            left,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_unshared(volume: &Resource) -> Result<(), ChangeError> {
+    match volume.volume() {
+        Some(it) if volume.is_shared() => Err(ChangeError::Shared {
+            id: it.id().to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn too_large(source: SumTooLarge) -> ChangeError {
+    let source = ConvertError::SumTooLarge { source };
+    ChangeError::Convert { source }
+}
+
 fn check_reservations(resources: &Resources) -> Result<(), ChangeError> {
     let tops = resources.iter().filter_map(|it| it.reservations().top());
     match tops
@@ -178,20 +321,14 @@ fn check_reservations(resources: &Resources) -> Result<(), ChangeError> {
 fn without_volumes(volumes: &Resources) -> Result<Resources, ChangeError> {
     let mut disk = Resources::new();
     for resource in volumes {
-        let Some(volume) = resource.volume() else {
+        if resource.volume().is_none() {
             return Err(ChangeError::NotAVolume {
                 name: resource.name().clone(),
             });
-        };
-        if resource.is_shared() {
-            return Err(ChangeError::Shared {
-                id: volume.id().to_owned(),
-            });
         }
+        check_unshared(resource)?;
         disk.checked_add_assign(&resource.clone().without_volume().into())
-            .map_err(|source| ChangeError::Convert {
-                source: ConvertError::SumTooLarge { source },
-            })?;
+            .map_err(too_large)?;
     }
     Ok(disk)
 }
@@ -314,6 +451,110 @@ mod tests {
             assert_eq!(there, (text(plain), text(claimed)));
             assert_eq!(again, (text(claimed), text(plain)));
         }
+    }
+
+    #[test]
+    fn a_volume_grows_by_disk_of_its_kind_and_shrinks_by_the_same() {
+        // semantics: D7
+        for (small, disk, large) in [
+            (
+                "disk(web,)[db:data]:40",
+                "disk(web,):20",
+                "disk(web,)[db:data]:60",
+            ),
+            (
+                "disk(web)[db:data]:0.5",
+                "disk(web):1.5",
+                "disk(web)[db:data]:2",
+            ),
+            (
+                "disk(web)(web/ads,alice,k=v)[db:data]:1",
+                "disk(web)(web/ads,alice,k=v):0.001",
+                "disk(web)(web/ads,alice,k=v)[db:data]:1.001",
+            ),
+        ] {
+            let resources = |text: &str| text.parse::<Resources>().expect("well formed");
+            let one = |text: &str| resources(text).iter().next().expect("one").clone();
+            let (small, disk, large) = (one(small), one(disk), one(large));
+            let by = amount(&disk);
+            let pieces = resources(&format!(
+                "{};{}",
+                Resources::from(small.clone()),
+                Resources::from(disk)
+            ));
+            let grow = Change::grow(&small, by).expect("possible");
+            assert_eq!(grow, Change::new(ChangeKind::Grow, pieces.clone()));
+            let (from, to) = (pieces.clone(), Resources::from(large.clone()));
+            assert_eq!(grow.parts(), Ok(Parts { from, to }));
+            if amount(&small) < SHRUNK_VOLUME_MIN {
+                let why = Change::shrink(&large, by)
+                    .expect_err("too small")
+                    .to_string();
+                assert!(
+                    why.starts_with("of volume `db` 0.5 MiB would be left"),
+                    "{why}"
+                );
+                continue;
+            }
+            let shrink = Change::shrink(&large, by).expect("possible");
+            assert_eq!(shrink, Change::new(ChangeKind::Shrink, pieces.clone()));
+            let (from, to) = (large.into(), pieces);
+            assert_eq!(shrink.parts(), Ok(Parts { from, to }));
+        }
+    }
+
+    #[test]
+    fn nothing_but_one_volume_and_disk_like_it_is_resized() {
+        for pieces in [
+            "disk(web,)[db:data]:40",
+            "disk(web,):40",
+            "disk(web,)[db:data]:40;disk:20",
+            "disk(web,)[db:data]:40;disk(web):20",
+            "disk(web,)[db:data]:40;disk(web,bob):20",
+            "disk(web,)[db:data]:40;disk(web,,k=v):20",
+            "disk(web,)[db:data]:40;disk(web,):20;cpus(web,):1",
+            "disk(web,)[db:data]:40;disk(web,)[log:log]:5;disk(web,):20",
+            "disk(web,)[db:data]:40;ports(web,):[1-9]",
+            "disk(web,)[db:data]:40;mem(web,):20",
+        ] {
+            for kind in [ChangeKind::Grow, ChangeKind::Shrink] {
+                let change = Change::new(kind, pieces.parse().expect("well formed"));
+                assert_eq!(
+                    change.parts(),
+                    Err(ChangeError::NotAVolumeAndDisk),
+                    "{pieces}"
+                );
+            }
+        }
+        let volume: Resources = "disk(web,)[db:data]:40".parse().expect("well formed");
+        let volume = volume.iter().next().expect("one");
+        let nothing = Change::grow(volume, Scalar::ZERO);
+        assert_eq!(nothing, Err(ChangeError::NotAVolumeAndDisk));
+        for by in [Scalar::whole(40), Scalar::whole(41), Scalar::MAX] {
+            let why = Change::shrink(volume, by)
+                .expect_err("nothing is left")
+                .to_string();
+            assert!(
+                why.contains("0 MiB would be left; it keeps at least 1"),
+                "{why}"
+            );
+        }
+        let too_much = Change::grow(volume, Scalar::MAX)
+            .expect_err("too much")
+            .to_string();
+        assert!(too_much.contains("too large"), "{too_much}");
+        let shared: Resources = "disk(web,)[db:data]{SHA}:40".parse().expect("well formed");
+        let shared = Change::grow(shared.iter().next().expect("one"), Scalar::ONE);
+        assert!(
+            matches!(shared, Err(ChangeError::Shared { .. })),
+            "{shared:?}"
+        );
+        let plain: Resources = "disk(web,):40".parse().expect("well formed");
+        let plain = Change::shrink(plain.iter().next().expect("one"), Scalar::ONE);
+        assert!(
+            matches!(plain, Err(ChangeError::NotAVolume { .. })),
+            "{plain:?}"
+        );
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub(crate) enum Trouble {
     },
     /// An operator sets a quota, a weight or a minimum.
     Order(RoleOrder),
-    /// An operator reserves a part of a slave for a role, gives it back, makes or destroys a volume.
+    /// An operator reserves a part of a slave for a role, gives it back, makes, destroys or resizes a volume.
     Change {
         slave: usize,
         kind: ChangeKind,

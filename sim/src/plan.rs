@@ -69,7 +69,7 @@ pub(crate) struct WorkloadPlan {
     pub(crate) thinking: Duration,
     /// How many news may wait for it before it reads no more.
     pub(crate) inbox: usize,
-    /// In so many of a hundred accepts it reserves, gives back, makes or destroys volumes.
+    /// In so many of a hundred accepts it reserves, gives back, makes, destroys or resizes volumes.
     pub(crate) claims: u64,
     /// Of a hundred tasks so many run in executors.
     pub(crate) executors: u64,

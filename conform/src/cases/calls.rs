@@ -1,9 +1,9 @@
-//! B3 to B17, E6, D1: what frameworks ask for, and what follows.
+//! B3 to B17, E6, D1, D7: what frameworks ask for, and what follows.
 
 use serde_json::{Value, json};
 
 use super::subscription::described;
-use crate::framework::{Framework, capabilities, info_with, unique};
+use crate::framework::{Framework, amount, capabilities, disk, info_with, unique, volume};
 use crate::target::{Target, offered};
 use crate::{Case, Checked, Halt, ensure};
 
@@ -178,6 +178,39 @@ pub(super) const CASES: &[Case] = &[
         check: invalid_task,
     },
     Case {
+        id: "D7.grow",
+        says: "GROW_VOLUME makes a volume larger by disk that is reserved alike",
+        check: |target| {
+            let by = |role: &str| {
+                json!({"type": "GROW_VOLUME", "grow_volume":
+                {"volume": volume(role, 4.0), "addition": disk(role, 6.0)}})
+            };
+            resize(target, &by, 10.0, "OPERATION_FINISHED")
+        },
+    },
+    Case {
+        id: "D7.shrink",
+        says: "SHRINK_VOLUME makes it smaller",
+        check: |target| {
+            let by = |role: &str| {
+                json!({"type": "SHRINK_VOLUME", "shrink_volume":
+                {"volume": volume(role, 4.0), "subtract": {"value": 3.0}}})
+            };
+            resize(target, &by, 1.0, "OPERATION_FINISHED")
+        },
+    },
+    Case {
+        id: "D7.shrink_all",
+        says: "SHRINK_VOLUME by all of it is OPERATION_ERROR",
+        check: |target| {
+            let by = |role: &str| {
+                json!({"type": "SHRINK_VOLUME", "shrink_volume":
+                {"volume": volume(role, 4.0), "subtract": {"value": 4.0}}})
+            };
+            resize(target, &by, 4.0, "OPERATION_ERROR")
+        },
+    },
+    Case {
         id: "D9",
         says: "a task without resources is TASK_ERROR",
         check: |target| {
@@ -283,6 +316,60 @@ fn in_order(target: &Target) -> Checked {
     target.eventually("UNRESERVE_RESOURCES is not answered 202", || {
         Ok(target.operate(&call)?.0 == 202)
     })
+}
+
+/// Makes a volume of 4 MiB of the 10 that it reserves, and then this of it; it is so large afterwards.
+fn resize(target: &Target, by: &dyn Fn(&str) -> Value, becomes: f64, expected: &str) -> Checked {
+    let role = unique("conform");
+    let fields = json!({"role": role, "capabilities": capabilities(&["RESERVATION_REFINEMENT"])});
+    let mut framework = Framework::with(target, fields)?;
+    let offer = framework.offer()?;
+    if amount(&offer, "disk") < 10.0 {
+        return Err(Halt::not_tried("the agent has no disk to spare"));
+    }
+    let (made, id) = (
+        json!({"value": unique("made")}),
+        json!({"value": unique("resized")}),
+    );
+    let mut resized = by(&role);
+    resized["id"] = id.clone();
+    let operations = json!([
+        {"type": "RESERVE", "reserve": {"resources": [disk(&role, 10.0)]}},
+        {"type": "CREATE", "id": made, "create": {"volumes": [volume(&role, 4.0)]}},
+        resized,
+    ]);
+    framework.accept(&offer, &operations)?;
+    let mut told = |id: &Value| -> Checked<Value> {
+        let event = framework.find("UPDATE_OPERATION_STATUS", |event| {
+            event["type"] == "UPDATE_OPERATION_STATUS"
+                && event["update_operation_status"]["status"]["operation_id"] == *id
+        })?;
+        Ok(event["update_operation_status"]["status"]["state"].clone())
+    };
+    let state = told(&id)?;
+    // As it was, once all of it is done.
+    told(&made)?;
+    for (kind, field, what, resource) in [
+        (
+            "DESTROY_VOLUMES",
+            "destroy_volumes",
+            "volumes",
+            volume(&role, becomes),
+        ),
+        (
+            "UNRESERVE_RESOURCES",
+            "unreserve_resources",
+            "resources",
+            disk(&role, 10.0),
+        ),
+    ] {
+        let mut call = json!({"type": kind, field: {"agent_id": offer["agent_id"]}});
+        call[field][what] = json!([resource]);
+        let (status, answer) = target.operate(&call)?;
+        ensure!(status == 202, "{kind} is answered {status}: {answer}");
+    }
+    ensure!(state == expected, "its state is {state}");
+    Ok(())
 }
 
 /// Declines what is offered until nothing is: what others had may come free meanwhile.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::framework::{Framework, capabilities, scalar, unique};
+use crate::framework::{Framework, amount, capabilities, disk, scalar, unique, volume};
 use crate::stream::{Events, Next};
 use crate::target::{Target, offered};
 use crate::{Case, Checked, Halt, ensure};
@@ -142,6 +142,11 @@ pub(super) const CASES: &[Case] = &[
         check: insufficient,
     },
     Case {
+        id: "O2.resize",
+        says: "GROW_VOLUME and SHRINK_VOLUME are answered 202, and the agent has the volume so",
+        check: resize,
+    },
+    Case {
         id: "O2.invalid",
         says: "a call without what its type names is answered 400",
         check: |target| {
@@ -153,6 +158,8 @@ pub(super) const CASES: &[Case] = &[
                 "UPDATE_MAINTENANCE_SCHEDULE",
                 "START_MAINTENANCE",
                 "RESERVE_RESOURCES",
+                "GROW_VOLUME",
+                "SHRINK_VOLUME",
             ] {
                 let (status, _) = target.operate(&json!({"type": call}))?;
                 ensure!(status == 400, "{call} is answered {status}");
@@ -410,6 +417,16 @@ fn reserved(role: &str, amount: f64) -> Value {
 
 /// How many cpus of an agent are reserved for a role.
 fn reserved_on(target: &Target, agent: &Value, role: &str) -> Checked<f64> {
+    total_on(target, agent, role, |it| it["name"] == "cpus")
+}
+
+/// How much of these an agent has for a role.
+fn total_on(
+    target: &Target,
+    agent: &Value,
+    role: &str,
+    these: impl Fn(&Value) -> bool,
+) -> Checked<f64> {
     let answer = target.question(&json!({"type": "GET_AGENTS"}))?;
     let all = answer["get_agents"]["agents"].as_array();
     let mut all = all.into_iter().flatten();
@@ -417,9 +434,8 @@ fn reserved_on(target: &Target, agent: &Value, role: &str) -> Checked<f64> {
         return Err(Halt::failed("GET_AGENTS does not have the agent"));
     };
     let resources = agent["total_resources"].as_array().into_iter().flatten();
-    let for_role = resources.filter(|it| {
-        it["name"] == "cpus" && (it["role"] == *role || it["reservations"][0]["role"] == *role)
-    });
+    let for_role = resources
+        .filter(|it| these(it) && (it["role"] == *role || it["reservations"][0]["role"] == *role));
     Ok(for_role
         .filter_map(|it| it["scalar"]["value"].as_f64())
         .sum())
@@ -438,6 +454,54 @@ fn reserve(target: &Target) -> Checked {
         Ok(reserved_on(target, &offer["agent_id"], &role)? == 0.1)
     });
     order("UNRESERVE_RESOURCES", "unreserve_resources")?;
+    has
+}
+
+fn resize(target: &Target) -> Checked {
+    let (_framework, offer) = some_offer(target)?;
+    if amount(&offer, "disk") < 10.0 {
+        return Err(Halt::not_tried("the agent has no disk to spare"));
+    }
+    let role = unique("conform");
+    let (disk, volume) = (|mib| disk(&role, mib), |mib| volume(&role, mib));
+    let agent = &offer["agent_id"];
+    let order = |kind: &str, field: &str, what: Value| {
+        let mut call = json!({"type": kind, field: what});
+        call[field]["agent_id"] = agent.clone();
+        ordered(target, &call, 202)
+    };
+    let becomes = |mib: f64| {
+        let is_volume = |it: &Value| it["disk"]["persistence"]["id"].is_string();
+        target.eventually("GET_AGENTS does not have the volume so", || {
+            Ok(total_on(target, agent, &role, is_volume)? == mib)
+        })
+    };
+    order(
+        "RESERVE_RESOURCES",
+        "reserve_resources",
+        json!({"resources": [disk(10.0)]}),
+    )?;
+    order(
+        "CREATE_VOLUMES",
+        "create_volumes",
+        json!({"volumes": [volume(4.0)]}),
+    )?;
+    let grow = json!({"volume": volume(4.0), "addition": disk(6.0)});
+    order("GROW_VOLUME", "grow_volume", grow)?;
+    let has = becomes(10.0);
+    let shrink = json!({"volume": volume(10.0), "subtract": {"value": 3.0}});
+    order("SHRINK_VOLUME", "shrink_volume", shrink)?;
+    let has = has.and_then(|()| becomes(7.0));
+    order(
+        "DESTROY_VOLUMES",
+        "destroy_volumes",
+        json!({"volumes": [volume(7.0)]}),
+    )?;
+    order(
+        "UNRESERVE_RESOURCES",
+        "unreserve_resources",
+        json!({"resources": [disk(10.0)]}),
+    )?;
     has
 }
 

@@ -102,8 +102,8 @@ pub enum OperatorCall {
         /// Each once, within [`ClusterSetting::range`]; none: what masters were started with.
         settings: Vec<(ClusterSetting, Option<u64>)>,
     },
-    /// Reserve, unreserve, create or destroy volumes on a slave, of what no task uses there (semantics
-    /// O1). Answered when it is ordered; the slave may still fail (semantics O2).
+    /// Reserve, unreserve, create, destroy, grow or shrink volumes on a slave, of what no task uses there
+    /// (semantics O1). Answered when it is ordered; the slave may still fail (semantics O2).
     ChangeResources {
         /// Where.
         slave_id: SlaveId,

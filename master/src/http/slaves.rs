@@ -91,7 +91,7 @@ struct ChangeBody {
     resources: Named,
 }
 
-/// `POST /api/v1/slaves/{id}/resources/{reserve,unreserve,create,destroy}`, body
+/// `POST /api/v1/slaves/{id}/resources/{reserve,unreserve,create,destroy,grow,shrink}`, body
 /// `{"resources": "disk(web,)[db:data]:64"}`: offers that hold it are taken back, and the order is on its
 /// way to the slave when this answers (202, semantics O2). 409 `not_enough` if tasks use it, or if it is
 /// not there.
@@ -104,14 +104,7 @@ pub(super) async fn change(
     let Path((slave, kind)) = path.map_err(|error| ApiError::invalid(error.body_text()))?;
     let Nothing {} = query(&uri)?;
     let slave_id: SlaveId = parse(&slave)?;
-    let kinds = [
-        ChangeKind::Reserve,
-        ChangeKind::Unreserve,
-        ChangeKind::Create,
-        ChangeKind::Destroy,
-    ];
-    let kind = kinds.into_iter().find(|it| it.name() == kind);
-    let kind = kind.ok_or_else(super::error::not_found)?;
+    let kind = ChangeKind::from_name(&kind).ok_or_else(super::error::not_found)?;
     let ChangeBody { resources } = json(&body)?;
     let resources = match resources {
         Named::List(resources) => *resources,

@@ -351,11 +351,14 @@ fn resources_are_reserved_and_given_back_by_orders() {
     let text = r#"{"resources":"disk(web,)[db:data]:64"}"#;
     let list = r#"{"resources":[{"name":"cpus","type":"scalar","value":1,
         "reservations":[{"type":"dynamic","role":"web"}]}]}"#;
+    let pieces = r#"{"resources":"disk(web,)[db:data]:64;disk(web,):8"}"#;
     for (kind, body) in [
         ("create", text),
         ("destroy", text),
         ("reserve", list),
         ("unreserve", list),
+        ("grow", pieces),
+        ("shrink", pieces),
     ] {
         let path = format!("/api/v1/slaves/S0/resources/{kind}");
         assert_eq!(site.ask_with(&path, body).0, 202, "{kind}");
@@ -393,6 +396,9 @@ fn resources_are_reserved_and_given_back_by_orders() {
     assert_eq!(calls[0], change(ChangeKind::Create, volume));
     assert_eq!(calls[1], change(ChangeKind::Destroy, volume));
     assert_eq!(calls[2], change(ChangeKind::Reserve, "cpus(web,):1"));
+    let pieces = "disk(web,)[db:data]:64;disk(web,):8";
+    assert_eq!(calls[4], change(ChangeKind::Grow, pieces));
+    assert_eq!(calls[5], change(ChangeKind::Shrink, pieces));
 }
 
 #[test]

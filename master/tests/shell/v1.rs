@@ -359,8 +359,27 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
     assert_eq!(operator(&master, files("/master/log")).await.0, 404);
     let read = json!({"type": "READ_FILE", "read_file": {"path": "/master/log", "offset": 0}});
     assert_eq!(operator(&master, read).await.0, 404);
-    let grow = json!({"type": "GROW_VOLUME"});
-    assert_eq!(operator(&master, grow).await.0, 501);
+    let other = json!({"type": "RESERVE_RESOURCES", "reserve_resources":
+        {"agent_id": {"value": "S0"}, "source": [{"name": "cpus", "type": "SCALAR"}]}});
+    assert_eq!(operator(&master, other).await.0, 501);
+    let db = json!({"name": "disk", "type": "SCALAR", "scalar": {"value": 2}, "role": "web",
+        "disk": {"persistence": {"id": "db"}, "volume": {"container_path": "x", "mode": "RW"}}});
+    let shrink = |by: f64| {
+        json!({"type": "SHRINK_VOLUME", "shrink_volume":
+            {"agent_id": {"value": "S0"}, "volume": db, "subtract": {"value": by}}})
+    };
+    for (call, status) in [
+        (json!({"type": "GROW_VOLUME"}), 400),
+        (
+            json!({"type": "GROW_VOLUME", "grow_volume": {"volume": db, "addition": db}}),
+            400,
+        ),
+        (shrink(1.5), 400),
+        (shrink(1.0), 404),
+    ] {
+        let (got, answer) = operator(&master, call).await;
+        assert_eq!(got, status, "{answer}");
+    }
     assert_eq!(operator(&master, json!({"type": "TEARDOWN"})).await.0, 400);
 
     framework

@@ -112,7 +112,7 @@ pub enum MasterToSlave {
         /// Which.
         framework_id: FrameworkId,
     },
-    /// Reserve, unreserve, create or destroy volumes. Never repeated: what became of it when the
+    /// Reserve, unreserve, create, destroy, grow or shrink volumes. Never repeated: what became of it when the
     /// connection breaks, the slave says with its next `ReportClaims`. Answer: `ChangeApplied` once it
     /// is durable; a slave that cannot do it looks for the master anew and reports what it has.
     ChangeResources {

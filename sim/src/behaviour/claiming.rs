@@ -1,5 +1,5 @@
-//! What a workload does with reservations and volumes: reserves, refines, makes volumes, destroys
-//! them, and gives back, in accepts, before it launches.
+//! What a workload does with reservations and volumes: reserves, refines, makes volumes, lets them grow and
+//! shrink, destroys them, and gives back, in accepts, before it launches.
 //!
 //! Reservations are made of bundles of the same size with some cpus in them, because disk alone is
 //! below what is worth an offer.
@@ -18,17 +18,21 @@ use crate::prng::Rng;
 /// The disk of a bundle, and of a volume; in MiB.
 const DISK: u32 = 200;
 const VOLUME: u32 = 50;
+/// By so much a volume grows and shrinks, in MiB.
+const STEP: u32 = 20;
 /// Persistence ids; few, so that they are used again.
 const IDS: [&str; 3] = ["v0", "v1", "v2"];
 
 /// What is done, as often as it stands here: half of it makes something.
-pub(crate) const KINDS: [ChangeKind; 6] = [
+pub(crate) const KINDS: [ChangeKind; 8] = [
     ChangeKind::Reserve,
     ChangeKind::Reserve,
     ChangeKind::Unreserve,
     ChangeKind::Create,
     ChangeKind::Create,
     ChangeKind::Destroy,
+    ChangeKind::Grow,
+    ChangeKind::Shrink,
 ];
 
 /// The wishes of one framework.
@@ -82,6 +86,7 @@ impl Claiming {
 
     fn draw(&mut self, role: &RoleName, free: &Resources) -> Option<Change> {
         let kind = *self.rng.pick(&KINDS);
+        let by = Scalar::whole(STEP);
         let resources = match kind {
             ChangeKind::Reserve => self.reserve(role, free)?,
             ChangeKind::Unreserve => {
@@ -101,6 +106,16 @@ impl Claiming {
             ChangeKind::Destroy => {
                 let volumes = of_role(role, free, |it| it.volume().is_some());
                 self.some(&volumes)?.clone().into()
+            }
+            ChangeKind::Grow | ChangeKind::Shrink => {
+                let volumes = of_role(role, free, |it| it.volume().is_some());
+                let volume = self.some(&volumes)?;
+                let change = match kind {
+                    ChangeKind::Grow => Change::grow(volume, by),
+                    _ => Change::shrink(volume, by),
+                };
+                // One that has shrunk before may be too small.
+                return change.ok();
             }
         };
         Some(Change::new(kind, resources))
@@ -146,17 +161,22 @@ pub(crate) fn ordered(kind: ChangeKind, role: &RoleName) -> Change {
     let reservation = Reservation::dynamic(role.clone(), None, Labels::new());
     let stack = Reservations::new().push(reservation.expect("a role"));
     let stack = stack.expect("the first");
-    let resources = match kind {
-        ChangeKind::Reserve | ChangeKind::Unreserve => bundle(&stack),
-        ChangeKind::Create | ChangeKind::Destroy => {
-            let disk = Resource::new(ResourceName::DISK, Scalar::whole(VOLUME));
-            let disk = disk.expect("an amount").with_reservations(stack);
-            let volume = Volume::new(IDS[0], "data").expect("well formed");
-            let volume = disk.expect("not revocable").with_volume(volume);
-            volume.expect("reserved disk").into()
-        }
+    let volume = |stack: Reservations, size: u32| {
+        let disk = Resource::new(ResourceName::DISK, Scalar::whole(size));
+        let disk = disk.expect("an amount").with_reservations(stack);
+        let volume = Volume::new(IDS[0], "data").expect("well formed");
+        let volume = disk.expect("not revocable").with_volume(volume);
+        volume.expect("reserved disk")
     };
-    Change::new(kind, resources)
+    let by = Scalar::whole(STEP);
+    match kind {
+        ChangeKind::Reserve | ChangeKind::Unreserve => Change::new(kind, bundle(&stack)),
+        ChangeKind::Create | ChangeKind::Destroy => Change::new(kind, volume(stack, VOLUME).into()),
+        ChangeKind::Grow => Change::grow(&volume(stack, VOLUME), by).expect("by something"),
+        ChangeKind::Shrink => {
+            Change::shrink(&volume(stack, VOLUME + STEP), by).expect("something is left")
+        }
+    }
 }
 
 /// So much is reserved at a time.

@@ -67,6 +67,8 @@ fn every_kind_of_fault_and_the_rare_events_are_met() {
         "a minimum is set",
         "an order that is carried out",
         "an order that is refused",
+        "a volume that grows",
+        "a volume that shrinks",
         "an executor ends with tasks",
         "an executor loses its connection",
         "an executor repeats what it said",

@@ -232,6 +232,14 @@ fn beyond(these: &Resources, others: &Resources) -> Resources {
         let Value::Scalar(amount) = resource.value() else {
             continue;
         };
+        if resource.volume().is_some() {
+            // A volume that has another size is another one as far as claims go: it is taken and given whole.
+            if !others.iter().any(|other| other == resource) {
+                sum.checked_add_assign(&resource.clone().into())
+                    .expect("parts of one slave");
+            }
+            continue;
+        }
         let mut same = others.iter().filter_map(|other| match other.value() {
             Value::Scalar(has) if other.with_amount(*amount) == *resource => Some(*has),
             _ => None,

@@ -1,10 +1,10 @@
-//! W23: the data of a volume is never wiped while the volume exists, and a task finds in its volumes
-//! what was written there since they were made, and nothing from before.
+//! W23: the data of a volume is never wiped while the volume exists, whatever its size becomes, and a task
+//! finds in its volumes what was written there since they were made, and nothing from before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use meros_proto::resources::Resources;
-use meros_slave_core::{Claims, MountedVolume, VolumeDirectory, VolumeKey};
+use meros_slave_core::{Checkpoint, Claims, MountedVolume, Record, VolumeDirectory, VolumeKey};
 
 use super::{Broken, check};
 
@@ -19,6 +19,21 @@ struct Directories {
 /// The directories of all slaves, by their place in the plan.
 #[derive(Debug, Default)]
 pub(crate) struct Volumes(BTreeMap<usize, Directories>);
+
+/// A record is about to become durable: a volume that was there and still is keeps its directory. One
+/// that is destroyed and made again is not there in between, since each operation has its own record.
+pub(crate) fn check_record(disk: &Checkpoint, record: &Record) -> Result<(), Broken> {
+    let Record::ClaimsChanged(after) = record else {
+        return Ok(());
+    };
+    for (key, before) in &disk.claims.volumes {
+        let now = after.volumes.get(key);
+        check("W23", now.is_none_or(|now| now == before), || {
+            format!("{key:?} was kept in {before}, and now it is in {now:?}")
+        })?;
+    }
+    Ok(())
+}
 
 impl Volumes {
     /// The disk of a slave is empty.
@@ -107,6 +122,18 @@ mod tests {
             directory: directory(name),
             container_path: "data".to_owned(),
         }]
+    }
+
+    #[test]
+    fn a_volume_that_moves_away_from_its_data_is_rejected() {
+        let claims = |volumes: &[(&str, &str)]| Record::ClaimsChanged(Box::new(disk(volumes)));
+        let mut before = Checkpoint::default();
+        before.apply(claims(&[("db", "db.1")]));
+        let both = claims(&[("db", "db.1"), ("log", "log.2")]);
+        assert_eq!(check_record(&before, &both), Ok(()));
+        assert_eq!(check_record(&before, &claims(&[])), Ok(()), "destroyed");
+        let moved = check_record(&before, &claims(&[("db", "db.2")]));
+        assert_eq!(moved.expect_err("its data is elsewhere").id, "W23");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use meros_proto::ids::{Epoch, FrameworkId};
 use meros_proto::message::framework::MasterToFramework;
 use meros_proto::message::master::{FrameworkToMaster, SlaveToMaster};
 use meros_proto::message::slave::MasterToSlave;
+use meros_proto::operation::ChangeKind;
 use meros_proto::status::TaskStatus;
 use meros_proto::time::Timestamp;
 
@@ -445,6 +446,11 @@ impl World {
         match message {
             MasterToSlave::ChangeResources { number, change } => {
                 self.checks.claims_kept.on_ordered(*number, change);
+                match change.kind {
+                    ChangeKind::Grow => self.meet("a volume that grows"),
+                    ChangeKind::Shrink => self.meet("a volume that shrinks"),
+                    _ => {}
+                }
                 Ok(())
             }
             MasterToSlave::RunInExecutor { run, starts: true } => {

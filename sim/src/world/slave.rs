@@ -24,7 +24,7 @@ use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
 use crate::clock::Clock;
 use crate::fault::Point;
-use crate::invariants::{Broken, check, durable, fits, sent_away};
+use crate::invariants::{Broken, check, durable, fits, sent_away, volumes};
 use crate::journal::Journal;
 use crate::plan::{Client, SlavePlan};
 use crate::prng::Rng;
@@ -469,6 +469,7 @@ impl World {
                 let log = self.log.registry();
                 self.checks.kept.check_record(disk, &record, log)?;
                 self.checks.claims_kept.check_record(disk, &record)?;
+                volumes::check_record(disk, &record)?;
             }
             disk.apply(record);
         }

@@ -91,6 +91,13 @@ pub struct Claims {
 }
 
 impl Claims {
+    /// A new one, with nothing in it.
+    fn give_directory(&mut self, volume: VolumeKey) {
+        self.volumes_made += 1;
+        let directory = VolumeDirectory::new(&volume.1, self.volumes_made);
+        self.volumes.insert(volume, directory);
+    }
+
     fn note(&mut self, number: OperationNumber, refused: Option<String>) {
         let refused = refused.map(|why| why.chars().take(REFUSED_CHARS_MAX).collect());
         self.decided.push_back(DecidedOperation { number, refused });
@@ -147,15 +154,17 @@ impl SlaveCore {
         let (free, total) = (changed(&self.free)?, changed(&self.total)?);
         total.check_claims().map_err(|error| error.to_string())?;
         let volumes = change.resources.iter().filter_map(key_of);
-        if change.kind == ChangeKind::Destroy {
-            if self.claims.wiping.len() + volumes.clone().count() > WIPING_MAX {
-                return Err("too many volumes are being wiped".to_owned());
-            }
-            if let Some((_, id)) = volumes.clone().find(|key| self.is_being_left(key)) {
-                return Err(format!(
-                    "volume {id} is used by a task that is being killed"
-                ));
-            }
+        if change.kind == ChangeKind::Destroy
+            && self.claims.wiping.len() + volumes.clone().count() > WIPING_MAX
+        {
+            return Err("too many volumes are being wiped".to_owned());
+        }
+        if change.kind != ChangeKind::Create
+            && let Some((_, id)) = volumes.clone().find(|key| self.is_being_left(key))
+        {
+            return Err(format!(
+                "volume {id} is used by a task that is being killed"
+            ));
         }
         self.free = free;
         self.claims.resources = total.claims();
@@ -163,16 +172,18 @@ impl SlaveCore {
         let mut wiped = Vec::new();
         for key in volumes {
             match change.kind {
-                ChangeKind::Create => {
-                    self.claims.volumes_made += 1;
-                    let directory = VolumeDirectory::new(&key.1, self.claims.volumes_made);
-                    self.claims.volumes.insert(key, directory);
-                }
+                ChangeKind::Create => self.claims.give_directory(key),
                 ChangeKind::Destroy => {
                     let directory = self.claims.volumes.remove(&key);
                     let directory = directory.expect("S17: each volume has its directory");
                     self.claims.wiping.insert(directory.clone());
                     wiped.push(directory);
+                }
+                // With its directory a volume keeps its data.
+                ChangeKind::Grow | ChangeKind::Shrink => {
+                    if Mutant::MoveResized.is_on() {
+                        self.claims.give_directory(key);
+                    }
                 }
                 ChangeKind::Reserve | ChangeKind::Unreserve => {}
             }

@@ -169,6 +169,181 @@ fn a_volume_is_unique_in_its_role_and_only_its_own_role_changes_it() {
     assert_eq!(lines, ["reply 1 invalid"], "it is static");
 }
 
+/// A slave with a volume `db` of 40 and 20 of disk like it, and 10 that is reserved otherwise.
+fn with_db(world: &mut World) -> (ConnectionId, ConnectionId) {
+    let s = world.slave("cpus:4;mem:1024;disk:100");
+    let f = world.framework(web());
+    for text in ["disk(web, ):60", "disk(web, ,k=v):10"] {
+        order(world, ChangeKind::Reserve, text);
+    }
+    order(world, ChangeKind::Create, "disk(web, )[db:data]:40");
+    (s, f)
+}
+
+#[test]
+fn a_volume_grows_is_used_and_shrinks_in_one_accept() {
+    // semantics: D3, D7
+    let mut world = World::new();
+    let (s, f) = with_db(&mut world);
+    let rest = "cpus:4;mem:1024;disk:30;disk(web, ,k=v):10";
+    assert_eq!(
+        total(&world),
+        resources(&format!("{rest};disk(web, ):20;disk(web, )[db:data]:40")).to_string()
+    );
+    let lines = accept(
+        &mut world,
+        f,
+        vec![
+            step(
+                "g",
+                ChangeKind::Grow,
+                "disk(web, )[db:data]:40;disk(web, ):20",
+            ),
+            step(
+                "s",
+                ChangeKind::Shrink,
+                "disk(web, )[db:data]:55;disk(web, ):5",
+            ),
+            launch(task("t", S0, "cpus:1;disk(web, )[db:data]:55")),
+            // It is in use now.
+            step(
+                "u",
+                ChangeKind::Grow,
+                "disk(web, )[db:data]:55;disk(web, ):5",
+            ),
+            step("v", ChangeKind::Unreserve, "disk(web, ):5"),
+        ],
+    );
+    assert_eq!(
+        lines,
+        [
+            "s1 grow 4 disk(web, ):20;disk(web, )[db:data]:40",
+            "s1 shrink 5 disk(web, ):5;disk(web, )[db:data]:55",
+            "s1 run F0 t cpus:1;disk(web, )[db:data]:55",
+            "f2 u OPERATION_ERROR",
+            "s1 unreserve 6 disk(web, ):5",
+        ]
+    );
+    assert!(
+        world
+            .reasons
+            .iter()
+            .any(|why| why.contains("more than the offers have")),
+        "{:?}",
+        world.reasons
+    );
+    let after = "cpus:4;mem:1024;disk:35;disk(web, ,k=v):10;disk(web, )[db:data]:55";
+    assert_eq!(total(&world), resources(after).to_string());
+    for (at, told) in [
+        (1, None),
+        (2, None),
+        (3, None),
+        (4, Some("f2 g")),
+        (5, Some("f2 s")),
+    ] {
+        let told = told.map(|told| format!("{told} OPERATION_FINISHED"));
+        assert_eq!(applied(&mut world, s, at), Vec::from_iter(told), "{at}");
+    }
+    let lines = order(
+        &mut world,
+        ChangeKind::Shrink,
+        "disk(web, )[db:data]:50;disk(web, ):5",
+    );
+    assert_eq!(lines, ["reply 1 not_enough"], "a task uses it");
+}
+
+#[test]
+fn a_volume_that_cannot_be_resized_so_is_refused_and_stays_what_it_is() {
+    // semantics: D7, O2
+    for (kind, pieces, why) in [
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]:40;disk(web, ):21",
+            "more than",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]:41;disk(web, ):1",
+            "more than",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[log:data]:40;disk(web, ):1",
+            "more than",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]:40;disk:1",
+            "in the same way",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]:40;disk(web, ,k=v):1",
+            "in the same way",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]:40",
+            "in the same way",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(web, )[db:data]{SHA}:40;disk(web, ):1",
+            "is shared",
+        ),
+        (
+            ChangeKind::Grow,
+            "disk(other,)[db:data]:40;disk(other,):1",
+            "reserved for `other`",
+        ),
+        (
+            ChangeKind::Shrink,
+            "disk(web, )[db:data]:20;disk(web, ):19",
+            "more than",
+        ),
+        (
+            ChangeKind::Shrink,
+            "disk(web, )[db:data]:0.5;disk(web, ):39.5",
+            "keeps at least 1",
+        ),
+    ] {
+        let mut world = World::new();
+        let (_, f) = with_db(&mut world);
+        let before = total(&world);
+        let orders = order(&mut world, kind, pieces);
+        let code = match why {
+            "more than" | "reserved for `other`" => "reply 1 not_enough",
+            _ => "reply 1 invalid",
+        };
+        assert_eq!(orders, [code], "{pieces}");
+        let lines = accept(&mut world, f, vec![step("x", kind, pieces)]);
+        assert_eq!(lines, ["f2 x OPERATION_ERROR"], "{pieces}");
+        let said = world.reasons.last().expect("a reason");
+        assert!(said.contains(why), "{pieces}: {said}");
+        assert_eq!(total(&world), before, "{pieces}");
+    }
+}
+
+#[test]
+fn an_operator_resizes_a_volume_that_is_offered() {
+    // semantics: E5, O2
+    let mut world = World::new();
+    let (_, _) = with_db(&mut world);
+    let pieces = "disk(web, ):20;disk(web, )[db:data]:40";
+    for (kind, has) in [
+        (ChangeKind::Grow, "disk(web, )[db:data]:60"),
+        (ChangeKind::Shrink, pieces),
+    ] {
+        let lines = order(&mut world, kind, pieces);
+        assert!(lines[0].starts_with("f2 rescind"), "{lines:?}");
+        assert!(lines.contains(&"reply 1 done".to_owned()), "{lines:?}");
+        let all = world.core.allocator.total(S0).expect("it takes part");
+        assert!(all.contains(&resources(has)), "{all}");
+        let offered = lines.last().expect("it is offered again");
+        assert!(offered.contains(has), "{lines:?}");
+    }
+}
+
 #[test]
 fn an_accept_of_void_offers_fails_as_a_whole() {
     // semantics: E6

@@ -167,7 +167,7 @@ fn ordered(change: Change) -> Operation {
     }))
 }
 
-/// Reserves a part of an offer, or undoes that, and launches on it.
+/// Reserves a part of an offer, or undoes that, or makes a volume there and resizes it, and launches on it.
 fn change_offer(world: &mut World, at: usize, kind: ChangeKind) -> Vec<String> {
     let all = world.core.offers.iter();
     let all = all
@@ -180,13 +180,28 @@ fn change_offer(world: &mut World, at: usize, kind: ChangeKind) -> Vec<String> {
     if role.is_any() {
         return Vec::new();
     }
-    let claim = resources(&format!("cpus({role},):0.1"));
+    let cpus = format!("cpus({role},):0.1");
+    let disk = |size: u8| format!("disk({role},):{size}");
+    let volume = |size: u8| format!("disk({role},)[w:w]:{size}");
+    let pieces = format!("{};{}", volume(2), disk(1));
+    // Some of it is there from the times before, and then fails.
+    let (steps, used) = match kind {
+        ChangeKind::Reserve | ChangeKind::Unreserve => (vec![(kind, cpus.clone())], cpus),
+        ChangeKind::Create => {
+            let steps = vec![(ChangeKind::Reserve, disk(3)), (kind, volume(2))];
+            (steps, format!("cpus:0.1;{}", volume(2)))
+        }
+        ChangeKind::Destroy => (vec![(kind, volume(2)), (kind, volume(3))], disk(2)),
+        ChangeKind::Grow => (vec![(kind, pieces)], format!("cpus:0.1;{}", volume(3))),
+        ChangeKind::Shrink => (vec![(kind, pieces)], format!("cpus:0.1;{}", volume(2))),
+    };
+    let changes = steps
+        .into_iter()
+        .map(|(kind, text)| ordered(Change::new(kind, resources(&text))));
+    let launch = Operation::Launch(vec![task("e", slave, &used)]);
     let message = FrameworkToMaster::Accept {
         offer_ids: vec![offer(number)],
-        operations: vec![
-            ordered(Change::new(kind, claim)),
-            Operation::Launch(vec![task("e", slave, &format!("cpus({role},):0.1"))]),
-        ],
+        operations: changes.chain([launch]).collect(),
         filters: Filters::default(),
     };
     world.framework_says(connection, message)

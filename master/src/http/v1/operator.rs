@@ -26,7 +26,7 @@ use meros_v1::pb::master::{Call, Response as Answer};
 use meros_v1::resources::from_v1;
 use meros_v1::state::VERSION;
 use meros_v1::task::duration;
-use meros_v1::{machines, roles, views};
+use meros_v1::{machines, operation, roles, views};
 use tracing::info;
 
 use super::reads::{Picked, snapshot};
@@ -195,7 +195,9 @@ fn order_of(
         Type::ReserveResources
         | Type::UnreserveResources
         | Type::CreateVolumes
-        | Type::DestroyVolumes => {
+        | Type::DestroyVolumes
+        | Type::GrowVolume
+        | Type::ShrinkVolume => {
             let order = change(call, ids)?;
             // It is on its way to the slave, which may still fail (semantics O2).
             return Ok(Some((order, StatusCode::ACCEPTED)));
@@ -206,6 +208,28 @@ fn order_of(
 }
 
 fn change(call: &Call, ids: Ids) -> Result<OperatorCall, ApiError> {
+    let (agent, change) = match (call.r#type(), &call.grow_volume, &call.shrink_volume) {
+        (Type::GrowVolume, Some(it), _) => {
+            let agent = it.agent_id.as_ref();
+            let agent = agent.ok_or_else(missing("grow_volume.agent_id"))?;
+            (agent, operation::grow(&it.volume, &it.addition))
+        }
+        (Type::ShrinkVolume, _, Some(it)) => {
+            let agent = it.agent_id.as_ref();
+            let agent = agent.ok_or_else(missing("shrink_volume.agent_id"))?;
+            (agent, operation::shrink(&it.volume, it.subtract))
+        }
+        (Type::GrowVolume | Type::ShrinkVolume, ..) => return Err(missing("what its type names")()),
+        _ => return change_of_list(call, ids),
+    };
+    Ok(OperatorCall::ChangeResources {
+        slave_id: ids.read_slave(agent),
+        change: Box::new(change.map_err(refused)?),
+    })
+}
+
+/// One that names a list of resources.
+fn change_of_list(call: &Call, ids: Ids) -> Result<OperatorCall, ApiError> {
     let (kind, agent, list) = if let Some(it) = &call.reserve_resources {
         if !it.source.is_empty() {
             let why = "reserve_resources.source is not supported by Meros: unreserve first";

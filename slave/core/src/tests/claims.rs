@@ -158,27 +158,104 @@ fn a_destroyed_volume_is_wiped_when_that_is_durable_and_again_after_a_crash() {
 }
 
 #[test]
-fn a_volume_that_is_being_left_is_neither_given_out_nor_destroyed() {
+fn a_volume_that_grows_and_shrinks_keeps_its_directory_over_a_restart() {
+    // semantics: D7
     let mut slave = with_volume();
-    let order = with_task("cpus:1;disk(web, )[db:data]:100");
-    slave.start(order.clone());
-    let framework_id = FrameworkId(1);
-    slave.feed(Event::Master {
-        connection: ConnectionId(1),
-        message: MasterToSlave::ShutdownFramework { framework_id },
-    });
-    slave.expect(&["persist shutdown F1", "kill 1-1 3s"]);
-    let mut other = order;
-    other.framework.framework_id = FrameworkId(2);
     slave.hear(
-        MasterToSlave::RunTask(Box::new(other)),
-        &["persist update F2/t DROPPED #2"],
+        change(3, ChangeKind::Reserve, "disk(web, ):50"),
+        &["persist claims disk(web, ):50;disk(web, )[db:data]:100"],
     );
-    let destroy = change(3, ChangeKind::Destroy, "disk(web, )[db:data]:100");
     slave.hear(
-        destroy,
-        &["persist claims disk(web, )[db:data]:100", "reconnect 1"],
+        change(
+            4,
+            ChangeKind::Grow,
+            "disk(web, ):50;disk(web, )[db:data]:100",
+        ),
+        &["persist claims disk(web, )[db:data]:150"],
     );
+    slave.durable(&["send 1 applied 3", "send 1 applied 4"]);
+    let order = with_task("cpus:1;disk(web, )[db:data]:150");
+    let mounted = slave.core.mounted(&order.task.resources);
+    assert_eq!(mounted[0].directory.as_str(), "db.1");
+    let mut slave = slave.restarted();
+    slave.expect(&["persist incarnation 2"]);
+    slave.on(
+        connected(1),
+        &[
+            "send 1 claims disk(web, )[db:data]:150 +1 +2 +3 +4",
+            "send 1 reregister S4",
+        ],
+    );
+    slave.durable(&[]);
+    slave.hear(registered(), &["send 1 term 1"]);
+    slave.hear(
+        change(
+            5,
+            ChangeKind::Shrink,
+            "disk(web, ):149;disk(web, )[db:data]:1",
+        ),
+        &["persist claims disk(web, ):149;disk(web, )[db:data]:1"],
+    );
+    let total =
+        "cpus:4;mem:4096;disk:850;disk(web, ):149;disk(web, )[db:data]:1;ports:[31000-32000]";
+    assert_eq!(*slave.core.total(), total.parse::<Resources>().unwrap());
+    assert_eq!(slave.core.total(), slave.core.free());
+    // Before it is durable nobody is told, and a crash undoes it as a whole.
+    let slave = slave.restarted();
+    let claims = slave.core.claims();
+    assert_eq!(claims.resources.to_string(), "disk(web, )[db:data]:150");
+    let names: Vec<&str> = claims
+        .volumes
+        .values()
+        .map(VolumeDirectory::as_str)
+        .collect();
+    assert_eq!((names, claims.wiping.len()), (vec!["db.1"], 0));
+}
+
+#[test]
+fn a_volume_that_a_task_uses_is_not_resized() {
+    let has = "persist claims disk(web, ):50;disk(web, )[db:data]:100";
+    for (kind, pieces) in [
+        (ChangeKind::Grow, "disk(web, ):50;disk(web, )[db:data]:100"),
+        (ChangeKind::Shrink, "disk(web, ):50;disk(web, )[db:data]:50"),
+    ] {
+        let mut slave = with_volume();
+        slave.hear(change(3, ChangeKind::Reserve, "disk(web, ):50"), &[has]);
+        slave.durable(&["send 1 applied 3"]);
+        slave.start(with_task("cpus:1;disk(web, )[db:data]:100"));
+        slave.hear(change(4, kind, pieces), &[has, "reconnect 1"]);
+        let decided = slave.core.claims().decided.back();
+        let why = decided.and_then(|it| it.refused.as_deref()).unwrap();
+        assert!(why.contains("wanted"), "{why}");
+    }
+}
+
+#[test]
+fn a_volume_that_is_being_left_is_neither_given_out_nor_changed() {
+    for (kind, changed) in [
+        (ChangeKind::Destroy, "disk(web, )[db:data]:100"),
+        (ChangeKind::Shrink, "disk(web, ):50;disk(web, )[db:data]:50"),
+    ] {
+        let mut slave = with_volume();
+        let order = with_task("cpus:1;disk(web, )[db:data]:100");
+        slave.start(order.clone());
+        let framework_id = FrameworkId(1);
+        slave.feed(Event::Master {
+            connection: ConnectionId(1),
+            message: MasterToSlave::ShutdownFramework { framework_id },
+        });
+        slave.expect(&["persist shutdown F1", "kill 1-1 3s"]);
+        let mut other = order;
+        other.framework.framework_id = FrameworkId(2);
+        slave.hear(
+            MasterToSlave::RunTask(Box::new(other)),
+            &["persist update F2/t DROPPED #2"],
+        );
+        slave.hear(
+            change(3, kind, changed),
+            &["persist claims disk(web, )[db:data]:100", "reconnect 1"],
+        );
+    }
 }
 
 #[test]

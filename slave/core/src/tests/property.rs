@@ -127,7 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_u64..12, any::<i8>()).prop_map(|(nth, exit)| Step::Ended { nth, exit }),
         8 => (0_usize..6, prop::option::weighted(0.9, prop::bool::weighted(0.4)))
             .prop_map(|(nth, passed)| Step::Probed { nth, passed }),
-        6 => (connection(), 0_u8..4, 0_u8..4)
+        8 => (connection(), 0_u8..6, 0_u8..4)
             .prop_map(|(connection, kind, what)| Step::Change { connection, kind, what }),
         2 => (0_usize..3).prop_map(|nth| Step::Wiped { nth }),
         1 => prop::bool::weighted(0.3).prop_map(|leave| Step::Stop { leave }),
@@ -601,12 +601,20 @@ fn change(kind: u8, what: u8) -> Change {
         "disk(web,)[a:b]:10",
         "disk(a,)[a:a]:10",
     ];
+    let pieces = [
+        "disk(web,)[a:a]:50;disk(web,):50",
+        "disk(web,)[b:b]:100;disk(web,):10",
+        "disk(web,)[a:a]:25;disk(web,):25",
+        "disk(a,)[a:a]:10;disk(web,):1",
+    ];
     let what = usize::from(what);
     let (kind, text) = match kind {
         0 => (ChangeKind::Reserve, bundle[what]),
         1 => (ChangeKind::Unreserve, bundle[what]),
         2 => (ChangeKind::Create, volume[what]),
-        _ => (ChangeKind::Destroy, volume[what]),
+        3 => (ChangeKind::Destroy, volume[what]),
+        4 => (ChangeKind::Grow, pieces[what]),
+        _ => (ChangeKind::Shrink, pieces[what]),
     };
     Change::new(kind, text.parse().unwrap())
 }

@@ -28,27 +28,23 @@ pub(super) enum Action {
 pub(super) type Launch = (&'static str, Option<&'static str>, &'static str);
 
 pub(super) const RESOURCES: [&str; 6] = [
-    "cpus:4;mem:1024",
+    "cpus:4;mem:1024;disk:10",
     "cpus:1",
     "cpus(a):2;mem:100",
     "cpus:2;ports:[1-100]",
     "mem:33",
     "cpus:1;ports:[5-9]",
 ];
-pub(super) const CLAIMS: [&str; 7] = [
+pub(super) const CLAIMS: [&str; 9] = [
     "cpus(a,):1",
     "cpus(a,):1;mem(a,):10",
     "cpus(a)(a/b,):1",
     "cpus(a/b,):1",
+    "disk(a,):2",
     "disk(a,)[v:v]:1",
+    "disk(a,)[v:v]:1;disk(a,):1",
     "cpus(a):1",
     "cpus:1",
-];
-pub(super) const KINDS: [ChangeKind; 4] = [
-    ChangeKind::Reserve,
-    ChangeKind::Unreserve,
-    ChangeKind::Create,
-    ChangeKind::Destroy,
 ];
 pub(super) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub(super) const EXECUTORS: [&str; 2] = ["x", "y"];
@@ -156,7 +152,7 @@ pub(super) fn description() -> impl Strategy<Value = FrameworkDescription> {
 }
 
 pub(super) fn kind() -> impl Strategy<Value = ChangeKind> {
-    prop::sample::select(&KINDS[..])
+    prop::sample::select(&ChangeKind::ALL[..])
 }
 
 pub(super) fn change() -> impl Strategy<Value = Change> {
