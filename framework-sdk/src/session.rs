@@ -23,7 +23,9 @@ pub const CALL_QUEUE: usize = 4_096;
 /// Why a call was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// [`CALL_QUEUE`] calls wait already: read [`Events::next`], or try again in a moment.
+    /// [`CALL_QUEUE`] calls wait already: try again in a moment, such as after
+    /// [`yield_now`](tokio::task::yield_now). That helps whether or not [`Events::next`] is read meanwhile, unless a
+    /// million news wait to be read.
     #[error("{CALL_QUEUE} calls wait already: try again in a moment")]
     Full,
     /// The session has ended; [`Events::next`] says why.
@@ -282,7 +284,9 @@ struct Pump {
 impl Pump {
     async fn run(mut self) {
         loop {
-            let (has_news, is_full) = (!self.shell.news().is_empty(), self.shell.news().is_full());
+            let news = self.shell.news();
+            let (has_news, is_full) = (!news.is_empty(), news.is_full());
+            let takes_calls = !news.is_full_for_calls();
             let ended = self.shell.end().is_some();
             if ended && !has_news {
                 break;
@@ -300,7 +304,8 @@ impl Pump {
                 Some(call) = self.acks.recv(), if !ended => {
                     self.shell.feed(Event::Call(call)).await;
                 }
-                Some(call) = self.calls.recv(), if !ended && !is_full => {
+                // A framework may answer all of a batch of offers before it reads more news.
+                Some(call) = self.calls.recv(), if !ended && takes_calls => {
                     self.shell.feed(Event::Call(call)).await;
                 }
                 happened = self.shell.wait(), if !ended && !is_full => {

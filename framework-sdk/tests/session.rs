@@ -13,9 +13,10 @@ use meros_proto::transport::{
     CloseCode, ClusterCa, PeerRole, Protocol, Receiver, Sender, Server, ServerLimits,
 };
 use meros_sdk::{
-    Acknowledge, Actions, EndReason, Events, Filters, FrameworkId, Handle, News, Offer, OfferId,
-    Operation, Placement, Refusal, RoleName, Scheduler, Session, SessionConfig, SessionError,
-    SetupError, SlaveId, Source, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateId,
+    Acknowledge, Actions, CALL_QUEUE, CallError, EndReason, Events, Filters, FrameworkId, Handle,
+    NEWS_QUEUE, News, Offer, OfferId, Operation, Placement, Refusal, RoleName, Scheduler, Session,
+    SessionConfig, SessionError, SetupError, SlaveId, Source, Task, TaskId, TaskState, TaskStatus,
+    Timestamp, UpdateId,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -574,6 +575,42 @@ async fn a_framework_that_does_not_read_loses_nothing_and_is_bounded() {
     let _peer = soon("the sending", sending)
         .await
         .expect("it does not panic");
+}
+
+#[tokio::test]
+async fn calls_are_taken_from_a_framework_that_reads_no_news_meanwhile() {
+    let cluster = Cluster::new();
+    let mut master = cluster.master();
+    let (mut events, handle) = connect(cluster.config(&[&master]));
+    let (mut peer, _) = master.subscribed().await;
+    subscribed_news(&mut events).await;
+    // More than may wait for it, so that nothing more is read from the master.
+    let updates = u64::try_from(NEWS_QUEUE).unwrap() * 2;
+    for number in 0..updates {
+        let full = update(&format!("t-{number}"), TaskState::Running, number);
+        soon("room", peer.sender.send(full)).await.unwrap();
+    }
+    let calls = u64::try_from(CALL_QUEUE).unwrap() * 2;
+    let declines = async {
+        for number in 0..calls {
+            let id = offer(number, "cpus:1").offer_id;
+            while handle.decline(vec![id], Filters::default()) == Err(CallError::Full) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let heard = async {
+        let mut declined = 0;
+        while declined < calls {
+            if let FrameworkToMaster::Decline { .. } = peer.next().await {
+                declined += 1;
+            }
+        }
+    };
+    soon("all calls are heard", async {
+        tokio::join!(declines, heard)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -317,6 +317,11 @@ impl Collector for Lookup {
                 .into_iter()
                 .map(|(result, count)| ([("result", result)], count)),
         )?;
+        out.gauge(
+            "peers_waiting",
+            "Peers that are connected and wait until this master leads",
+            transport.waiting,
+        )?;
 
         let currency = self.projection.currency();
         let leading = u64::from(currency == Currency::Leading);

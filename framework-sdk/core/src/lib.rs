@@ -40,7 +40,7 @@ use crate::backoff::Backoff;
 pub use crate::config::*;
 pub use crate::effect::{Effect, EndReason, News};
 pub use crate::event::{Call, Event};
-pub use crate::news::{NEWS_QUEUE, NewsQueue};
+pub use crate::news::{CALL_NEWS_MAX, NEWS_QUEUE, NewsQueue};
 use crate::reconcile::Reconciler;
 use crate::tasks::{TaskTable, Verdict};
 

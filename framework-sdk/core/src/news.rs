@@ -18,6 +18,11 @@ use crate::News;
 /// the wire fills, and a master cuts off who does not read.
 pub const NEWS_QUEUE: usize = 1_024;
 
+/// News that calls of the framework may make while the queue is full: calls are taken until then. One that answers
+/// ten thousand offers before it looks at other news would else wait for itself, and the tasks of a call that
+/// cannot be sent end with a news each.
+pub const CALL_NEWS_MAX: usize = 1 << 20;
+
 /// So many offers that wait are joined by no more, so that a framework can look at other things between.
 const OFFERS_AT_ONCE_MAX: usize = 10_000;
 
@@ -58,7 +63,7 @@ impl NewsQueue {
 
     /// Adds what the driver delivers ([`Effect::Deliver`](crate::Effect::Deliver)). It is taken even
     /// when the queue is full: by then no more events should be fed to the driver, but for
-    /// acknowledgements, which make no news.
+    /// acknowledgements, which make no news, and calls, up to [`CALL_NEWS_MAX`].
     pub fn push(&mut self, news: News) {
         let news = match news {
             News::Offers(offers) => return self.push_offers(offers),
@@ -148,6 +153,12 @@ impl NewsQueue {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= self.capacity
+    }
+
+    /// Whether calls that may make news should wait, too.
+    #[must_use]
+    pub fn is_full_for_calls(&self) -> bool {
+        self.waiting.len() >= self.capacity.saturating_add(CALL_NEWS_MAX)
     }
 
     /// How many offers were void before they could be told.

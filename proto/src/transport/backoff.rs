@@ -50,6 +50,11 @@ impl Backoff {
         Duration::from_nanos(random % nanos.saturating_add(1).max(1))
     }
 
+    /// Delays stay below `cap` from now on.
+    pub const fn limit(&mut self, cap: Duration) {
+        self.cap = cap;
+    }
+
     /// Starts over, once a connection has proved to be worth something.
     pub const fn reset(&mut self) {
         self.attempts = 0;

@@ -1,12 +1,17 @@
 //! The dialing side.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     CloseCode, Connection, Disconnect, Identity, MASTER_SERVER_NAME, PeerIdentity, PeerRole,
@@ -21,12 +26,38 @@ use crate::codec::DecodeError;
 /// masters the next one should be tried soon.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Handshakes of one client and its clones with one address at a time; others wait, and their time begins after
+/// that. Who shares a client among thousands would have all of them begin at once, on a processor that
+/// finishes none of them in time, and so again for ever.
+const HANDSHAKES_MAX: usize = 16;
+
 /// Dials masters with one identity, from one UDP port. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: quinn::Endpoint,
     /// In the order of [`Protocol::ALL`].
     configs: [quinn::ClientConfig; Protocol::ALL.len()],
+    places: Arc<Places>,
+}
+
+/// Of handshakes, by address; only of those that are dialled now. An address has its own, since one that is dead holds
+/// each of them for [`CONNECT_TIMEOUT`].
+#[derive(Debug, Default)]
+struct Places(Mutex<BTreeMap<SocketAddr, Arc<Semaphore>>>);
+
+impl Places {
+    async fn take(&self, address: SocketAddr) -> OwnedSemaphorePermit {
+        let places = {
+            // A panic elsewhere leaves it as good as it was.
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody holds and nobody waits for.
+            all.retain(|_, places| Arc::strong_count(places) > 1);
+            let places = all.entry(address);
+            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(HANDSHAKES_MAX))))
+        };
+        let place = places.acquire_owned().await;
+        place.expect("it is never closed")
+    }
 }
 
 /// Why a client could not be made.
@@ -117,11 +148,16 @@ impl Client {
             .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
             .map_err(ClientError::Socket)?;
         let endpoint = tls::client_endpoint(socket).map_err(ClientError::Socket)?;
-        Ok(Self { endpoint, configs })
+        Ok(Self {
+            endpoint,
+            configs,
+            places: Arc::default(),
+        })
     }
 
     /// Connects to a master: when this returns, both sides know each other and agree on protocol and
-    /// version. Takes at most [`CONNECT_TIMEOUT`]. Cancelling it gives the attempt up.
+    /// version. Takes at most [`CONNECT_TIMEOUT`] from when it is one of the 16 attempts that a client makes at an address
+    /// at a time. Cancelling it gives the attempt up.
     ///
     /// # Errors
     /// [`ConnectError`], never `Resolve`.
@@ -130,6 +166,7 @@ impl Client {
         protocol: Protocol,
         address: SocketAddr,
     ) -> Result<Connection, ConnectError> {
+        let _place = self.places.take(address).await;
         let attempt = async {
             let known = self.shake_hands(protocol, address).await?;
             known.open(protocol, false).await
@@ -139,7 +176,7 @@ impl Client {
             .unwrap_or(Err(ConnectError::NoAnswer { address }))
     }
 
-    /// The first half of [`Client::connect`], which takes at most [`CONNECT_TIMEOUT`]. The other is
+    /// The first half of [`Client::connect`], which takes as long. The other is
     /// [`Known::open`].
     ///
     /// # Errors
@@ -149,6 +186,7 @@ impl Client {
         protocol: Protocol,
         address: SocketAddr,
     ) -> Result<Known, ConnectError> {
+        let _place = self.places.take(address).await;
         let known = timeout(CONNECT_TIMEOUT, self.shake_hands(protocol, address));
         let known = known.await;
         known.unwrap_or(Err(ConnectError::NoAnswer { address }))
@@ -232,5 +270,32 @@ fn ended(address: SocketAddr, source: Disconnect) -> ConnectError {
         // Silence up to here is nobody there, not a peer that fell silent.
         Disconnect::TimedOut => ConnectError::NoAnswer { address },
         source => ConnectError::Ended { address, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_nobody_answers_at_holds_up_no_other_and_is_forgotten() {
+        let places = Places::default();
+        let [dead, live] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut held = Vec::new();
+        for _ in 0..HANDSHAKES_MAX {
+            held.push(places.take(dead).await);
+        }
+        {
+            let mut next = std::pin::pin!(places.take(dead));
+            let soon = timeout(Duration::from_millis(20), &mut next).await;
+            assert!(soon.is_err(), "all places are taken");
+            drop(places.take(live).await);
+            held.pop();
+            drop(next.await);
+        }
+        held.clear();
+        drop(places.take(live).await);
+        let known = places.0.lock().unwrap();
+        assert!(known.keys().eq([&live]), "{known:?}");
     }
 }

@@ -19,12 +19,15 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Anchor, Backoff, Client, CloseCode, ConnectError, Connection, Protocol, STABLE_AFTER, tls,
+    Anchor, Backoff, Client, CloseCode, ConnectError, Connection, Disconnect, Protocol,
+    STABLE_AFTER, tls,
 };
 
 /// The longest step between attempts to reach one master. Shorter than a [`Dialer`](super::Dialer)'s,
 /// because a master that has come back may be the one that is missing for a leader.
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
+/// The same for a master that has said it is busy: it is alive, and has more to do the sooner everybody comes again.
+const BUSY_CAP: Duration = super::BACKOFF_CAP;
 const BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// So many times longer is the step of one who is connected to the leader, and only wants to be ready for the next: a
 /// master that is dead, or has come back, is not dialled by ten thousand slaves within two seconds.
@@ -256,6 +259,7 @@ impl Master {
             Ok(Reached::Otherwise(quic)) => (None, Some(quic)),
             Err(error) => {
                 *failures += 1;
+                self.backoff.limit(step_max(&error));
                 let news = MasterNews::Failed {
                     host: self.host.clone(),
                     number: *failures,
@@ -329,11 +333,43 @@ impl Master {
     }
 }
 
+/// Between attempts, after one that ended so.
+fn step_max(error: &ConnectError) -> Duration {
+    match error {
+        ConnectError::Ended {
+            source: Disconnect::Busy,
+            ..
+        } => BUSY_CAP,
+        _ => BACKOFF_CAP,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::PeerRole;
     use super::super::tests::{client_of, cluster, pair, server_of, soon};
     use super::*;
+
+    #[test]
+    fn one_that_is_busy_is_left_alone_for_longer_than_one_that_is_dead() {
+        let address = ([127, 0, 0, 1], 5050).into();
+        let busy = ConnectError::Ended {
+            address,
+            source: Disconnect::Busy,
+        };
+        let dead = ConnectError::NoAnswer { address };
+        let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_CAP);
+        let mut longest = |error| {
+            backoff.limit(step_max(error));
+            let nanos = step_max(error).as_nanos();
+            (0..40)
+                .map(|_| backoff.next_delay(u64::try_from(nanos).unwrap()))
+                .last()
+        };
+        assert_eq!(longest(&busy), Some(BUSY_CAP));
+        assert_eq!(longest(&dead), Some(BACKOFF_CAP));
+        const { assert!(BUSY_CAP.as_secs() > BACKOFF_CAP.as_secs()) };
+    }
 
     #[tokio::test]
     async fn who_has_a_leader_dials_others_seldom_and_at_once_when_it_is_lost() {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    CloseCode, Connection, Disconnect, Identity, PeerIdentity, Protocol, TlsError,
+    CONNECT_TIMEOUT, CloseCode, Connection, Disconnect, Identity, PeerIdentity, Protocol, TlsError,
     connection::{canonical, count},
     opening::{self, OpeningError},
     sparing::Sparing,
@@ -40,7 +40,8 @@ pub struct ServerLimits {
     /// at 2 to 4 ms of CPU each, half a second's worth. From half of it on, addresses must prove
     /// themselves; beyond it newcomers are refused and come back by their backoff.
     pub handshakes_max: usize,
-    /// Time for a handshake and for opening the control stream. Default 10 s.
+    /// Time for opening the control stream, and for a handshake, which has no more than [`CONNECT_TIMEOUT`]: peers
+    /// have given it up by then, and its place is for others. Default 10 s.
     pub handshake_timeout: Duration,
 }
 
@@ -70,7 +71,7 @@ pub enum BindError {
     Tls(#[source] TlsError),
 }
 
-/// What became of the connections that peers asked for, since the start.
+/// What became of the connections that peers asked for, since the start but for those that wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerStats {
     /// Connections given to [`Server::accept`].
@@ -86,6 +87,8 @@ pub struct ServerStats {
     pub not_allowed: u64,
     /// Closed because no proper control stream was opened in time.
     pub failed_openings: u64,
+    /// Peers that are connected now and wait until this master leads.
+    pub waiting: u64,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +99,7 @@ struct Counters {
     failed_handshakes: AtomicU64,
     not_allowed: AtomicU64,
     failed_openings: AtomicU64,
+    waiting: AtomicU64,
 }
 
 /// A listening endpoint. Dropping it closes all its connections.
@@ -159,7 +163,8 @@ impl Server {
         let endpoint = UdpSocket::bind(address)
             .and_then(|socket| tls::server_endpoint(socket, identity, config))
             .map_err(|source| BindError::Socket { address, source })?;
-        let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1));
+        // As many of those that waited and are not slaves have places of their own.
+        let (sender, accepted) = mpsc::channel(limits.handshakes_max.max(1) * 2);
         let counters = Arc::new(Counters::default());
         let gate = Arc::new(watch::Sender::new(Way::In));
         let listener = Listener {
@@ -219,6 +224,7 @@ impl Server {
             failed_handshakes: read(&self.counters.failed_handshakes),
             not_allowed: read(&self.counters.not_allowed),
             failed_openings: read(&self.counters.failed_openings),
+            waiting: read(&self.counters.waiting),
         }
     }
 
@@ -261,6 +267,7 @@ struct Listener {
 impl Listener {
     async fn run(self) {
         let places = Arc::new(Semaphore::new(self.limits.handshakes_max));
+        let others = Arc::new(Semaphore::new(self.limits.handshakes_max));
         let lines = Arc::<Lines>::default();
         // Aborted with this task, so a dropped server leaves no handshake behind.
         let mut handshakes = JoinSet::new();
@@ -290,6 +297,7 @@ impl Listener {
                 time: self.limits.handshake_timeout,
                 gate: self.gate.subscribe(),
                 places: Arc::clone(&places),
+                others: Arc::clone(&others),
                 lines: Arc::clone(&lines),
             };
             handshakes.spawn(welcome.run(incoming, place));
@@ -304,6 +312,9 @@ struct Welcome {
     time: Duration,
     gate: watch::Receiver<Way>,
     places: Arc<Semaphore>,
+    /// For those that have waited and are no slaves: few, and what ten thousand slaves bring is worth nothing
+    /// until a framework is there.
+    others: Arc<Semaphore>,
     lines: Arc<Lines>,
 }
 
@@ -318,7 +329,7 @@ struct Lines {
 impl Welcome {
     async fn run(mut self, incoming: quinn::Incoming, mut place: OwnedSemaphorePermit) {
         let address = canonical(incoming.remote_address());
-        let quic = match timeout(self.time, incoming).await {
+        let quic = match timeout(self.time.min(CONNECT_TIMEOUT), incoming).await {
             Ok(Ok(quic)) => quic,
             Ok(Err(error)) => {
                 count(&self.counters.failed_handshakes, 1);
@@ -356,15 +367,19 @@ impl Welcome {
             // The place is for others meanwhile; the limit of connections still counts this one.
             drop(place);
             tracing::debug!(%address, %peer, "peer waits until this master leads");
-            place = tokio::select! {
-                place = self.wait() => match place {
-                    Some(place) => place,
-                    None => {
-                        let reason = b"shutting down";
-                        return quic.close(CloseCode::ShuttingDown.to_wire(), reason);
-                    }
-                },
-                _ = quic.closed() => return,
+            count(&self.counters.waiting, 1);
+            let waited = tokio::select! {
+                place = self.wait(protocol) => Some(place),
+                _ = quic.closed() => None,
+            };
+            self.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+            place = match waited {
+                None => return,
+                Some(Some(place)) => place,
+                Some(None) => {
+                    let reason = b"shutting down";
+                    return quic.close(CloseCode::ShuttingDown.to_wire(), reason);
+                }
             };
         }
         let answered = timeout(self.time, opening::welcome(&quic, &mut send)).await;
@@ -385,12 +400,16 @@ impl Welcome {
     }
 
     /// Until the gate is open, and then for a place; none if it will not be.
-    async fn wait(&mut self) -> Option<OwnedSemaphorePermit> {
+    async fn wait(&mut self, protocol: Protocol) -> Option<OwnedSemaphorePermit> {
         let way = *self.gate.wait_for(|way| *way != Way::Wait).await.ok()?;
         if way == Way::Out {
             return None;
         }
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        let places = match protocol {
+            Protocol::Slave => &self.places,
+            Protocol::Framework | Protocol::Raft | Protocol::Events => &self.others,
+        };
+        Arc::clone(places).acquire_owned().await.ok()
     }
 
     fn not_opened(

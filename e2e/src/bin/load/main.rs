@@ -11,7 +11,7 @@
 //! | `cpus` | of a task | 1 |
 //! | `task_ms` | how long a task runs, in milliseconds | 1000 |
 //! | `seconds` | how long it is measured, after everybody is there | 20 |
-//! | `kills` | how often the leader is killed (kill -9) after that, started again when the next one offers | 0 |
+//! | `kills` | how often the leader is killed (kill -9) after that, when all are connected to all masters; started again when the next one offers | 0 |
 //! | `endpoints` | UDP sockets of all slaves together | 8 |
 //!
 //! `MEROS_BIN` names the binary of the masters. Everything is on the same processors, so figures are of
@@ -228,6 +228,15 @@ fn settle(launches: &Launches) {
     );
 }
 
+/// Peers that are connected to a master and wait until it leads; none while it does not answer.
+fn waiting_at(cluster: &LocalCluster, at: usize) -> u64 {
+    let metrics = cluster.try_metrics_of(at).unwrap_or_default();
+    let told = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("meros_master_peers_waiting "));
+    told.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
 fn fail_over(load: &Load, cluster: &mut LocalCluster, ground: &Ground, launches: &Launches) {
     let mut leader = None;
     until("somebody leads", || {
@@ -235,6 +244,16 @@ fn fail_over(load: &Load, cluster: &mut LocalCluster, ground: &Ground, launches:
         leader.is_some()
     });
     let leader = leader.expect("just found");
+    // What is measured is a leader that is lost, not one right after another.
+    let wanted = load.get("slaves") + load.get("frameworks");
+    let warm = until("slaves and frameworks are connected to all masters", || {
+        let mut standbys = (0..load.count("masters")).filter(|at| *at != leader);
+        let is_warm = standbys.all(|at| waiting_at(cluster, at) >= wanted);
+        if !is_warm {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        is_warm
+    });
     let epoch = launches.epoch.load(Ordering::Relaxed);
     let began = Instant::now();
     cluster.master_at(leader).kill();
@@ -251,9 +270,10 @@ fn fail_over(load: &Load, cluster: &mut LocalCluster, ground: &Ground, launches:
         registered == wanted && launches.epoch.load(Ordering::Relaxed) > epoch
     });
     println!(
-        "failover: first offer after {:.2?}, all {wanted} slaves registered after {:.2?}",
+        "failover: first offer after {:.2?}, all {wanted} slaves registered after {:.2?}; before it, {:.0?} until all were connected to all masters",
         offered,
-        began.elapsed()
+        began.elapsed(),
+        warm
     );
     std::thread::sleep(Duration::from_secs(5));
 }

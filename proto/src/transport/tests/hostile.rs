@@ -190,6 +190,28 @@ async fn a_peer_that_never_opens_a_stream_loses_its_place() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_its_peer_has_given_up_loses_its_place() {
+    let ca = cluster();
+    let (server, address) = server_of(&ca);
+    // The first flight gets through, no answer does.
+    let way = tokio::net::UdpSocket::bind(anywhere()).await.unwrap();
+    let endpoint = raw_client(&ca, true, "meros-slave/1", false);
+    let dialled = way.local_addr().unwrap();
+    let attempt = endpoint.connect(dialled, MASTER_SERVER_NAME).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..2 {
+        let mut packet = [0; 2_048];
+        let (length, _) = soon(way.recv_from(&mut packet)).await.unwrap();
+        way.send_to(&packet[..length], address).await.unwrap();
+    }
+    eventually(|| server.connections() == 1).await;
+    drop(attempt);
+    eventually(|| server.stats().failed_handshakes == 1).await;
+    assert!(began.elapsed() >= CONNECT_TIMEOUT);
+    assert!(began.elapsed() < PATIENCE - CONNECT_TIMEOUT);
+}
+
+#[tokio::test]
 async fn a_second_stream_cannot_be_opened() {
     let ca = cluster();
     let (mut server, address) = server_of(&ca);

@@ -7,8 +7,16 @@ fn closed_server(ca: &ClusterCa) -> (Server, SocketAddr, Gate) {
 }
 
 fn closed_server_named(ca: &ClusterCa, name: &str) -> (Server, SocketAddr, Gate) {
+    closed_server_with(ca, name, limits())
+}
+
+fn closed_server_with(
+    ca: &ClusterCa,
+    name: &str,
+    limits: ServerLimits,
+) -> (Server, SocketAddr, Gate) {
     let identity = ca.issue(PeerRole::Master, name, &[]).unwrap();
-    let server = Server::bind(anywhere(), &identity, limits()).unwrap();
+    let server = Server::bind(anywhere(), &identity, limits).unwrap();
     let address = server.local_addr().unwrap();
     let gate = server.gate();
     gate.close();
@@ -47,6 +55,34 @@ async fn whoever_waits_is_let_in_when_the_master_leads_and_whoever_does_not_at_o
     let (_to_slave, mut from_slave) = accepted.expect("it is accepted").split::<Event, Call>(4);
     to_master.try_send(update(1)).expect("there is room");
     assert_eq!(soon(from_slave.recv()).await, Ok(update(1)));
+}
+
+#[tokio::test]
+async fn a_framework_that_waits_is_let_in_before_the_many_slaves() {
+    let ca = cluster();
+    let limits = ServerLimits {
+        handshakes_max: 2,
+        ..limits()
+    };
+    let (mut server, address, gate) = closed_server_with(&ca, "m1", limits);
+    let hosts = [address.to_string()];
+    let mut waiting = Vec::new();
+    for number in 0..8 {
+        let slave = client_of(&ca, PeerRole::Slave, &format!("s{number}"));
+        waiting.push(Masters::new(&slave, Protocol::Slave, &hosts));
+    }
+    eventually(|| server.stats().waiting == 8).await;
+    let framework = client_of(&ca, PeerRole::Framework, "f1");
+    waiting.push(Masters::new(&framework, Protocol::Framework, &hosts));
+    eventually(|| server.stats().waiting == 9).await;
+    gate.open();
+    eventually(|| server.stats().accepted == 3).await;
+    let mut roles = Vec::new();
+    for _ in 0..3 {
+        let accepted = soon(server.accept()).await.expect("it waits to be taken");
+        roles.push(accepted.peer().role());
+    }
+    assert!(roles.contains(&PeerRole::Framework), "{roles:?}");
 }
 
 #[tokio::test]
