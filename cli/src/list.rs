@@ -81,6 +81,11 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
                 task.task_id.to_string(),
                 task.framework_id.to_string(),
                 task.slave_id.to_string(),
+                // That of its framework, or its group.
+                match &task.executor_id {
+                    Some(id) => shortened(id.as_str(), 32),
+                    None => "-".to_owned(),
+                },
                 match row.remembered {
                     // Its slave has not come back to the new leader.
                     true => format!("{state}?"),
@@ -97,6 +102,7 @@ pub(crate) fn tasks(args: &PsArgs) -> Result<Exit, CliError> {
                 "TASK",
                 "FRAMEWORK",
                 "SLAVE",
+                "EXECUTOR",
                 "STATE",
                 "CPUS",
                 "MEM",

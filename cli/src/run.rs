@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use meros_proto::fetch::{FetchUri, ParseDigestError};
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
-use meros_proto::offer::{Filters, Offer, Operation};
+use meros_proto::offer::{Filters, Offer};
 use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
 use meros_proto::status::{TaskExit, TaskState, TaskStatus};
 use meros_proto::task::Command;
 use meros_sdk::{
-    Check, Constraint, EndReason, Events, Handle, News, OfferWishes, Placement, Session,
-    SessionConfig, Subject, Task, TaskLimits,
+    Check, Constraint, EndReason, Events, Group, Handle, News, OfferWishes, Session, SessionConfig,
+    Steps, Subject, Task, TaskLimits,
 };
 
 use crate::client::{Client, ClusterArgs, IdentityArgs};
@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// The role whose resources to use
     #[arg(long, default_value = "*")]
     role: RoleName,
+    /// A line for /bin/sh to run beside each instance, on the same slave with the same resources: both start or
+    /// none, if one fails the other is killed, and it ends with the instance. Can be given again
+    #[arg(long = "with", value_name = "COMMAND")]
+    beside: Vec<String>,
     /// Run on slaves of which this attribute matches all of this pattern; `hostname`, `region` and
     /// `zone` can be asked for as well. Can be given again: all must hold
     #[arg(long = "where", value_name = "NAME=PATTERN", value_parser = parse_where)]
@@ -195,6 +199,8 @@ struct Run {
     args: Args,
     name: String,
     instances: BTreeMap<TaskId, Instance>,
+    /// Those that run beside another: which, and what.
+    beside: BTreeMap<TaskId, (TaskId, String)>,
     framework_id: Option<FrameworkId>,
     /// The most that one offer had, to say why nothing fits.
     best_shortfall: Option<String>,
@@ -210,20 +216,30 @@ impl Run {
             Some(name) => name.clone(),
             None => default_name(&args.command),
         };
-        let mut instances = BTreeMap::new();
+        let task_id = |id: String| {
+            TaskId::new(id).map_err(|error| {
+                CliError::usage(format!("--name {name:?} cannot name tasks: {error}"))
+            })
+        };
+        let (mut instances, mut beside) = (BTreeMap::new(), BTreeMap::new());
         for number in 0..args.instances {
             // Padded, so that the order of ids is that of numbers.
-            let id = TaskId::new(format!("{name}.{number:04}")).map_err(|error| {
-                CliError::usage(format!("--name {name:?} cannot name tasks: {error}"))
-            })?;
+            let id = task_id(format!("{name}.{number:04}"))?;
+            for (at, line) in args.beside.iter().enumerate() {
+                let other = task_id(format!("{id}.with{}", at + 1))?;
+                instances.insert(other.clone(), Instance::Waiting);
+                beside.insert(other, (id.clone(), line.clone()));
+            }
             instances.insert(id, Instance::Waiting);
         }
         let client = Client::new(&args.cluster);
-        let outputs = Outputs::new(client, args.instances);
+        let count = u32::try_from(instances.len()).unwrap_or(u32::MAX);
+        let outputs = Outputs::new(client, count);
         Ok(Self {
             args,
             name,
             instances,
+            beside,
             framework_id: None,
             best_shortfall: None,
             outputs,
@@ -364,18 +380,25 @@ impl Run {
 
     fn on_offers(&mut self, offers: &[Offer], handle: &Handle) {
         for offer in offers {
-            let mut placement = Placement::on(offer);
+            let mut steps = Steps::on(offer);
             let mut placed = Vec::new();
-            let waiting = self
-                .instances
-                .iter()
-                .filter(|(_, one)| matches!(one, Instance::Waiting));
+            let waiting = self.instances.iter().filter(|(id, one)| {
+                matches!(one, Instance::Waiting) && !self.beside.contains_key(*id)
+            });
             for (id, _) in waiting {
                 if self.stopping {
                     break;
                 }
-                match placement.place(&self.task(id)) {
-                    Ok(()) => placed.push(id.clone()),
+                let others: Vec<&TaskId> = self.those_beside(id).collect();
+                let fits = match others.as_slice() {
+                    [] => steps.place(&self.task(id)),
+                    others => steps.launch_group(&self.group(id, others)),
+                };
+                match fits {
+                    Ok(()) => {
+                        placed.push(id.clone());
+                        placed.extend(others.into_iter().cloned());
+                    }
                     Err(why) => {
                         self.best_shortfall.get_or_insert(why.to_string());
                         break;
@@ -387,11 +410,7 @@ impl Run {
             let told = if placed.is_empty() {
                 handle.decline(ids, filters)
             } else {
-                handle.accept(
-                    ids,
-                    vec![Operation::Launch(placement.into_tasks())],
-                    filters,
-                )
+                handle.accept(ids, steps.into_operations(), filters)
             };
             if told.is_err() {
                 // The offer was not taken up; it comes again after its timeout.
@@ -408,8 +427,26 @@ impl Run {
         }
     }
 
+    /// The tasks that run beside this instance.
+    fn those_beside<'a>(&'a self, id: &'a TaskId) -> impl Iterator<Item = &'a TaskId> {
+        let all = self.beside.iter();
+        all.filter(move |(_, (of, _))| of == id).map(|it| it.0)
+    }
+
+    /// An instance with those that run beside it.
+    fn group(&self, id: &TaskId, others: &[&TaskId]) -> Group {
+        let group = Group::new(id.as_str()).task(self.task(id));
+        others
+            .iter()
+            .fold(group, |group, other| group.task(self.task(other)))
+    }
+
     fn task(&self, id: &TaskId) -> Task {
-        let mut command = Command::argv(self.args.command.iter().cloned());
+        let beside = self.beside.get(id);
+        let mut command = match beside {
+            Some((_, line)) => Command::shell(line),
+            None => Command::argv(self.args.command.iter().cloned()),
+        };
         command.environment = self.args.env.iter().cloned().collect();
         command.user.clone_from(&self.args.user);
         command.uris.clone_from(&self.args.fetch);
@@ -422,7 +459,7 @@ impl Run {
                 mem: None,
             })
             .ports(self.args.ports);
-        match self.health_check() {
+        match self.health_check().filter(|_| beside.is_none()) {
             Some(check) => task.health_check(check),
             None => task,
         }
@@ -453,6 +490,17 @@ impl Run {
     }
 
     fn on_update(&mut self, status: &TaskStatus, handle: &Handle) {
+        let of = self.beside.get(&status.task_id).map(|(of, _)| of);
+        let of = of.and_then(|of| self.instances.get(of));
+        // What ran beside it was ended then, and has said all that counts.
+        let is_left = matches!(of, Some(Instance::Ended(_)));
+        if status.state.is_terminal() {
+            for other in self.those_beside(&status.task_id) {
+                if matches!(self.instances[other], Instance::Launched(_)) {
+                    let _ = handle.kill(other.clone(), None);
+                }
+            }
+        }
         let Some(instance) = self.instances.get_mut(&status.task_id) else {
             return;
         };
@@ -468,7 +516,7 @@ impl Run {
                 if status.source != meros_proto::status::Source::Master {
                     self.outputs.follow(&status.task_id, place);
                 }
-                let code = code_of(status);
+                let code = if is_left { 0 } else { code_of(status) };
                 if code != 0 && !self.stopping {
                     let message = printable(&status.message);
                     eprintln!(

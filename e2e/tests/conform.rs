@@ -132,6 +132,11 @@ const LIES: &[(&str, &str, Change)] = &[
     ("C7", "SUBSCRIBE", Text("\"message\"", "\"text\"")),
     ("D1", "SUBSCRIBE", Text("TASK_ERROR", "TASK_FAILED")),
     (
+        "D2",
+        "SUBSCRIBE",
+        Text("REASON_TASK_GROUP_INVALID", "REASON_TASK_INVALID"),
+    ),
+    (
         "D7.grow",
         "SUBSCRIBE",
         Text("OPERATION_FINISHED", "OPERATION_FAILED"),
@@ -163,6 +168,7 @@ const LIES: &[(&str, &str, Change)] = &[
     ("M1.update", "SUBSCRIBE", Text("\"said\"", "\"heard\"")),
     ("M2.kill", "SUBSCRIBE", Text("TASK_KILLED", "TASK_FAILED")),
     ("M3", "SUBSCRIBE", Text("TASK_FINISHED", "TASK_RUNNING")),
+    ("M7", "SUBSCRIBE", Text("TASK_KILLED", "TASK_LOST")),
     (
         "M8",
         "SUBSCRIBE",

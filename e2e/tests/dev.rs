@@ -128,6 +128,22 @@ fn a_new_user_runs_lists_reads_and_kills_tasks_and_ctrl_c_leaves_nothing() {
             .code,
         7
     );
+    // What runs beside it ends with it; if that fails, it ends with that.
+    let ran = dev.meros(&[
+        "run",
+        "--with",
+        "exec sleep 1000",
+        "--",
+        "sh",
+        "-c",
+        "echo main",
+    ]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("] main\n"), "{}", ran.stdout);
+    let ran = dev.meros(&["run", "--with", "exit 3", "--", "sleep", "1000"]);
+    assert_ne!(ran.code, 0);
+    let beside = "sleep.0000.with1 ended: TASK_FAILED exited with code 3";
+    assert!(ran.stderr.contains(beside), "{}", ran.stderr);
     let ran = dev.meros(&["run", "--", "no-such-command-here"]);
     assert_ne!(ran.code, 0);
     assert!(

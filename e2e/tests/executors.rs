@@ -310,7 +310,7 @@ fn an_executor_that_does_not_subscribe_is_ended_and_its_task_says_why() {
     let mut framework = Framework::start(&cluster);
     let offer = framework.until_offered(4.0, 2048.0);
     let mute = ExecutorDescription {
-        command: Command::shell("sleep 600"),
+        command: Some(Command::shell("sleep 600")),
         ..Kind::native().executor()
     };
     let mut placement = Placement::on(&offer);

@@ -126,6 +126,7 @@
 mod config;
 mod error;
 pub mod executor;
+mod group;
 mod scheduler;
 mod session;
 mod shell;
@@ -141,12 +142,14 @@ pub use config::{
     parse_masters,
 };
 pub use error::{SessionError, SetupError};
+pub use group::Group;
 pub use meros_proto::attribute::Attributes;
 pub use meros_proto::check::{Check, CheckStatus, HealthCheck, HttpProbe, Probe};
 pub use meros_proto::constraint::{Constraint, OfferConstraints, OfferWishes, Predicate, Subject};
 pub use meros_proto::executor::ExecutorDescription;
 pub use meros_proto::fetch::{FetchUri, Sha256};
 pub use meros_proto::framework::{FrameworkCapability, FrameworkDescription};
+pub use meros_proto::group::TaskGroup;
 pub use meros_proto::ids::{
     ClusterId, ExecutorId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId,
     UpdateId,

@@ -9,7 +9,7 @@ use meros_proto::resources::{
     Scalar, Volume,
 };
 
-use crate::{PlaceError, Placement, Task};
+use crate::{Group, PlaceError, Placement, Task};
 
 /// Why a step cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -227,6 +227,18 @@ impl<'a> Steps<'a> {
             Some(Operation::Launch(tasks)) => tasks.extend(placed),
             _ => self.operations.push(Operation::Launch(placed)),
         }
+        Ok(())
+    }
+
+    /// Launches a group on what is left: all of its tasks or none.
+    ///
+    /// # Errors
+    /// As [`Placement::place`]; nothing of it is placed then.
+    pub fn launch_group(&mut self, group: &Group) -> Result<(), PlaceError> {
+        let (placed, rest) = group.place(self.offer, &self.rest)?;
+        self.rest = rest;
+        self.operations
+            .push(Operation::LaunchGroup(Box::new(placed)));
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub enum PlaceError {
         /// Ports that are left.
         has: u64,
     },
-    /// The task id is not valid; no offer will do.
+    /// The id of the task, or of its group, is not valid; no offer will do.
     #[error(transparent)]
     TaskId(ParseIdError),
     /// An amount is not valid; no offer will do.

@@ -73,13 +73,14 @@ pub fn framework(
     }
 }
 
-/// An executor of a framework, as its slave shows it: not what it is started with, which has secrets in its
-/// environment.
+/// An executor of a framework, or what a group of tasks runs under, as its slave shows it: not what it is started
+/// with, which has secrets in its environment.
 #[must_use]
 pub fn executor(
     ids: Ids,
     view: &ExecutorView,
     shutdown_grace: Option<Duration>,
+    is_group: bool,
 ) -> response::get_executors::Executor {
     let grace = shutdown_grace.map(|grace| pb::DurationInfo {
         nanoseconds: i64::try_from(grace.as_nanos()).unwrap_or(i64::MAX),
@@ -88,7 +89,10 @@ pub fn executor(
         shutdown_grace_period: grace,
         ..views::executor_info(ids, view)
     };
-    info.set_type(pb::executor_info::Type::Custom);
+    info.set_type(match is_group {
+        true => pb::executor_info::Type::Default,
+        false => pb::executor_info::Type::Custom,
+    });
     response::get_executors::Executor {
         executor_info: info,
     }

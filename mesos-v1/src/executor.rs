@@ -267,7 +267,7 @@ impl ExecutorTeller {
                 value: from.executor_id.as_str().to_owned(),
             },
             resources: self.resources(&from.resources),
-            command: Some(command(&from.command)),
+            command: from.command.as_ref().map(command),
             framework_id: Some(self.ids.framework(self.run.framework.framework_id)),
             name: Some(from.name.clone()),
             shutdown_grace_period: from.shutdown_grace.map(length),
@@ -275,7 +275,10 @@ impl ExecutorTeller {
             data: bytes_of(&from.data),
             ..Default::default()
         };
-        to.set_type(pb::executor_info::Type::Custom);
+        to.set_type(match from.is_group() {
+            true => pb::executor_info::Type::Default,
+            false => pb::executor_info::Type::Custom,
+        });
         to
     }
 

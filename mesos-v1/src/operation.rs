@@ -38,7 +38,7 @@ pub fn operations(from: &[pb::offer::Operation], ids: Ids) -> Operations {
             &operation.launch_group,
         ) {
             (Type::Launch, Some(launch), _) => out.launch(&launch.task_infos, ids),
-            (Type::LaunchGroup, _, Some(group)) => out.refuse_group(group),
+            (Type::LaunchGroup, _, Some(group)) => out.launch_group(group, ids),
             _ => match change(operation) {
                 Ok(operation) => out.possible.push(Operation::Change(Box::new(operation))),
                 Err(refused) => out.refuse(operation, refused),
@@ -65,11 +65,20 @@ impl Operations {
     }
 
     /// All of it or nothing (semantics D2).
-    fn refuse_group(&mut self, group: &pb::offer::operation::LaunchGroup) {
-        let why = "LAUNCH_GROUP is not supported by Meros: launch the tasks by themselves";
+    fn launch_group(&mut self, group: &pb::offer::operation::LaunchGroup, ids: Ids) {
+        let (of, refused) = match task::group(group, ids) {
+            Ok(group) => return self.possible.push(Operation::LaunchGroup(Box::new(group))),
+            Err(refused) => refused,
+        };
         let (state, reason) = (TaskState::Error, Reason::TaskGroupInvalid);
-        for task in &group.task_group.tasks {
-            self.told.push(refused_task(task, state, reason, why));
+        for info in &group.task_group.tasks {
+            let why = match &of {
+                Some(id) if *id != info.task_id => {
+                    format!("task {} of its group is refused: {refused}", id.value)
+                }
+                _ => refused.to_string(),
+            };
+            self.told.push(refused_task(info, state, reason, &why));
         }
     }
 

@@ -8,6 +8,7 @@ use meros_proto::check::{
 };
 use meros_proto::executor::ExecutorDescription;
 use meros_proto::fetch::{FetchUri, check_uris};
+use meros_proto::group::TaskGroup;
 use meros_proto::ids::{ExecutorId, TaskId};
 use meros_proto::resources::Scalar;
 use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
@@ -304,16 +305,63 @@ fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
     absent(
         is_default,
         "executor.type",
-        "there is no default executor yet: give a command instead",
+        "the default executor runs task groups: use LAUNCH_GROUP instead of LAUNCH",
     )?;
-    container("executor.container", from.container.as_ref())?;
     let no_command = || Refused::invalid("executor.command", "it is missing");
     let from_command = from.command.as_ref().ok_or_else(no_command)?;
+    let command = command("executor.command", from_command)?;
+    described_executor(from, Some(command))
+}
+
+/// A group of tasks under the default executor (semantics D2, M7).
+///
+/// # Errors
+/// What cannot be done of it, and whose it is, if that of one task.
+pub fn group(
+    from: &pb::offer::operation::LaunchGroup,
+    ids: Ids,
+) -> Result<TaskGroup, (Option<pb::TaskId>, Refused)> {
+    let of_all = |refused| (None, refused);
+    let executor = default_executor(&from.executor).map_err(of_all)?;
+    let tasks = from.task_group.tasks.iter().map(|info| {
+        let of_it = |refused| (Some(info.task_id.clone()), refused);
+        absent(
+            info.executor.is_some(),
+            "executor",
+            "a task of a group runs under the executor of its group: leave it out",
+        )
+        .map_err(of_it)?;
+        task(info, ids).map_err(of_it)
+    });
+    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
+    Ok(TaskGroup { executor, tasks })
+}
+
+fn default_executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
+    let is_default = from.r#type() == pb::executor_info::Type::Default;
+    absent(
+        !is_default,
+        "executor.type",
+        "a group runs under the default executor: give the type DEFAULT, or LAUNCH the tasks one by one in \
+         an executor of your own",
+    )?;
+    if from.command.is_some() {
+        let why = "the default executor has none: leave it out";
+        return Err(Refused::invalid("executor.command", why));
+    }
+    described_executor(from, None)
+}
+
+fn described_executor(
+    from: &pb::ExecutorInfo,
+    command: Option<Command>,
+) -> Result<ExecutorDescription, Refused> {
+    container("executor.container", from.container.as_ref())?;
     Ok(ExecutorDescription {
         executor_id: executor_id("executor.executor_id", &from.executor_id)?,
         framework_id: None,
         name: from.name().to_owned(),
-        command: command("executor.command", from_command)?,
+        command,
         resources: from_v1("executor.resources", &from.resources)?,
         labels: labels_from_v1("executor.labels", from.labels.as_ref())?,
         shutdown_grace: from

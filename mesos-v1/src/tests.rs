@@ -23,6 +23,7 @@ use crate::encoding::{Media, decode, encode};
 use crate::events::{self, Teller};
 use crate::framework::subscription;
 use crate::ids::Ids;
+use crate::operation::{self, Operations};
 use crate::pb;
 use crate::pb::scheduler::{Call, Event};
 use crate::resources::Form;
@@ -302,6 +303,81 @@ fn a_task_that_cannot_be_read_fails_alone() {
     assert_eq!((told.len(), dropped.len()), (2, 1));
 }
 
+fn launch_group(executor: &str, second: &str) -> Operations {
+    let task = |rest: &str| {
+        format!(
+            r#"{{"name":"n","agent_id":{{"value":"CLUSTER-S4"}},"resources":[{{"name":"cpus","type":"SCALAR","scalar":{{"value":1}}}}],{rest}}}"#
+        )
+    };
+    let first = task(r#""task_id":{"value":"a"},"command":{"value":"true"}"#);
+    let second = task(second);
+    let json = format!(
+        r#"{{"type":"LAUNCH_GROUP","launch_group":{{"executor":{executor},"task_group":{{"tasks":[{first},{second}]}}}}}}"#
+    );
+    let operation = json.replace("CLUSTER", &ids().slave(SlaveId(4)).value.replace("-S4", ""));
+    let operation = decode(Media::Json, operation.as_bytes()).expect("well formed");
+    operation::operations(&[operation], ids())
+}
+
+const DEFAULT_EXECUTOR: &str = r#"{"type":"DEFAULT","executor_id":{"value":"pod"},"resources":[{"name":"mem","type":"SCALAR","scalar":{"value":32}}]}"#;
+const GOOD_TASK: &str = r#""task_id":{"value":"b"},"command":{"value":"true"}"#;
+
+#[test]
+fn a_group_under_the_default_executor_is_read() {
+    // semantics: D2, M7
+    let read = launch_group(DEFAULT_EXECUTOR, GOOD_TASK);
+    assert_eq!((read.told.len(), read.dropped.len()), (0, 0));
+    let [Operation::LaunchGroup(group)] = read.possible.as_slice() else {
+        panic!("{:?}", read.possible)
+    };
+    assert!(group.executor.is_group());
+    assert_eq!(group.executor.executor_id.as_str(), "pod");
+    assert_eq!(group.executor.resources.to_string(), "mem:32");
+    let tasks = group.tasks.iter();
+    let tasks: Vec<_> = tasks
+        .map(|it| (it.task_id.as_str(), it.executor.is_none()))
+        .collect();
+    assert_eq!(tasks, [("a", true), ("b", true)]);
+}
+
+#[test]
+fn a_group_that_cannot_be_read_is_refused_as_a_whole() {
+    // semantics: D2
+    let cases = [
+        (
+            r#"{"type":"CUSTOM","executor_id":{"value":"e"},"command":{"value":"true"}}"#,
+            GOOD_TASK,
+            "executor.type is not supported",
+        ),
+        (
+            r#"{"type":"DEFAULT","executor_id":{"value":"e"},"command":{"value":"true"}}"#,
+            GOOD_TASK,
+            "executor.command is not valid",
+        ),
+        (
+            DEFAULT_EXECUTOR,
+            r#""task_id":{"value":"b/c"},"command":{"value":"true"}"#,
+            "task_id is not valid",
+        ),
+        (
+            DEFAULT_EXECUTOR,
+            r#""task_id":{"value":"b"},"executor":{"executor_id":{"value":"e"},"command":{"value":"true"}}"#,
+            "executor is not supported",
+        ),
+    ];
+    for (executor, second, why) in cases {
+        let read = launch_group(executor, second);
+        assert!(read.possible.is_empty(), "{:?}", read.possible);
+        let told: Vec<String> = read.told.iter().map(text).collect();
+        assert_eq!(told.len(), 2, "{why}");
+        for told in &told {
+            assert!(told.contains("TASK_ERROR"), "{told}");
+            assert!(told.contains("REASON_TASK_GROUP_INVALID"), "{told}");
+            assert!(told.contains(why), "{told}");
+        }
+    }
+}
+
 #[test]
 fn volumes_that_grow_and_shrink_are_read() {
     // semantics: D3, D7
@@ -335,7 +411,7 @@ fn volumes_that_grow_and_shrink_are_read() {
                 let id = it.operation_id.as_ref().map_or("", |id| id.as_str());
                 format!("{id} {} {}", it.change.kind, it.change.resources)
             }
-            Operation::Launch(_) => panic!("{operation:?}"),
+            Operation::Launch(_) | Operation::LaunchGroup(_) => panic!("{operation:?}"),
         })
         .collect();
     assert_eq!(

@@ -25,7 +25,7 @@ pub use frame::{FrameBuffer, OPENING, check_opening};
 
 /// The version byte of every frame. Peers of different versions refuse each other with
 /// [`DecodeError::Version`].
-pub const WIRE_VERSION: u8 = 5;
+pub const WIRE_VERSION: u8 = 6;
 
 /// The version byte of every stored record; apart from [`WIRE_VERSION`], because what is on disk
 /// outlives the release that wrote it.

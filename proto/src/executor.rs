@@ -43,8 +43,9 @@ pub struct ExecutorDescription {
     pub framework_id: Option<FrameworkId>,
     /// For people.
     pub name: String,
-    /// What starts it.
-    pub command: Command,
+    /// What starts it. None: the slave itself, which runs the tasks of a
+    /// [`TaskGroup`](crate::group::TaskGroup) under this id and has no process for it.
+    pub command: Option<Command>,
     /// What it takes beside its tasks (semantics D9).
     pub resources: Resources,
     /// For people and tools.
@@ -66,11 +67,33 @@ impl ExecutorDescription {
             name: executor_id.as_str().to_owned(),
             executor_id,
             framework_id: None,
-            command,
+            command: Some(command),
             resources,
             labels: Labels::default(),
             shutdown_grace: None,
             data: Bytes::new(),
         }
+    }
+
+    /// What the tasks of a group run under: the id of the group, and what it takes beside its tasks, which may be
+    /// nothing.
+    #[must_use]
+    pub fn group(group_id: ExecutorId, resources: Resources) -> Self {
+        Self {
+            name: group_id.as_str().to_owned(),
+            executor_id: group_id,
+            framework_id: None,
+            command: None,
+            resources,
+            labels: Labels::default(),
+            shutdown_grace: None,
+            data: Bytes::new(),
+        }
+    }
+
+    /// Whether it stands for a group of tasks: the slave runs them itself, each in its own container.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        self.command.is_none()
     }
 }

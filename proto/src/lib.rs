@@ -14,6 +14,7 @@ pub mod constraint;
 pub mod executor;
 pub mod fetch;
 pub mod framework;
+pub mod group;
 pub mod ids;
 pub mod labels;
 pub mod maintenance;

@@ -25,6 +25,8 @@ pub enum Mutant {
     ConfirmBeforePersist,
     /// A volume that grows or shrinks gets a new directory, without its data.
     MoveResized,
+    /// The tasks of a group go on when one of them has failed.
+    LeaveGroups,
     // ---- master ----
     /// A slave is welcomed before its admission is committed.
     WelcomeBeforeCommit,
@@ -65,7 +67,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::SendBeforePersist,
         Self::ResendWithNewId,
         Self::ForgetUnacknowledged,
@@ -74,6 +76,7 @@ impl Mutant {
         Self::ObeyDeposed,
         Self::ConfirmBeforePersist,
         Self::MoveResized,
+        Self::LeaveGroups,
         Self::WelcomeBeforeCommit,
         Self::LaunchOnRescinded,
         Self::ReuseTaskIds,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::Attributes;
+use crate::group::TaskGroup;
 use crate::ids::{FrameworkId, OfferId, SlaveId};
 use crate::maintenance::Unavailability;
 use crate::operation::ResourceOperation;
@@ -67,4 +68,19 @@ pub enum Operation {
     Launch(Vec<TaskDescription>),
     /// Reserve, unreserve, create, destroy, grow or shrink volumes; the next step sees the outcome (semantics D3).
     Change(Box<ResourceOperation>),
+    /// Launch tasks that start all or none (semantics D2): if one of them is invalid, or they do not all fit, all end
+    /// as TASK_ERROR.
+    LaunchGroup(Box<TaskGroup>),
+}
+
+impl Operation {
+    /// The tasks that it launches, if it launches any.
+    #[must_use]
+    pub fn tasks(&self) -> &[TaskDescription] {
+        match self {
+            Self::Launch(tasks) => tasks,
+            Self::LaunchGroup(group) => &group.tasks,
+            Self::Change(_) => &[],
+        }
+    }
 }

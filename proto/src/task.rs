@@ -127,7 +127,8 @@ pub struct TaskDescription {
     pub resources: Resources,
     /// Limits above that.
     pub limits: TaskLimits,
-    /// What to run. Exactly one of `command` and `executor` (semantics D1).
+    /// What to run. Exactly one of `command` and `executor` (semantics D1); a task that runs in a group has both,
+    /// and is launched with it only.
     pub command: Option<Command>,
     /// An executor of the framework's own that runs it. Needs a slave with the capability
     /// [`SlaveCapability::CustomExecutors`](crate::slave::SlaveCapability).

@@ -73,6 +73,8 @@ pub(crate) struct WorkloadPlan {
     pub(crate) claims: u64,
     /// Of a hundred tasks so many run in executors.
     pub(crate) executors: u64,
+    /// Of a hundred accepts so many launch some of their tasks as a group.
+    pub(crate) groups: u64,
     /// The role of its offers.
     pub(crate) role: &'static str,
 }
@@ -330,6 +332,7 @@ fn workload(rng: &mut Rng, claims: u64, bounds: &Bounds) -> WorkloadPlan {
         claims,
         // Drawn apart, so that seeds without them are the same as ever.
         executors: *rng.fork("executors").pick(&[0, 0, 20, 90]),
+        groups: *rng.fork("groups").pick(&[0, 0, 0, 50]),
         inbox: *rng.pick(&[32, 128, NEWS_QUEUE]),
         role: ROLES[rng.index(ROLES.len())],
     }

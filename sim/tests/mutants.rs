@@ -57,6 +57,7 @@ mutants! {
     a_driver_that_asks_for_nothing_is_found: NeverReconcile within 50,
     an_operation_confirmed_before_it_is_durable_is_found: ConfirmBeforePersist within 50,
     a_volume_that_leaves_its_data_behind_is_found: MoveResized within 50,
+    a_group_that_goes_on_without_one_of_its_tasks_is_found: LeaveGroups within 100,
     quotas_that_a_new_leader_forgets_are_found: ForgetQuotas within 50,
     offers_kept_from_a_guarantee_are_found: KeepGuaranteed within 100,
 }

@@ -188,6 +188,16 @@ impl Lookup {
                 counters.executors_started,
             ),
             (
+                "groups_accepted",
+                "Groups of tasks accepted",
+                counters.groups_accepted,
+            ),
+            (
+                "groups_ended_early",
+                "Groups that were ended because one of their tasks did not finish well",
+                counters.groups_ended_early,
+            ),
+            (
                 "executors_timed_out",
                 "Executors that did not subscribe in time, at first or again",
                 counters.executors_timed_out,

@@ -157,7 +157,8 @@ pub(crate) fn executor_spec(
     access: V1Access<'_>,
 ) -> ContainerSpec {
     let executor = &run.executor;
-    let command = &executor.command;
+    let command = executor.command.as_ref();
+    let command = command.expect("the core starts no container for a group");
     let user = command.user.as_ref().or(run.framework.user.as_ref());
     let key = (run.framework.framework_id, executor.executor_id.clone());
     let mut env = base_environment(key.0, &run.role, slave_id, container, sandbox, settings);

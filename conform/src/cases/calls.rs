@@ -1,9 +1,11 @@
-//! B3 to B17, E6, D1, D7: what frameworks ask for, and what follows.
+//! B3 to B17, E6, D1, D2, D7, M7: what frameworks ask for, and what follows.
 
 use serde_json::{Value, json};
 
 use super::subscription::described;
-use crate::framework::{Framework, amount, capabilities, disk, info_with, unique, volume};
+use crate::framework::{
+    CPUS, Framework, MEM, amount, capabilities, disk, info_with, scalar, unique, volume,
+};
 use crate::target::{Target, offered};
 use crate::{Case, Checked, Halt, ensure};
 
@@ -178,6 +180,11 @@ pub(super) const CASES: &[Case] = &[
         check: invalid_task,
     },
     Case {
+        id: "D2",
+        says: "a group with a task that is not valid is TASK_ERROR as a whole: REASON_TASK_GROUP_INVALID",
+        check: invalid_group,
+    },
+    Case {
         id: "D7.grow",
         says: "GROW_VOLUME makes a volume larger by disk that is reserved alike",
         check: |target| {
@@ -222,6 +229,11 @@ pub(super) const CASES: &[Case] = &[
             framework.accept(&offer, &launch)?;
             framework.update(&id, "TASK_ERROR").map(drop)
         },
+    },
+    Case {
+        id: "M7",
+        says: "tasks of a group run under the default executor, and the end of one kills the others",
+        check: group,
     },
     Case {
         id: "E6",
@@ -551,6 +563,60 @@ fn invalid_task(target: &Target) -> Checked {
     let status = framework.update(&bad_id, "TASK_ERROR")?;
     ensure!(status["uuid"].is_null(), "TASK_ERROR has a uuid");
     let status = framework.update(&good_id, "TASK_FINISHED")?;
+    framework.acknowledge(&status)
+}
+
+/// A LAUNCH_GROUP of two tasks that fits where one of ours does; the ids of the tasks and of its executor.
+fn launch_group(framework: &Framework, offer: &Value, second: &str) -> Checked<[Value; 3]> {
+    let mut tasks = [
+        framework.task(offer, "sleep 1000"),
+        framework.task(offer, "sleep 1000"),
+    ];
+    for task in &mut tasks {
+        task["resources"] = json!([scalar("cpus", CPUS * 0.4), scalar("mem", MEM / 2.0)]);
+    }
+    if !second.is_empty() {
+        tasks[1]["task_id"] = json!({"value": second});
+    }
+    let executor_id = json!({"value": unique("conform")});
+    let executor = json!({"type": "DEFAULT", "executor_id": executor_id,
+        "resources": [scalar("cpus", CPUS * 0.2)]});
+    let ids = [&tasks[0], &tasks[1]].map(|it| it["task_id"].clone());
+    let launch = json!([{"type": "LAUNCH_GROUP", "launch_group":
+        {"executor": executor, "task_group": {"tasks": tasks}}}]);
+    framework.accept(offer, &launch)?;
+    let [first, second] = ids;
+    Ok([first, second, executor_id])
+}
+
+fn invalid_group(target: &Target) -> Checked {
+    let (mut framework, offer) = with_offer(target)?;
+    let bad = format!("{}/no", unique("conform"));
+    let [first, second, _] = launch_group(&framework, &offer, &bad)?;
+    for id in [first, second] {
+        let status = framework.update(&id, "TASK_ERROR")?;
+        let reason = &status["reason"];
+        ensure!(
+            reason == "REASON_TASK_GROUP_INVALID",
+            "its reason is {reason}"
+        );
+        ensure!(status["uuid"].is_null(), "TASK_ERROR has a uuid");
+    }
+    Ok(())
+}
+
+fn group(target: &Target) -> Checked {
+    let (mut framework, offer) = with_offer(target)?;
+    let [first, second, executor_id] = launch_group(&framework, &offer, "")?;
+    for id in [&first, &second] {
+        let status = framework.update(id, "TASK_RUNNING")?;
+        let told = &status["executor_id"];
+        ensure!(*told == executor_id, "its executor is {told}");
+        framework.acknowledge(&status)?;
+    }
+    framework.kill(&first)?;
+    // Nobody has asked for this one.
+    let status = framework.update(&second, "TASK_KILLED")?;
     framework.acknowledge(&status)
 }
 

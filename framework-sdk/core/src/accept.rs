@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use meros_proto::executor::ExecutorDescription;
 use meros_proto::ids::{OfferId, TaskId};
 use meros_proto::labels::Labels;
 use meros_proto::message::master::{CALL_ITEMS_MAX, FrameworkToMaster};
@@ -12,7 +13,7 @@ use meros_proto::operation::{
 use meros_proto::refusal::Refusal;
 use meros_proto::resources::Resources;
 use meros_proto::status::{Reason, Source, TaskState, TaskStatus};
-use meros_proto::task::TaskDescription;
+use meros_proto::task::{Command, TaskDescription};
 use meros_proto::time::Timestamp;
 
 use crate::config::{ACCEPT_BYTES_MAX, LIVE_TASKS_MAX};
@@ -27,13 +28,7 @@ pub(crate) struct Accept {
 
 impl Accept {
     fn tasks(&self) -> impl Iterator<Item = &TaskDescription> {
-        self.operations
-            .iter()
-            .filter_map(|operation| match operation {
-                Operation::Launch(tasks) => Some(tasks),
-                Operation::Change(_) => None,
-            })
-            .flatten()
+        self.operations.iter().flat_map(Operation::tasks)
     }
 
     fn changes(&self) -> impl Iterator<Item = &ResourceOperation> {
@@ -41,18 +36,8 @@ impl Accept {
             .iter()
             .filter_map(|operation| match operation {
                 Operation::Change(change) => Some(&**change),
-                Operation::Launch(_) => None,
+                Operation::Launch(_) | Operation::LaunchGroup(_) => None,
             })
-    }
-
-    /// Keeps the tasks that `keep` wants.
-    fn retain_tasks(&mut self, mut keep: impl FnMut(&TaskDescription) -> bool) {
-        for operation in &mut self.operations {
-            match operation {
-                Operation::Launch(tasks) => tasks.retain(&mut keep),
-                Operation::Change(_) => {}
-            }
-        }
     }
 
     /// About how many bytes it takes on the wire, from above.
@@ -61,18 +46,31 @@ impl Accept {
         let changes = self
             .changes()
             .map(|it| 512 + resources_bytes(&it.change.resources));
-        tasks + changes.sum::<usize>() + self.offer_ids.len() * 20
+        let groups = self
+            .operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::LaunchGroup(group) => Some(executor_bytes(&group.executor)),
+                Operation::Launch(_) | Operation::Change(_) => None,
+            });
+        let groups = groups.sum::<usize>();
+        tasks + groups + changes.sum::<usize>() + self.offer_ids.len() * 20
     }
+}
+
+/// Ids, counts, and the lengths in front of texts.
+const FIXED: usize = 1_024;
+
+/// About how many bytes an executor takes on the wire, from above.
+fn executor_bytes(executor: &ExecutorDescription) -> usize {
+    let command = executor.command.as_ref().map_or(0, Command::bytes);
+    let about = list_bytes(&executor.resources, &executor.labels);
+    FIXED + command + executor.name.len() + executor.data.len() + about
 }
 
 /// About how many bytes a task takes on the wire, from above.
 fn task_bytes(task: &TaskDescription) -> usize {
-    // Ids, counts, and the lengths in front of texts.
-    const FIXED: usize = 1_024;
-    let executor = task.executor.as_ref().map_or(0, |executor| {
-        let about = list_bytes(&executor.resources, &executor.labels);
-        FIXED + executor.command.bytes() + executor.name.len() + about
-    });
+    let executor = task.executor.as_ref().map_or(0, executor_bytes);
     let command = task.command.as_ref().map_or(0, |command| command.bytes());
     let about = list_bytes(&task.resources, &task.labels);
     FIXED + command + executor + task.data.len() + task.name.len() + about
@@ -100,7 +98,7 @@ impl Driver {
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        self.take_out_live(&mut accept, effects);
+        self.take_out_live(&mut accept, now, effects);
         if self.link != Link::Subscribed || self.teardown_until.is_some() {
             self.counters.refused_calls += 1;
             let is_answered = accept.tasks().next().is_some()
@@ -119,7 +117,7 @@ impl Driver {
                 at: now,
             };
             end_changes(&accept, OperationState::Dropped, why, effects);
-            return self.end_tasks(&accept, &ended, effects);
+            return self.end_tasks(accept.tasks(), &ended, effects);
         }
         if let Some(why) = self.why_too_large(&accept) {
             self.counters.refused_calls += 1;
@@ -130,7 +128,7 @@ impl Driver {
                 at: now,
             };
             end_changes(&accept, OperationState::Error, &why, effects);
-            self.end_tasks(&accept, &ended, effects);
+            self.end_tasks(accept.tasks(), &ended, effects);
             return self.decline(&accept.offer_ids, accept.filters, effects);
         }
         for task in accept.tasks() {
@@ -164,18 +162,34 @@ impl Driver {
         }
     }
 
-    /// Takes out the tasks whose ids are in use. A status for such an id would be taken for news
-    /// of the task that lives under it, so they are answered by a refusal that names the id.
-    fn take_out_live(&mut self, accept: &mut Accept, effects: &mut Vec<Effect>) {
+    /// Takes out the tasks whose ids are in use, and the rest of their groups with them. A status for such an id
+    /// would be taken for news of the task that lives under it, so they are answered by a refusal that names the id.
+    fn take_out_live(&mut self, accept: &mut Accept, now: Timestamp, effects: &mut Vec<Effect>) {
         let mut named = BTreeSet::new();
-        let mut twice: Vec<TaskId> = Vec::new();
-        accept.retain_tasks(|task| {
+        let (mut twice, mut broken): (Vec<TaskId>, Vec<TaskDescription>) = (Vec::new(), Vec::new());
+        let mut is_stale = |task: &TaskDescription| {
             let fresh = !self.tasks.is_live(&task.task_id) && named.insert(task.task_id.clone());
-            if !fresh {
-                twice.push(task.task_id.clone());
+            (!fresh).then(|| task.task_id.clone())
+        };
+        for operation in &mut accept.operations {
+            match operation {
+                Operation::Launch(tasks) => tasks.retain(|task| {
+                    let stale = is_stale(task);
+                    let is_kept = stale.is_none();
+                    twice.extend(stale);
+                    is_kept
+                }),
+                Operation::LaunchGroup(group) => {
+                    let stale: Vec<TaskId> = group.tasks.iter().filter_map(&mut is_stale).collect();
+                    if !stale.is_empty() {
+                        let others = std::mem::take(&mut group.tasks).into_iter();
+                        broken.extend(others.filter(|it| !stale.contains(&it.task_id)));
+                        twice.extend(stale);
+                    }
+                }
+                Operation::Change(_) => {}
             }
-            fresh
-        });
+        }
         for task_id in twice {
             self.counters.refused_calls += 1;
             let why = format!("a task {task_id} is live already: give each task an id of its own");
@@ -184,6 +198,13 @@ impl Driver {
                 why,
             }));
         }
+        let ended = Ended {
+            state: TaskState::Error,
+            reason: Reason::TaskGroupInvalid,
+            why: "another task of its group has the id of a task that is live",
+            at: now,
+        };
+        self.end_tasks(broken.iter(), &ended, effects);
     }
 
     fn why_too_large(&self, accept: &Accept) -> Option<String> {
@@ -210,8 +231,13 @@ impl Driver {
     }
 
     /// Tells the framework of the end of tasks that no master has heard of.
-    fn end_tasks(&mut self, accept: &Accept, ended: &Ended<'_>, effects: &mut Vec<Effect>) {
-        for task in accept.tasks() {
+    fn end_tasks<'a>(
+        &mut self,
+        tasks: impl Iterator<Item = &'a TaskDescription>,
+        ended: &Ended<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for task in tasks {
             self.tasks.end_launch(&task.task_id); // D2
             let task_id = task.task_id.clone();
             let mut status = TaskStatus::new(task_id, ended.state, Source::Master, ended.at);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use meros_proto::executor::ExecutorDescription;
+use meros_proto::group::TaskGroup;
 use meros_proto::ids::{Epoch, OfferId, SlaveId, TaskId, UpdateId};
 use meros_proto::offer::{Filters, Operation};
 use meros_proto::resources::Resources;

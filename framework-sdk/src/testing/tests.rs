@@ -11,7 +11,7 @@ use super::*;
 use crate::config::SessionConfig;
 use crate::scheduler::{Actions, Scheduler};
 use crate::task::{Placement, Task};
-use crate::{EndReason, Offer};
+use crate::{EndReason, Group, Offer, Steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -115,6 +115,61 @@ fn tasks_behave_as_they_are_told_to() {
     cluster.act(plain, |_, actions| actions.kill(id, Some(10 * SECOND)));
     let took = cluster.run_until(MINUTE, |cluster| cluster.count(plain, Killed) == 1);
     assert!((10 * SECOND..11 * SECOND).contains(&took), "{took:?}");
+}
+
+/// Launches one group.
+#[derive(Debug, Default)]
+struct Pod {
+    is_launched: bool,
+}
+
+impl Scheduler for Pod {
+    fn offers(&mut self, offers: Vec<Offer>, actions: &mut Actions) {
+        let Some(offer) = offers.first().filter(|_| !self.is_launched) else {
+            return;
+        };
+        let task = |id: &str| Task::new(id).cpus(1.0).mem(10.0);
+        let group = Group::new("pod").task(task("a")).task(task("b"));
+        let mut steps = Steps::on(offer);
+        self.is_launched = steps.launch_group(&group).is_ok();
+        actions.carry_out(steps);
+    }
+
+    fn update(&mut self, _: TaskStatus, _: &mut Actions) {}
+}
+
+#[test]
+fn tasks_of_a_group_end_together() {
+    // semantics: M7
+    let mut cluster = Cluster::builder()
+        .slaves(1, "cpus:4;mem:1000")
+        .tasks(|task, _| match task.task_id.as_str() {
+            "a" => TaskRun::fails_after(5 * SECOND, 3),
+            _ => TaskRun::forever(),
+        })
+        .start();
+    let pod = cluster.framework("pod", Pod::default);
+    cluster.run_until(MINUTE, |cluster| cluster.running(pod) == 2);
+    cluster.run_for(MINUTE);
+    let states: Vec<TaskState> = cluster.task_states(pod).into_values().collect();
+    assert_eq!(states, [TaskState::Failed, TaskState::Killed]);
+    cluster.settle();
+}
+
+#[test]
+fn of_a_group_with_a_task_that_cannot_start_none_runs() {
+    let mut cluster = Cluster::builder()
+        .slaves(1, "cpus:4;mem:1000")
+        .tasks(|task, _| match task.task_id.as_str() {
+            "a" => TaskRun::cannot_start(),
+            _ => TaskRun::forever(),
+        })
+        .start();
+    let pod = cluster.framework("pod", Pod::default);
+    cluster.run_for(MINUTE);
+    let states: Vec<TaskState> = cluster.task_states(pod).into_values().collect();
+    assert_eq!(states, [TaskState::Failed, TaskState::Killed]);
+    cluster.settle();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use meros_proto::ids::{FrameworkId, OfferId};
+use meros_proto::ids::{FrameworkId, OfferId, TaskId};
 use meros_proto::message::master::{CALL_ITEMS_MAX, TASKS_PER_SLAVE_MAX};
 use meros_proto::message::slave::{MasterToSlave, RunTask, TaskFramework};
 use meros_proto::mutant::Mutant;
@@ -62,6 +62,10 @@ impl MasterCore {
                 Operation::Launch(tasks) => {
                     self.launch_tasks(&pool, Arc::make_mut(&mut rest), tasks, turn);
                 }
+                Operation::LaunchGroup(group) if group.tasks.is_empty() => {}
+                Operation::LaunchGroup(group) => {
+                    self.launch_group(&pool, Arc::make_mut(&mut rest), *group, turn);
+                }
                 Operation::Change(operation) => {
                     self.change_offered(&pool, Arc::make_mut(&mut rest), *operation, turn);
                 }
@@ -79,10 +83,8 @@ impl MasterCore {
     ) -> Result<Vec<u64>, String> {
         let (mut items, mut changes) = (0, 0);
         for operation in operations {
-            match operation {
-                Operation::Launch(tasks) => items += tasks.len(),
-                Operation::Change(_) => changes += 1,
-            }
+            items += operation.tasks().len();
+            changes += usize::from(matches!(operation, Operation::Change(_)));
         }
         // More could not all be on their way to one slave.
         if changes > OPERATIONS_PENDING_MAX {
@@ -160,24 +162,20 @@ impl MasterCore {
             }
         }
         for operation in operations {
-            match operation {
-                Operation::Launch(tasks) => {
-                    for task in &tasks {
-                        self.counters.tasks_dropped += 1;
-                        let mut status = refused_status(task, TaskState::Dropped, turn);
-                        status.reason = Some(Reason::InvalidOffers);
-                        why.clone_into(&mut status.message);
-                        self.send_master_update(framework, status, turn);
-                    }
-                }
-                Operation::Change(operation) => {
-                    let refusal = Refusal::Invalid {
-                        field: "offer_ids".to_owned(),
-                        why: why.to_owned(),
-                    };
-                    let id = operation.operation_id;
-                    self.fail_operation(framework, None, id, refusal, turn);
-                }
+            for task in operation.tasks() {
+                self.counters.tasks_dropped += 1;
+                let mut status = refused_status(task, TaskState::Dropped, turn);
+                status.reason = Some(Reason::InvalidOffers);
+                why.clone_into(&mut status.message);
+                self.send_master_update(framework, status, turn);
+            }
+            if let Operation::Change(operation) = operation {
+                let refusal = Refusal::Invalid {
+                    field: "offer_ids".to_owned(),
+                    why: why.to_owned(),
+                };
+                let id = operation.operation_id;
+                self.fail_operation(framework, None, id, refusal, turn);
             }
         }
     }
@@ -210,7 +208,7 @@ impl MasterCore {
     }
 
     /// What is the same for all tasks of one accept.
-    fn order_for(&self, pool: &Outstanding) -> Option<Order> {
+    pub(crate) fn order_for(&self, pool: &Outstanding) -> Option<Order> {
         let connection = self.slaves.connection(pool.slave)?;
         let description = self.description(pool.framework)?;
         let framework = TaskFramework {
@@ -242,15 +240,8 @@ impl MasterCore {
             slave_id: pool.slave,
         })?;
         check_task(task, pool.slave, &slave.slave)?;
-        if self.tasks.find(pool.framework, &task.task_id).is_some() && !Mutant::ReuseTaskIds.is_on()
-        {
-            let why = format!(
-                "{} is the id of another task of this framework",
-                task.task_id
-            );
-            return Err(invalid("task_id", why));
-        }
-        self.check_task_limits(pool)?;
+        self.check_task_id(pool.framework, &task.task_id)?;
+        self.check_task_limits(pool, 1)?;
         let executor = self.check_executor(pool.slave, pool.framework, task.executor.as_ref())?;
         let need = task
             .resources
@@ -261,13 +252,29 @@ impl MasterCore {
         })
     }
 
-    fn check_task_limits(&self, pool: &Outstanding) -> Result<(), Refusal> {
+    /// semantics: A9
+    pub(crate) fn check_task_id(
+        &self,
+        framework: FrameworkId,
+        task_id: &TaskId,
+    ) -> Result<(), Refusal> {
+        if self.tasks.find(framework, task_id).is_none() || Mutant::ReuseTaskIds.is_on() {
+            return Ok(());
+        }
+        Err(Refusal::Invalid {
+            field: "task_id".to_owned(),
+            why: format!("{task_id} is the id of another task of this framework"),
+        })
+    }
+
+    /// Whether there is room in the tables for so many more tasks.
+    pub(crate) fn check_task_limits(&self, pool: &Outstanding, more: usize) -> Result<(), Refusal> {
         let of_framework = self.tasks.count_of_framework(pool.framework);
-        let (what, limit) = if of_framework >= TASKS_PER_FRAMEWORK_MAX {
+        let (what, limit) = if of_framework + more > TASKS_PER_FRAMEWORK_MAX {
             ("tasks of this framework", TASKS_PER_FRAMEWORK_MAX)
-        } else if self.tasks.count_of_slave(pool.slave) >= TASKS_PER_SLAVE_MAX {
+        } else if self.tasks.count_of_slave(pool.slave) + more > TASKS_PER_SLAVE_MAX {
             ("tasks of this slave", TASKS_PER_SLAVE_MAX)
-        } else if self.tasks.is_full() {
+        } else if !self.tasks.has_room(more) {
             ("tasks of all frameworks", TASKS_MAX)
         } else {
             return Ok(());
@@ -292,12 +299,7 @@ impl MasterCore {
             let (slave, framework) = (pool.slave, pool.framework);
             starts = Some(self.charge_executor(slave, framework, &pool.role, executor, turn));
         }
-        self.counters.tasks_launched += 1;
-        let task = Task::launched(pool.framework, pool.role.clone(), &description, turn.now);
-        self.remembered.remove(pool.framework, task.id());
-        self.publisher
-            .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
-        self.tasks.insert(task);
+        self.record_launched(pool, &description, turn);
         let run = RunTask {
             framework: order.framework.clone(),
             role: pool.role.clone(),
@@ -310,16 +312,35 @@ impl MasterCore {
         };
         turn.send_slave(order.connection, order_to_run);
     }
+
+    /// The task is on its way to its slave.
+    pub(crate) fn record_launched(
+        &mut self,
+        pool: &Outstanding,
+        description: &TaskDescription,
+        turn: &mut Turn<'_>,
+    ) {
+        self.counters.tasks_launched += 1;
+        let task = Task::launched(pool.framework, pool.role.clone(), description, turn.now);
+        self.remembered.remove(pool.framework, task.id());
+        self.publisher
+            .publish(ClusterChange::TaskAdded(task_view(&task)), turn);
+        self.tasks.insert(task);
+    }
 }
 
 /// Where the tasks of an accept go, and what their slave is told of their framework.
-struct Order {
-    connection: ConnectionId,
-    framework: TaskFramework,
+pub(crate) struct Order {
+    pub(crate) connection: ConnectionId,
+    pub(crate) framework: TaskFramework,
 }
 
 /// The status of a task that never gets into the table.
-fn refused_status(task: &TaskDescription, state: TaskState, turn: &Turn<'_>) -> TaskStatus {
+pub(crate) fn refused_status(
+    task: &TaskDescription,
+    state: TaskState,
+    turn: &Turn<'_>,
+) -> TaskStatus {
     let mut status = TaskStatus::new(task.task_id.clone(), state, Source::Master, turn.now);
     status.slave_id = Some(task.slave_id);
     status

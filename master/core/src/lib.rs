@@ -29,6 +29,7 @@ mod explain;
 mod format;
 mod framework_update;
 mod frameworks;
+mod groups;
 mod health;
 mod holding;
 mod invariants;

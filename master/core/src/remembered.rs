@@ -150,7 +150,7 @@ impl MasterCore {
     /// that were not acknowledged are told; what lives is the caller's to end or to cut off.
     pub(crate) fn recall_tasks(&mut self, slave_id: SlaveId, at: Timestamp, turn: &mut Turn<'_>) {
         for view in self.remembered.take_of_slave(slave_id) {
-            if self.tasks.is_full() {
+            if !self.tasks.has_room(1) {
                 self.counters.tasks_not_kept += 1;
                 self.publish_forgotten(&view, turn);
                 continue;

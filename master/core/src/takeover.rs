@@ -122,7 +122,7 @@ impl MasterCore {
 
     /// A task that this leader did not know.
     fn adopt_task(&mut self, reported: ReportedTask, back: &Back, turn: &mut Turn<'_>) {
-        if self.tasks.is_full() {
+        if !self.tasks.has_room(1) {
             self.counters.tasks_not_kept += 1;
             return;
         }

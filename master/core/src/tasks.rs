@@ -308,9 +308,9 @@ impl Tasks {
         slot
     }
 
-    /// Whether there is no room for one more.
-    pub(crate) fn is_full(&self) -> bool {
-        self.vacant.is_empty() && self.slots.len() >= TASKS_MAX
+    /// Whether there is room for so many more.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        self.slots.len() - self.vacant.len() + more <= TASKS_MAX
     }
 
     pub(crate) fn remove(&mut self, slot: TaskSlot) -> Option<Task> {

@@ -10,7 +10,7 @@ use meros_proto::check::{
     CHECK_COMMAND_BYTES_MAX, CHECK_INTERVAL_MIN, CHECK_PATH_BYTES_MAX, CHECK_PERIOD_MAX,
     CHECK_TIMEOUT_MAX, CHECK_TIMEOUT_MIN, Check, Probe,
 };
-use meros_proto::executor::EXECUTOR_DATA_BYTES_MAX;
+use meros_proto::executor::{EXECUTOR_DATA_BYTES_MAX, ExecutorDescription};
 use meros_proto::fetch::check_uris;
 use meros_proto::framework::{FAILOVER_TIMEOUT_MAX, FRAMEWORK_ROLES_MAX, FrameworkDescription};
 use meros_proto::ids::SlaveId;
@@ -221,16 +221,14 @@ fn check_runnable(task: &TaskDescription, slave: &SlaveDescription) -> Result<()
                     "its slave runs no executors of frameworks; give a command",
                 ));
             }
-            check_length("executor.name", &executor.name, TEXT_BYTES_MAX)?;
-            check_labels("executor.labels", &executor.labels)?;
-            if executor.data.len() > EXECUTOR_DATA_BYTES_MAX {
-                let why = format!(
-                    "it has {} bytes; at most {EXECUTOR_DATA_BYTES_MAX} are allowed: let it fetch a file",
-                    executor.data.len()
-                );
-                return Err(invalid("executor.data", why));
-            }
-            check_command("executor.command", &executor.command)
+            check_executor_texts(executor)?;
+            let none =
+                "there is none: what a group runs under runs no task by itself, launch a group";
+            let command = executor.command.as_ref();
+            check_command(
+                "executor.command",
+                command.ok_or_else(|| invalid("executor.command", none))?,
+            )
         }
         (Some(_), Some(_)) => Err(invalid(
             "command",
@@ -241,6 +239,38 @@ fn check_runnable(task: &TaskDescription, slave: &SlaveDescription) -> Result<()
             "there is no executor either; give exactly one of them",
         )),
     }
+}
+
+fn check_executor_texts(executor: &ExecutorDescription) -> Result<(), Refusal> {
+    check_length("executor.name", &executor.name, TEXT_BYTES_MAX)?;
+    check_labels("executor.labels", &executor.labels)?;
+    if executor.data.len() > EXECUTOR_DATA_BYTES_MAX {
+        let why = format!(
+            "it has {} bytes; at most {EXECUTOR_DATA_BYTES_MAX} are allowed: let it fetch a file",
+            executor.data.len()
+        );
+        return Err(invalid("executor.data", why));
+    }
+    Ok(())
+}
+
+/// Checks what the tasks of a group are to run under.
+pub(crate) fn check_group_executor(executor: &ExecutorDescription) -> Result<(), Refusal> {
+    if !executor.is_group() {
+        let why = "a group runs under no program: leave the command out, or launch the tasks one by one in \
+                   this executor";
+        return Err(invalid("executor.command", why));
+    }
+    check_executor_texts(executor)?;
+    if (executor.resources.iter()).any(|it| it.volume().is_some() || it.is_revocable()) {
+        let why = "a volume or revocable resources belong to a task of the group, not to itself";
+        return Err(invalid("executor.resources", why));
+    }
+    if !executor.resources.scalar(&ResourceName::GPUS).is_whole() {
+        let why = "`gpus` cannot be divided; take a whole number";
+        return Err(invalid("executor.resources", why));
+    }
+    Ok(())
 }
 
 fn check_command(field: &str, command: &Command) -> Result<(), Refusal> {

@@ -117,7 +117,7 @@ fn the_layout_of_a_frame_does_not_change_by_accident() {
     let frame = frame_of(&("ab".to_owned(), 300_u32, Some(-1_i8)));
     assert_eq!(
         frame[..],
-        [0, 0, 0, 9, 5, 2, b'a', b'b', 251, 44, 1, 1, 255],
+        [0, 0, 0, 9, 6, 2, b'a', b'b', 251, 44, 1, 1, 255],
         "length, version, text with its length, marker and 300 little endian, Some, -1"
     );
 }
@@ -187,7 +187,7 @@ fn a_frame_of_another_version_names_both_versions() {
     );
     assert_eq!(
         error.to_string(),
-        "peer speaks format version 9, this release speaks 5"
+        "peer speaks format version 9, this release speaks 6"
     );
     let mut opening = OPENING;
     assert_eq!(check_opening(&opening), Ok(()));

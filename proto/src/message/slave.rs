@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::executor::ExecutorDescription;
 use crate::framework::FrameworkCapability;
+use crate::group::TaskGroup;
 use crate::ids::{ClusterId, Epoch, ExecutorId, FrameworkId, SlaveId, TaskId, UpdateId};
 use crate::operation::{Change, OperationNumber};
 use crate::refusal::{Leadership, Refusal};
@@ -48,6 +49,17 @@ pub struct RunExecutor {
     pub role: RoleName,
     /// What to run.
     pub executor: ExecutorDescription,
+}
+
+/// An order to run a group of tasks: all of them or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunGroup {
+    /// For whom.
+    pub framework: TaskFramework,
+    /// The role its resources are allocated to.
+    pub role: RoleName,
+    /// What to run.
+    pub group: TaskGroup,
 }
 
 /// From a master to a slave.
@@ -153,6 +165,9 @@ pub enum MasterToSlave {
         /// At most [`EXECUTOR_MESSAGE_BYTES_MAX`](crate::executor::EXECUTOR_MESSAGE_BYTES_MAX).
         data: Bytes,
     },
+    /// Run a group of tasks, all or none. Answer: status updates of each. Its id is charged with it: if it is not
+    /// started, `ExecutorEnded` says so. Tasks that the slave has already are left alone.
+    RunGroup(Box<RunGroup>),
 }
 
 /// A task that a slave is asked about.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use meros_proto::check::{Check, HealthCheck};
 use meros_proto::executor::ExecutorDescription;
+use meros_proto::group::TaskGroup;
 use meros_proto::ids::{ExecutorId, OfferId, SlaveId, TaskId};
 use meros_proto::message::master::ReconcileTask;
 use meros_proto::offer::{Filters, Offer, Operation};
@@ -155,6 +156,9 @@ impl Workload {
             tasks.push(task);
         }
         let offer_ids = offers.iter().map(|offer| offer.offer_id).collect();
+        if let Some(group) = self.draw_group(&mut tasks, &mut free) {
+            operations.push(Operation::LaunchGroup(Box::new(group)));
+        }
         if !tasks.is_empty() {
             operations.push(Operation::Launch(tasks));
         }
@@ -210,6 +214,31 @@ impl Workload {
         task.health_check = None;
         task.check = None;
         task.executor = Some(ExecutorDescription::new(executor_id, command, resources));
+    }
+
+    /// Sometimes the command tasks of an accept are a group; drawn apart, as executors are.
+    fn draw_group(
+        &self,
+        tasks: &mut Vec<TaskDescription>,
+        free: &mut Resources,
+    ) -> Option<TaskGroup> {
+        let mut rng = self.rng.fork("groups");
+        if tasks.is_empty() || !rng.percent(self.plan.groups) {
+            return None;
+        }
+        let resources: Resources = match rng.percent(50) {
+            true => "cpus:0.1;mem:32".parse().expect("written well here"),
+            false => Resources::new(),
+        };
+        free.checked_sub_assign(&resources).ok()?;
+        let of_commands = |task: &mut TaskDescription| task.command.is_some();
+        let members: Vec<TaskDescription> = tasks.extract_if(.., of_commands).collect();
+        let name = format!("{}-g{}", self.name, self.launched);
+        let group_id = ExecutorId::new(name).expect("letters and digits");
+        (!members.is_empty()).then(|| TaskGroup {
+            executor: ExecutorDescription::group(group_id, resources),
+            tasks: members,
+        })
     }
 
     fn draw_resources(&mut self, free: &Resources) -> Resources {

@@ -69,6 +69,8 @@ fn every_kind_of_fault_and_the_rare_events_are_met() {
         "an order that is refused",
         "a volume that grows",
         "a volume that shrinks",
+        "a group ends early",
+        "a group of tasks",
         "an executor ends with tasks",
         "an executor loses its connection",
         "an executor repeats what it said",

@@ -9,6 +9,7 @@ pub(crate) mod converged;
 pub(crate) mod durable;
 pub(crate) mod ends_once;
 pub(crate) mod fits;
+pub(crate) mod groups;
 pub(crate) mod guarantees;
 pub(crate) mod in_order;
 pub(crate) mod kept;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId};
-use meros_proto::message::slave::RunTask;
+use meros_proto::message::slave::{RunGroup, RunTask};
 use meros_proto::offer::REFUSE_MAX;
 use meros_proto::resources::{Resources, Scalar, Value};
 use meros_proto::role::RoleName;
@@ -156,6 +156,18 @@ impl Refusals {
         let of = (run.framework.framework_id, &run.role, run.task.slave_id);
         self.take_of_rest(of, &executor.resources, || {
             format!("executor {}", executor.executor_id)
+        })
+    }
+
+    /// The same of a group of tasks.
+    pub(crate) fn on_group_starts(&mut self, run: &RunGroup) -> Result<(), Broken> {
+        let Some(first) = run.group.tasks.first() else {
+            return Ok(());
+        };
+        let executor = &run.group.executor;
+        let of = (run.framework.framework_id, &run.role, first.slave_id);
+        self.take_of_rest(of, &executor.resources, || {
+            format!("group {}", executor.executor_id)
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use meros_proto::constraint::OfferWishes;
 use meros_proto::framework::FrameworkDescription;
 use meros_proto::ids::{FrameworkId, OfferId, SlaveId, TaskId};
-use meros_proto::offer::{Offer, Operation};
+use meros_proto::offer::Offer;
 use meros_proto::refusal::Refusal;
 use meros_proto::role::RoleName;
 use meros_proto::status::TaskState;
@@ -145,10 +145,7 @@ impl Guest {
                 let first = offer_ids.first().and_then(|id| self.offers.get(id));
                 let hostname = first.map_or_else(String::new, |offer| offer.hostname.clone());
                 for operation in operations {
-                    let Operation::Launch(tasks) = operation else {
-                        continue;
-                    };
-                    for task in tasks {
+                    for task in operation.tasks() {
                         let known = self.tasks.get(&task.task_id);
                         // An id that is in use is refused, and its task goes on.
                         if known.is_some_and(|known| !known.state.is_terminal() && !known.is_past) {

@@ -92,7 +92,8 @@ pub(super) fn of_call(name: &str, call: &Call) -> Option<String> {
             let steps: Vec<String> = operations
                 .iter()
                 .flat_map(|operation| match operation {
-                    Operation::Launch(tasks) => tasks
+                    Operation::Launch(_) | Operation::LaunchGroup(_) => operation
+                        .tasks()
                         .iter()
                         .map(|task| format!("{} ({})", task.task_id, task.resources))
                         .collect(),

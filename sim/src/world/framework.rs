@@ -645,11 +645,8 @@ impl World {
         let mut named: Vec<&TaskId> = Vec::new();
         match message {
             FrameworkToMaster::Accept { operations, .. } => {
-                let launches = operations.iter().filter_map(|operation| match operation {
-                    Operation::Launch(tasks) => Some(tasks),
-                    Operation::Change(_) => None,
-                });
-                named.extend(launches.flatten().map(|task| &task.task_id));
+                let launches = operations.iter().flat_map(Operation::tasks);
+                named.extend(launches.map(|task| &task.task_id));
             }
             FrameworkToMaster::Kill { task_id, .. } => named.push(task_id),
             FrameworkToMaster::Reconcile { tasks } => {

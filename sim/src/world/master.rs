@@ -353,7 +353,9 @@ impl World {
                 }
                 let launches = matches!(
                     message,
-                    MasterToSlave::RunTask(_) | MasterToSlave::RunInExecutor { .. }
+                    MasterToSlave::RunTask(_)
+                        | MasterToSlave::RunInExecutor { .. }
+                        | MasterToSlave::RunGroup(_)
                 );
                 if let Some(meter) = self.meter.as_mut().filter(|_| launches) {
                     meter.on_launch(self.now);
@@ -442,7 +444,6 @@ impl World {
     }
 
     fn check_to_slave(&mut self, at: usize, message: &MasterToSlave) -> Result<(), Broken> {
-        let disk = &self.masters[at].disk;
         match message {
             MasterToSlave::ChangeResources { number, change } => {
                 self.checks.claims_kept.on_ordered(*number, change);
@@ -456,8 +457,12 @@ impl World {
             MasterToSlave::RunInExecutor { run, starts: true } => {
                 self.masters[at].reading.refusals.on_executor_starts(run)
             }
+            MasterToSlave::RunGroup(run) => {
+                self.meet("a group of tasks");
+                self.masters[at].reading.refusals.on_group_starts(run)
+            }
             MasterToSlave::Registered { slave_id, .. } => {
-                durable::check_registered(disk, *slave_id)
+                durable::check_registered(&self.masters[at].disk, *slave_id)
             }
             MasterToSlave::Acknowledge {
                 framework_id,
@@ -467,7 +472,7 @@ impl World {
                 let owner = self.owners.get(framework_id).copied();
                 // Of a framework that is gone, and of tasks whose id was used again elsewhere, the
                 // master itself is the end of the line.
-                let is_gone = disk.framework(*framework_id).is_none();
+                let is_gone = self.masters[at].disk.framework(*framework_id).is_none();
                 let reuses_ids = owner.is_some_and(|at| self.plan.frameworks[at].reuses_ids());
                 match is_gone || reuses_ids {
                     true => Ok(()),

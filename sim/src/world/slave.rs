@@ -24,7 +24,7 @@ use super::{Crash, Happening, Life, Node, World};
 use crate::behaviour::script::Script;
 use crate::clock::Clock;
 use crate::fault::Point;
-use crate::invariants::{Broken, check, durable, fits, sent_away, volumes};
+use crate::invariants::{Broken, check, durable, fits, groups, sent_away, volumes};
 use crate::journal::Journal;
 use crate::plan::{Client, SlavePlan};
 use crate::prng::Rng;
@@ -470,6 +470,7 @@ impl World {
                 self.checks.kept.check_record(disk, &record, log)?;
                 self.checks.claims_kept.check_record(disk, &record)?;
                 volumes::check_record(disk, &record)?;
+                groups::check_record(disk, &record)?;
             }
             disk.apply(record);
         }
@@ -614,7 +615,16 @@ impl World {
                         framework_id,
                         status,
                         ..
-                    } if self.plan.checks() => self.checks.own_news.on_made(*framework_id, status),
+                    } if self.plan.checks() => {
+                        let task = (*framework_id, status.task_id.clone());
+                        let has_started = |other: &TaskKey| {
+                            let mut all = node.containers.values();
+                            all.any(|it| it.key == *other && !matches!(it.shim, Shim::Starting))
+                        };
+                        groups::check_made(&node.disk, &task, status, has_started)?;
+                        self.checks.own_news.on_made(*framework_id, status);
+                    }
+
                     Record::FrameworkShutDown { framework_id } => {
                         node.shut_down.insert(*framework_id);
                     }
@@ -623,13 +633,18 @@ impl World {
                 node.has_obeyed |= matches!(
                     record,
                     Record::TaskAdded(_)
+                        | Record::GroupAdded { .. }
                         | Record::TaskForgotten { .. }
                         | Record::UpdateAcknowledged { .. }
                         | Record::FrameworkShutDown { .. }
                         | Record::ClaimsChanged(_)
                 );
+                let ends_early = matches!(record, Record::GroupEnding { .. });
                 if node.journal.append((id, record)) {
                     self.begin_checkpoint_write(slave);
+                }
+                if ends_early {
+                    self.meet("a group ends early");
                 }
             }
             Effect::Send {

@@ -212,6 +212,7 @@ fn weigh(message: &Message) -> u64 {
             MasterToSlave::ChangeResources { number, .. } => mix(38 ^ number.number),
             MasterToSlave::Masters { addresses } => mix(39 ^ count(addresses)),
             MasterToSlave::RunInExecutor { run, .. } => text(54, run.task.task_id.as_str()),
+            MasterToSlave::RunGroup(run) => text(58, run.group.executor.executor_id.as_str()),
             MasterToSlave::ShutdownExecutor { executor_id, .. } => text(55, executor_id.as_str()),
             MasterToSlave::ExecutorMessage { executor_id, .. } => text(56, executor_id.as_str()),
         },

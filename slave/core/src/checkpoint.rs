@@ -80,15 +80,40 @@ pub enum Record {
         /// Which.
         executor: ExecutorKey,
     },
+    /// A group of tasks is accepted: all of it or nothing. Durable before the first of its containers is started.
+    GroupAdded {
+        /// The group.
+        executor: Box<RunExecutor>,
+        /// Its tasks.
+        tasks: Vec<RunTask>,
+    },
+    /// A task of this group does not finish well: its end follows, and the others are killed, by whichever life of
+    /// the slave.
+    GroupEnding {
+        /// Which.
+        executor: ExecutorKey,
+    },
 }
+
+/// What [`CheckpointedExecutor::heard`] is of a group that is being ended.
+pub const GROUP_IS_ENDING: u64 = 1;
 
 /// An executor as a checkpoint knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointedExecutor {
     /// What was ordered.
     pub run: Box<RunExecutor>,
-    /// The number of its newest update that is recorded.
+    /// The number of its newest update that is recorded. A group says nothing: of one that is being ended this is
+    /// [`GROUP_IS_ENDING`].
     pub heard: u64,
+}
+
+impl CheckpointedExecutor {
+    /// Whether it is a group of which a task has not finished well.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.run.executor.is_group() && self.heard == GROUP_IS_ENDING
+    }
 }
 
 /// A task as a checkpoint knows it.
@@ -136,15 +161,17 @@ impl Checkpoint {
             Record::IncarnationStarted(incarnation) => self.incarnation = incarnation,
             Record::TermHeard(epoch) => self.epoch = epoch,
             Record::ClaimsChanged(claims) => self.claims = *claims,
-            Record::TaskAdded(run) => {
-                let key = (run.framework.framework_id, run.task.task_id.clone());
-                self.tasks.insert(
-                    key,
-                    CheckpointedTask {
-                        run,
-                        reached: TaskState::Staging,
-                    },
-                );
+            Record::TaskAdded(run) => self.add_task(run),
+            Record::GroupAdded { executor, tasks } => {
+                self.add_executor(executor);
+                for run in tasks {
+                    self.add_task(Box::new(run));
+                }
+            }
+            Record::GroupEnding { executor } => {
+                if let Some(group) = self.executors.get_mut(&executor) {
+                    group.heard = GROUP_IS_ENDING;
+                }
             }
             Record::UpdateMade {
                 framework_id,
@@ -167,11 +194,7 @@ impl Checkpoint {
                 let lives = !status.state.is_terminal();
                 self.add_update(framework_id, *status, lives);
             }
-            Record::ExecutorAdded(run) => {
-                let key = (run.framework.framework_id, run.executor.executor_id.clone());
-                let added = CheckpointedExecutor { run, heard: 0 };
-                self.executors.insert(key, added);
-            }
+            Record::ExecutorAdded(run) => self.add_executor(run),
             Record::ExecutorForgotten { executor } => {
                 self.executors.remove(&executor);
             }
@@ -200,6 +223,18 @@ impl Checkpoint {
                 };
             }
         }
+    }
+
+    fn add_task(&mut self, run: Box<RunTask>) {
+        let key = (run.framework.framework_id, run.task.task_id.clone());
+        let reached = TaskState::Staging;
+        self.tasks.insert(key, CheckpointedTask { run, reached });
+    }
+
+    fn add_executor(&mut self, run: Box<RunExecutor>) {
+        let key = (run.framework.framework_id, run.executor.executor_id.clone());
+        let added = CheckpointedExecutor { run, heard: 0 };
+        self.executors.insert(key, added);
     }
 
     fn add_update(&mut self, framework_id: FrameworkId, status: TaskStatus, lives: bool) {

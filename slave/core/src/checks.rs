@@ -340,7 +340,7 @@ impl SlaveCore {
         }
         let is_ours = |key: &TaskKey| {
             let task = self.tasks.get(key);
-            task.is_some_and(|task| task.run.task.executor.is_none())
+            task.is_some_and(|task| task.run.task.command.is_some())
         };
         // An executor may say what it likes of its own checks.
         for (key, stream) in self.streams.iter().filter(|(key, _)| is_ours(key)) {

@@ -53,6 +53,10 @@ pub struct Counters {
     pub volumes_wiped: u64,
     /// Executors accepted with their first task.
     pub executors_started: u64,
+    /// Groups of tasks accepted.
+    pub groups_accepted: u64,
+    /// Groups that were ended because one of their tasks did not finish well.
+    pub groups_ended_early: u64,
     /// Executors that did not subscribe in time, for the first time or again.
     pub executors_timed_out: u64,
     /// Times that an executor has subscribed.

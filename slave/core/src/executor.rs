@@ -139,7 +139,7 @@ pub struct ExecutorSummary<'a> {
     pub executor_id: &'a ExecutorId,
     /// What it was started as.
     pub run: &'a RunExecutor,
-    /// Its container, once it was asked for.
+    /// Its container, once it was asked for; a group has none.
     pub container: Option<ContainerId>,
     /// Its first process, while it runs.
     pub pid: Option<u32>,

@@ -35,14 +35,24 @@ enum HowEnded {
 
 /// Whose task this is, if an executor of its framework runs it.
 pub(crate) fn executor_key(run: &RunTask) -> Option<ExecutorKey> {
-    let executor = run.task.executor.as_ref()?;
+    let executor = run.task.executor.as_ref().filter(|it| !it.is_group())?;
     Some((run.framework.framework_id, executor.executor_id.clone()))
 }
 
 impl SlaveCore {
-    /// Executors that are here, by key.
+    /// Executors that are here, by key, then groups.
     pub fn executors(&self) -> impl Iterator<Item = ExecutorSummary<'_>> {
-        self.executors.iter().map(|(key, it)| ExecutorSummary {
+        let groups = self.groups.iter().map(|(key, it)| ExecutorSummary {
+            framework_id: key.0,
+            executor_id: &key.1,
+            run: &it.run,
+            container: None,
+            pid: None,
+            is_subscribed: false,
+            tasks: it.tasks.len(),
+            promised: &it.run.executor.resources,
+        });
+        let executors = self.executors.iter().map(|(key, it)| ExecutorSummary {
             framework_id: key.0,
             executor_id: &key.1,
             run: &it.run,
@@ -51,7 +61,8 @@ impl SlaveCore {
             is_subscribed: it.session.is_some(),
             tasks: it.tasks.len(),
             promised: &it.promised,
-        })
+        });
+        executors.chain(groups)
     }
 
     /// The container of an executor, and what it was started as; none before its container was asked for.
@@ -76,6 +87,7 @@ impl SlaveCore {
         effects: &mut Effects,
     ) {
         let Some(executor) = executor_key(&run) else {
+            // Refused there, if it is a group's.
             return self.on_run_task(run, now, effects);
         };
         let key = (run.framework.framework_id, run.task.task_id.clone());
@@ -137,6 +149,10 @@ impl SlaveCore {
         }
         let wanted = run.task.executor.as_ref()?;
         let mut need = run.task.resources.clone();
+        if self.groups.contains_key(key) {
+            let message = format!("{} is the id of a group here: give another one", key.1);
+            return dropped(Reason::TaskInvalid, message);
+        }
         match self.executors.get(key) {
             // semantics: G2, never started
             Some(it) if it.ending.is_some() || it.abandoned => {
@@ -163,7 +179,7 @@ impl SlaveCore {
                 let message = format!("executor {} has ended meanwhile: launch it again", key.1);
                 return dropped(Reason::ExecutorTerminated, message);
             }
-            None if self.executors.len() >= EXECUTORS_PER_SLAVE_MAX => {
+            None if self.executors.len() + self.groups.len() >= EXECUTORS_PER_SLAVE_MAX => {
                 let message = format!(
                     "the slave has {EXECUTORS_PER_SLAVE_MAX} executors, which is its limit"
                 );
@@ -303,6 +319,7 @@ impl SlaveCore {
         effects: &mut Effects,
     ) {
         self.shut_down_executor(key, ExecutorCause::Requested, None, now, effects);
+        self.kill_members(key, Cause::Requested, now, effects);
     }
 
     /// Ends an executor from wherever it is; a repeat may only shorten the grace (semantics M4).
@@ -330,7 +347,8 @@ impl SlaveCore {
                 self.end_executor(key, HowEnded::NeverStarted, now, effects);
             }
             ExecutorPhase::Starting { container }
-                if !executor.run.executor.command.uris.is_empty() =>
+                if (executor.run.executor.command.as_ref())
+                    .is_some_and(|it| !it.uris.is_empty()) =>
             {
                 effects.push(Effect::CancelStart { container });
             }
@@ -443,7 +461,7 @@ impl SlaveCore {
     }
 
     /// The master has it in its books; on the next connection the report says it.
-    fn tell_executor_ended(
+    pub(crate) fn tell_executor_ended(
         &mut self,
         key: ExecutorKey,
         exit: Option<TaskExit>,

@@ -10,13 +10,14 @@ use crate::claims::{WIPING_MAX, key_of};
 use crate::config::UPDATES_PER_TASK_MAX;
 use crate::executor::Executor;
 use crate::executors::executor_key;
+use crate::groups::group_key;
 use crate::stream::Stream;
 use crate::task::Phase;
 use crate::timers::Due;
 use crate::{SlaveCore, TaskKey};
 
 impl SlaveCore {
-    /// Checks S1 to S9, S16, S17, S30, S31, X1 and X2 of `docs/INVARIANTS.md`.
+    /// Checks S1 to S9, S16, S17, S30, S31, S40, X1 and X2 of `docs/INVARIANTS.md`.
     ///
     /// # Panics
     /// One of them is broken; the message names it.
@@ -24,6 +25,7 @@ impl SlaveCore {
         self.check_resources();
         self.check_tasks();
         self.check_executors();
+        self.check_groups();
         self.check_streams();
         self.check_journal();
         self.check_timers();
@@ -40,6 +42,10 @@ impl SlaveCore {
         }
         for executor in self.executors.values().filter(|it| !it.abandoned) {
             sum.checked_add_assign(&executor.run.executor.resources)
+                .expect("X1: sum too large");
+        }
+        for group in self.groups.values() {
+            sum.checked_add_assign(&group.run.executor.resources)
                 .expect("X1: sum too large");
         }
         assert_eq!(sum, self.total, "S1: free and used are not the total");
@@ -202,12 +208,47 @@ impl SlaveCore {
         let of_executors = self
             .tasks
             .iter()
-            .filter(|(_, task)| task.phase != Phase::Ended && task.run.task.executor.is_some());
+            .filter(|(_, task)| task.phase != Phase::Ended && executor_key(&task.run).is_some());
         for (key, task) in of_executors {
             let executor = executor_key(&task.run).and_then(|it| self.executors.get(&it));
             assert!(
                 executor.is_some_and(|it| it.tasks.contains(&key.1)),
                 "X1: {key:?} has no executor"
+            );
+        }
+    }
+
+    fn check_groups(&self) {
+        for (key, group) in &self.groups {
+            assert!(!group.tasks.is_empty(), "S40: {key:?} is over and is kept");
+            let members = group
+                .tasks
+                .iter()
+                .map(|id| &self.tasks[&(key.0, id.clone())]);
+            for member in members.clone() {
+                assert_eq!(
+                    group_key(&member.run).as_ref(),
+                    Some(key),
+                    "S40: a task in a group that is not its own"
+                );
+                assert!(
+                    !group.is_ending || member.ending.is_some(),
+                    "S40: {key:?} is ending and goes on"
+                );
+            }
+            let is_coming = members.clone().any(|task| task.pid().is_none());
+            let is_told = members.clone().any(|task| !task.is_unheard());
+            assert!(!is_told || !is_coming, "S40: {key:?} is told in parts");
+        }
+        let members = self.tasks.iter().filter_map(|(key, task)| {
+            let goes_on = task.phase != Phase::Ended && !task.abandoned;
+            Some((key, group_key(&task.run).filter(|_| goes_on)?))
+        });
+        for (key, group) in members {
+            let group = self.groups.get(&group);
+            assert!(
+                group.is_some_and(|it| it.tasks.contains(&key.1)),
+                "S40: {key:?} has no group"
             );
         }
     }
@@ -226,7 +267,7 @@ impl SlaveCore {
         for (key, stream) in &self.streams {
             assert!(!stream.is_empty(), "S6: empty stream of {key:?}");
             let task = self.tasks.get(key);
-            let most = match task.is_some_and(|task| task.run.task.executor.is_none()) {
+            let most = match task.is_some_and(|task| task.run.task.command.is_some()) {
                 // STARTING, RUNNING, the same with a check, KILLING and an end.
                 true => 5,
                 false => UPDATES_PER_TASK_MAX + 1,

@@ -11,6 +11,7 @@ use meros_proto::time::Timestamp;
 use tracing::info;
 
 use crate::config::LEAVE_ACKNOWLEDGEMENTS_MAX;
+use crate::event::ExecutorKey;
 use crate::executors::executor_key;
 use crate::launch::killed_during_launch;
 use crate::task::{Cause, Ending, Phase, Task};
@@ -96,9 +97,10 @@ impl SlaveCore {
                     effects.push(Effect::KillContainer { container, grace });
                 }
                 if first {
-                    let is_abandoned = task.abandoned;
+                    // A member of a group that is not all there yet runs, and nobody has heard of it.
+                    let is_told = !task.abandoned && !task.is_unheard();
                     self.stop_checks(key);
-                    if !is_abandoned {
+                    if is_told {
                         self.announce_kill(key, cause, now, effects);
                     }
                 }
@@ -144,6 +146,10 @@ impl SlaveCore {
                 .collect()
         };
         let executors = self.executors_of(framework_id);
+        let groups: Vec<ExecutorKey> = {
+            let keys = self.groups.keys();
+            keys.filter(|key| key.0 == framework_id).cloned().collect()
+        };
         let nothing_known = tasks.iter().all(|key| self.tasks[key].abandoned)
             && executors.iter().all(|key| self.executors[key].abandoned)
             && streams.is_empty();
@@ -181,6 +187,9 @@ impl SlaveCore {
                     self.kill(&key, Cause::FrameworkGone, grace, now, effects);
                 }
             }
+        }
+        for key in groups {
+            self.leave_group(&key);
         }
         for key in executors {
             self.abandon_executor(&key, now, effects);

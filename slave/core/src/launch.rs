@@ -20,14 +20,16 @@ use crate::claims::key_of;
 use crate::config::{PROGRESS_BYTES_MAX, PROGRESS_INTERVAL};
 use crate::event::{ContainerExit, ContainerId};
 use crate::executors::executor_key;
+use crate::groups::group_key;
 use crate::signal::signal_name;
 use crate::task::{Cause, Phase, Task, executor_of};
 use crate::timers::Due;
 use crate::{Awaiting, Effect, Effects, Record, SlaveCore, TaskKey};
 
 /// An end as it is told to the framework.
+#[derive(Debug, Clone)]
 pub(crate) struct End {
-    state: TaskState,
+    pub(crate) state: TaskState,
     source: Source,
     reason: Option<Reason>,
     message: String,
@@ -91,6 +93,10 @@ impl SlaveCore {
         }
         if run.task.command.is_none() {
             let message = "it was ordered as a command, and the task has none";
+            return dropped(Reason::TaskInvalid, message.to_owned());
+        }
+        if run.task.executor.is_some() {
+            let message = "it was ordered by itself, and has an executor or a group";
             return dropped(Reason::TaskInvalid, message.to_owned());
         }
         self.refuse_room(run, &run.task.resources)
@@ -186,6 +192,7 @@ impl SlaveCore {
         if task.phase != (Phase::Starting { container }) {
             return self.ignore_container(container, "started twice");
         }
+        let group = group_key(&task.run);
         task.phase = Phase::Running { container, pid };
         if let Some(ending) = &mut task.ending {
             // Killed while it was being started: nobody hears of it as running.
@@ -197,9 +204,23 @@ impl SlaveCore {
             self.timers
                 .set(Due::Completion(key.clone()), now.after(most));
         }
-        self.start_checks(&key, Duration::ZERO, now);
-        let status = self.running(&key, now);
-        self.update_task(&key, status, effects);
+        match group {
+            Some(group) => self.on_member_started(&group, now, effects),
+            None => self.tell_running(&key, Duration::ZERO, now, effects),
+        }
+    }
+
+    /// A task that runs since `age` is told as running, and checked from now on.
+    pub(crate) fn tell_running(
+        &mut self,
+        key: &TaskKey,
+        age: Duration,
+        now: Timestamp,
+        effects: &mut Effects,
+    ) {
+        self.start_checks(key, age, now);
+        let status = self.running(key, now);
+        self.update_task(key, status, effects);
     }
 
     /// What a task says that runs.
@@ -338,7 +359,14 @@ impl SlaveCore {
         }
         self.tasks[key].checks.dress(&mut status);
         debug!(framework_id = %key.0, task_id = %key.1, state = %status.state, "task ended");
+        let group = group_key(&self.tasks[key].run);
+        if let Some(group) = &group {
+            self.doom_group(group, status.state, effects);
+        }
         self.update_task(key, status, effects);
+        if let Some(group) = &group {
+            self.on_member_ended(group, now, effects);
+        }
     }
 
     /// The task is over, and takes nothing any more.
@@ -349,7 +377,7 @@ impl SlaveCore {
             self.containers.remove(&container);
         }
         let was_given = std::mem::replace(&mut task.phase, Phase::Ended) == Phase::Given;
-        let executor = executor_key(&task.run);
+        let (executor, group) = (executor_key(&task.run), group_key(&task.run));
         let is_charged = !task.abandoned;
         self.timers.clear(&Due::Completion(key.clone()));
         self.stop_checks(key);
@@ -358,6 +386,9 @@ impl SlaveCore {
             if was_given {
                 executor.take_back(&self.tasks[key].run.task.resources);
             }
+        }
+        if let Some(group) = group.and_then(|it| self.groups.get_mut(&it)) {
+            group.tasks.remove(&key.1);
         }
         if is_charged {
             self.release(key);
@@ -421,9 +452,7 @@ impl SlaveCore {
 fn end_of(task: &Task, by_itself: impl FnOnce(&Task) -> End) -> End {
     match task.ending {
         // Seen running only if it was told so.
-        Some(ending) if matches!(task.state, TaskState::Staging | TaskState::Starting) => {
-            killed_during_launch(ending.cause)
-        }
+        Some(ending) if task.is_unheard() => killed_during_launch(ending.cause),
         Some(ending) => ended_by_us(ending.cause, task),
         None => by_itself(task),
     }
@@ -440,6 +469,9 @@ pub(crate) fn lost() -> End {
 pub(crate) fn killed_during_launch(cause: Cause) -> End {
     let message = match cause {
         Cause::SlaveGoes => "the slave stopped before the task ran",
+        Cause::Group => {
+            "not run: another task of its group failed, was killed or could not be started"
+        }
         _ => "killed before it ran",
     };
     End::by_slave(TaskState::Killed, Reason::TaskKilledDuringLaunch, message)
@@ -449,6 +481,10 @@ pub(crate) fn ended_by_us(cause: Cause, task: &Task) -> End {
     let (state, reason, message) = match cause {
         Cause::Requested | Cause::FrameworkGone => {
             (TaskState::Killed, None, "killed on request".to_owned())
+        }
+        Cause::Group => {
+            let message = "killed because another task of its group failed or was killed";
+            (TaskState::Killed, None, message.to_owned())
         }
         Cause::SlaveGoes => {
             let message = "killed because its slave was stopped".to_owned();

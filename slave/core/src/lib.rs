@@ -17,6 +17,7 @@ mod effect;
 mod event;
 mod executor;
 mod executors;
+mod groups;
 mod invariants;
 mod kill;
 mod launch;
@@ -40,7 +41,7 @@ use meros_proto::status::TaskExit;
 use meros_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use checkpoint::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Record};
+pub use checkpoint::{Checkpoint, CheckpointedExecutor, CheckpointedTask, GROUP_IS_ENDING, Record};
 pub use claims::{Claims, MountedVolume, VolumeDirectory, VolumeKey, WIPING_MAX};
 pub use config::{
     Config, EXECUTOR_REGISTRATION_TIMEOUT_DEFAULT, EXECUTOR_REREGISTRATION_TIMEOUT_DEFAULT,
@@ -57,6 +58,7 @@ pub use executor::ExecutorSummary;
 pub use task::TaskSummary;
 
 use executor::Executor;
+use groups::Group;
 use registration::Link;
 use stream::Stream;
 use task::{Phase, Task};
@@ -76,6 +78,8 @@ pub struct Identity {
 enum Awaiting {
     /// A task, to be started.
     Task(TaskKey),
+    /// A group of tasks, to be started.
+    Group(ExecutorKey),
     /// A status update, to be sent, and to be acknowledged to the executor that said it.
     Update(TaskKey, Option<ExecutorKey>),
     /// The ends of an executor and of its tasks: its container need not be found again.
@@ -145,6 +149,8 @@ pub struct SlaveCore {
     executors: BTreeMap<ExecutorKey, Executor>,
     /// Theirs.
     executor_containers: BTreeMap<ContainerId, ExecutorKey>,
+    /// Groups of tasks that are not over. No executor of the same framework has the same id.
+    groups: BTreeMap<ExecutorKey, Group>,
     /// Connections of those that are subscribed.
     sessions: BTreeMap<SessionId, ExecutorKey>,
     /// Those that ended since the master was told what is here, before its welcome.
@@ -201,6 +207,7 @@ impl SlaveCore {
             containers: BTreeMap::new(),
             executors: BTreeMap::new(),
             executor_containers: BTreeMap::new(),
+            groups: BTreeMap::new(),
             sessions: BTreeMap::new(),
             executors_ended: Vec::new(),
             strays: BTreeSet::new(),
@@ -394,6 +401,7 @@ impl SlaveCore {
         while let Some((_, awaiting)) = self.awaiting.pop_front_if(|(id, _)| *id <= self.durable) {
             match awaiting {
                 Awaiting::Task(key) => self.start_task(&key, effects),
+                Awaiting::Group(key) => self.start_group(&key, effects),
                 Awaiting::Update(key, executor) => {
                     self.forget_container(&key, effects);
                     self.send_head(&key, now, effects);

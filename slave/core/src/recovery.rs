@@ -18,6 +18,7 @@ use crate::checkpoint::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Reco
 use crate::event::{ContainerExit, ContainerId, ExecutorKey, FoundContainer, FoundState, Owner};
 use crate::executor::{Executor, ExecutorPhase};
 use crate::executors::{ended_with_exit, executor_key, never_given};
+use crate::groups::group_key;
 use crate::launch::{End, ended_by_itself, ended_by_us, lost};
 use crate::stream::Stream;
 use crate::task::{Cause, Ending, Phase, Task, executor_of};
@@ -80,6 +81,10 @@ impl SlaveCore {
         let (total, mut ended, mut running) = (tasks.len(), 0, 0);
         let mut gone = BTreeMap::new();
         for (key, executor) in executors {
+            if executor.run.executor.is_group() {
+                self.take_up_group(&key, executor, effects);
+                continue;
+            }
             let found = of_executors.remove(&key);
             if let Some(found) = self.take_up_executor(&key, executor, found, now) {
                 gone.insert(key, found);
@@ -130,6 +135,7 @@ impl SlaveCore {
             let found = found.filter(|found| !self.kill_stray(found, effects));
             self.forget_executor(key, found.map(|found| found.container), effects);
         }
+        self.settle_groups(now, effects);
         // A damaged checkpoint may have lost a task but not its updates; if the last one is not
         // the end of the task, the master asks for the task when the slave re-registers (K6).
         let open: Vec<TaskKey> = self
@@ -183,12 +189,21 @@ impl SlaveCore {
         effects: &mut Effects,
     ) -> bool {
         let task = self.tasks.get_mut(key).expect("just inserted");
-        if self
-            .free
-            .checked_sub_assign(&task.run.task.resources)
-            .is_err()
+        let group = group_key(&task.run);
+        // Its group does not fit any more.
+        let is_orphan = group
+            .as_ref()
+            .is_some_and(|it| !self.groups.contains_key(it));
+        if is_orphan
+            || self
+                .free
+                .checked_sub_assign(&task.run.task.resources)
+                .is_err()
         {
             return false;
+        }
+        if let Some(group) = group.as_ref().and_then(|it| self.groups.get_mut(it)) {
+            group.tasks.insert(key.1.clone());
         }
         task.phase = Phase::Running { container, pid };
         self.containers.insert(container, key.clone());
@@ -215,6 +230,8 @@ impl SlaveCore {
                 effects.push(Effect::KillContainer { container, grace });
             }
             TaskState::Running => self.start_checks(key, age, now),
+            // Told when it is known of all of its group that they run.
+            _ if group.is_some() => return true,
             _ => {
                 self.start_checks(key, age, now);
                 let status = self.running(key, now);
@@ -388,6 +405,9 @@ impl SlaveCore {
             status.executor_id = self.tasks.get(key).map(|task| executor_of(&task.run));
         }
         task.checks.dress(&mut status);
+        if let Some(group) = group_key(&task.run) {
+            self.doom_group(&group, status.state, effects);
+        }
         self.update_task(key, status, effects);
         let task = self.tasks.get_mut(key).expect("just inserted");
         task.ended_in = container;

@@ -131,6 +131,7 @@ impl SlaveCore {
             MasterToSlave::RunInExecutor { run, starts } => {
                 self.on_run_in_executor(run, starts, now, effects);
             }
+            MasterToSlave::RunGroup(order) => self.on_run_group(*order, now, effects),
             MasterToSlave::ShutdownExecutor {
                 framework_id,
                 executor_id,
@@ -229,6 +230,8 @@ impl SlaveCore {
     fn report_executors(&self, connection: ConnectionId, effects: &mut Effects) {
         let executors = self.executors.values().filter(|it| !it.abandoned);
         let executors = executors.map(|executor| (*executor.run).clone());
+        let groups = self.groups.values().map(|group| (*group.run).clone());
+        let executors = executors.chain(groups);
         for executors in in_parts(executors, REPORT_EXECUTORS_MAX) {
             let message = SlaveToMaster::ReportExecutors { executors };
             effects.push(Effect::Send {

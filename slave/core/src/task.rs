@@ -45,6 +45,8 @@ pub(crate) enum Cause {
     SlaveGoes,
     /// Its framework is gone: nobody is told.
     FrameworkGone,
+    /// Another task of its group did not finish well.
+    Group,
 }
 
 /// A task is being ended by us (semantics M5).
@@ -99,6 +101,11 @@ impl Task {
         }
     }
 
+    /// Whether nobody has heard of it as running.
+    pub(crate) fn is_unheard(&self) -> bool {
+        matches!(self.state, TaskState::Staging | TaskState::Starting)
+    }
+
     /// Whether its container has been asked for and its files are being fetched, or may be.
     pub(crate) fn is_prepared(&self) -> bool {
         let fetches = |command: &Command| !command.uris.is_empty();
@@ -115,10 +122,19 @@ impl Task {
             .min(KILL_GRACE_MAX)
     }
 
-    pub(crate) fn summary<'a>(&'a self, key: &'a TaskKey) -> TaskSummary<'a> {
-        let pid = match self.phase {
+    /// Its first process, while it runs in a container of its own.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match self.phase {
             Phase::Running { pid, .. } => Some(pid),
             _ => None,
+        }
+    }
+
+    pub(crate) fn summary<'a>(&'a self, key: &'a TaskKey) -> TaskSummary<'a> {
+        let executor = self.run.task.executor.as_ref();
+        let executor_id = |is_group: bool| {
+            let executor = executor.filter(|it| it.is_group() == is_group);
+            executor.map(|it| &it.executor_id)
         };
         TaskSummary {
             framework_id: key.0,
@@ -129,9 +145,10 @@ impl Task {
             resources: &self.run.task.resources,
             labels: &self.run.task.labels,
             state: self.state,
-            executor_id: self.run.task.executor.as_ref().map(|it| &it.executor_id),
+            executor_id: executor_id(false),
+            group_id: executor_id(true),
             container: self.container(),
-            pid,
+            pid: self.pid(),
         }
     }
 }
@@ -165,6 +182,8 @@ pub struct TaskSummary<'a> {
     pub state: TaskState,
     /// The executor of its framework that runs it, if one does.
     pub executor_id: Option<&'a ExecutorId>,
+    /// The group that it runs in, if it does; in a container of its own.
+    pub group_id: Option<&'a ExecutorId>,
     /// Its container, or that of its executor, while it may exist.
     pub container: Option<ContainerId>,
     /// The first process of that container, while it runs.

@@ -4,6 +4,7 @@ mod checks;
 mod claims;
 mod executors;
 mod fetch;
+mod groups;
 mod life;
 mod master;
 mod property;
@@ -338,6 +339,19 @@ fn line(effect: &Effect) -> String {
             ),
             Record::ExecutorForgotten { executor } => {
                 format!("persist executor ended {}/{}", executor.0, executor.1)
+            }
+            Record::GroupAdded { executor, tasks } => {
+                let tasks = tasks.iter().map(|run| run.task.task_id.as_str());
+                let tasks: Vec<&str> = tasks.collect();
+                format!(
+                    "persist group {}/{} {}",
+                    executor.framework.framework_id,
+                    executor.executor.executor_id,
+                    tasks.join("+")
+                )
+            }
+            Record::GroupEnding { executor } => {
+                format!("persist group ending {}/{}", executor.0, executor.1)
             }
             Record::TaskForgotten { task } => format!("persist forgotten {}", key(task)),
             Record::FrameworkShutDown { framework_id } => {

@@ -20,8 +20,11 @@ use std::path::{Path, PathBuf};
 
 use meros_proto::codec::{decode_record, encode_record};
 use meros_proto::ids::FrameworkId;
+use meros_proto::message::slave::{RunExecutor, RunTask};
 use meros_proto::status::{TaskState, TaskStatus};
-use meros_slave_core::{Checkpoint, CheckpointedExecutor, CheckpointedTask, Identity, Record};
+use meros_slave_core::{
+    Checkpoint, CheckpointedExecutor, CheckpointedTask, GROUP_IS_ENDING, Identity, Record,
+};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRecoveryMode, IteratorMode, Options, WriteBatch, WriteOptions,
 };
@@ -32,8 +35,8 @@ pub use error::{AppendError, OpenStoreError};
 pub use meros_daemon::lock::{DataDirLock, LockError};
 
 /// The layout on disk that this release writes. Identity and claims are as in 1 and 2; tasks and updates
-/// have more fields since 3 (files to fetch, checks), which also has executors.
-const FORMAT: u32 = 3;
+/// have more fields since 3 (files to fetch, checks), which also has executors; since 4 those may be groups.
+const FORMAT: u32 = 4;
 
 /// Marks a task as being killed. A release that takes any mark for "was seen running" loses no more than
 /// it did before.
@@ -244,10 +247,15 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
         Record::IncarnationStarted(number) => batch.put(keys::INCARNATION, encode_record(number)?),
         Record::TermHeard(epoch) => batch.put(keys::TERM, encode_record(epoch)?),
         Record::ClaimsChanged(claims) => batch.put(keys::CLAIMS, encode_record(claims)?),
-        Record::TaskAdded(run) => {
-            let task = (run.framework.framework_id, run.task.task_id.clone());
-            batch.put(keys::task(&task), encode_record(run)?);
-            batch.delete(keys::started(&task));
+        Record::TaskAdded(run) => put_task(batch, run)?,
+        Record::GroupAdded { executor, tasks } => {
+            put_executor(batch, executor)?;
+            for run in tasks {
+                put_task(batch, run)?;
+            }
+        }
+        Record::GroupEnding { executor } => {
+            batch.put(keys::heard(executor), GROUP_IS_ENDING.to_be_bytes());
         }
         Record::UpdateMade {
             framework_id,
@@ -269,11 +277,7 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
                 batch.put(keys::started(&task), STARTING);
             }
         }
-        Record::ExecutorAdded(run) => {
-            let executor = (run.framework.framework_id, run.executor.executor_id.clone());
-            batch.put(keys::executor(&executor), encode_record(run)?);
-            batch.delete(keys::heard(&executor));
-        }
+        Record::ExecutorAdded(run) => put_executor(batch, run)?,
         Record::ExecutorForgotten { executor } => {
             batch.delete(keys::executor(executor));
             batch.delete(keys::heard(executor));
@@ -300,6 +304,20 @@ fn put(batch: &mut WriteBatch, record: &Record) -> Result<(), AppendError> {
             }
         }
     }
+    Ok(())
+}
+
+fn put_task(batch: &mut WriteBatch, run: &RunTask) -> Result<(), AppendError> {
+    let task = (run.framework.framework_id, run.task.task_id.clone());
+    batch.put(keys::task(&task), encode_record(run)?);
+    batch.delete(keys::started(&task));
+    Ok(())
+}
+
+fn put_executor(batch: &mut WriteBatch, run: &RunExecutor) -> Result<(), AppendError> {
+    let executor = (run.framework.framework_id, run.executor.executor_id.clone());
+    batch.put(keys::executor(&executor), encode_record(run)?);
+    batch.delete(keys::heard(&executor));
     Ok(())
 }
 

@@ -55,6 +55,25 @@ fn executor(framework: u32, id: &str) -> Record {
     }))
 }
 
+fn group(framework: u32, id: &str, tasks: &[&str]) -> Record {
+    let id = ExecutorId::new(id).unwrap();
+    let group = ExecutorDescription::group(id, "mem:8".parse().unwrap());
+    let members = tasks.iter().map(|task| match run(framework, task) {
+        Record::TaskAdded(mut run) => {
+            run.task.executor = Some(group.clone());
+            *run
+        }
+        other => unreachable!("it makes no other: {other:?}"),
+    });
+    let tasks: Vec<_> = members.collect();
+    let executor = Box::new(RunExecutor {
+        framework: tasks[0].framework.clone(),
+        role: tasks[0].role.clone(),
+        executor: group,
+    });
+    Record::GroupAdded { executor, tasks }
+}
+
 /// The update of the task `in-e`.
 fn heard(framework: u32, id: &str, heard: u64, number: u64, state: TaskState) -> Record {
     let Record::UpdateMade { status, .. } = update(framework, "in-e", number, state) else {
@@ -116,6 +135,12 @@ fn life() -> Vec<Record> {
         Record::ExecutorForgotten {
             executor: (FrameworkId(1), ExecutorId::new("gone").unwrap()),
         },
+        group(1, "g", &["ga", "gb"]),
+        group(1, "h", &["ha"]),
+        Record::GroupEnding {
+            executor: (FrameworkId(1), ExecutorId::new("g").unwrap()),
+        },
+        update(1, "ga", 10, TaskState::Failed),
         Record::FrameworkShutDown {
             framework_id: FrameworkId(2),
         },

@@ -267,7 +267,7 @@ fn executors(picked: &Picked) -> parts::GetExecutors {
         return parts::GetExecutors::default();
     };
     let own = picked.executors.iter();
-    let own = own.map(|it| agent::executor(ids, &it.view, it.shutdown_grace));
+    let own = own.map(|it| agent::executor(ids, &it.view, it.shutdown_grace, it.is_group));
     let live = picked.tasks.iter().filter(|task| {
         let is_command = task.executor_id.is_none();
         is_command && !task.state.is_terminal()

@@ -375,7 +375,7 @@ impl What {
     fn uris(&self) -> Vec<FetchUri> {
         let command = match self {
             Self::Task(run) => run.task.command.as_ref(),
-            Self::Executor(run, _) => Some(&run.executor.command),
+            Self::Executor(run, _) => run.executor.command.as_ref(),
         };
         command.map_or_else(Vec::new, |command| command.uris.clone())
     }

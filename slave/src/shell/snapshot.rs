@@ -143,6 +143,8 @@ pub(crate) struct PickedExecutor {
     pub(crate) view: ExecutorView,
     /// From being asked to shut down to SIGKILL, if its framework says so.
     pub(crate) shutdown_grace: Option<Duration>,
+    /// Whether it stands for a group of tasks.
+    pub(crate) is_group: bool,
 }
 
 impl Picked {
@@ -173,7 +175,7 @@ impl Picked {
                 status: None,
                 launched_at: Timestamp(0),
                 labels: task.labels.clone(),
-                executor_id: task.executor_id.cloned(),
+                executor_id: task.executor_id.or(task.group_id).cloned(),
             });
         }
         for it in core.executors().take(most) {
@@ -190,6 +192,7 @@ impl Picked {
                     labels: executor.labels.clone(),
                 },
                 shutdown_grace: executor.shutdown_grace,
+                is_group: executor.is_group(),
             });
         }
         picked

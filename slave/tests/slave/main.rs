@@ -6,6 +6,7 @@ mod bad_input;
 mod checks;
 mod exec;
 mod fetch;
+mod groups;
 mod hostile;
 mod life;
 mod operator;
@@ -37,6 +38,14 @@ fn main() {
             life::memory_hog,
         ),
         case("a_task_sees_its_own_environment_only", life::environment),
+        case(
+            "a_group_ends_with_the_first_of_its_tasks_that_fails",
+            groups::ends_with_the_first_that_fails,
+        ),
+        case(
+            "of_a_group_all_tasks_start_or_none",
+            groups::starts_all_or_none,
+        ),
         case("a_killed_task_ends_and_says_so", life::kill),
         case(
             "a_command_that_does_not_exist_fails_its_task_and_is_named",

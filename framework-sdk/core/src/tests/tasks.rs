@@ -266,6 +266,46 @@ fn a_task_id_in_use_is_taken_out_of_an_accept() {
 }
 
 #[test]
+fn a_group_with_an_id_that_is_live_is_not_launched() {
+    // semantics: D2
+    let mut script = Script::subscribed();
+    script.launch(&["a"]);
+    let group = |tasks: &[&str]| {
+        let group_id = meros_proto::ids::ExecutorId::new("g").unwrap();
+        Operation::LaunchGroup(Box::new(TaskGroup {
+            executor: ExecutorDescription::group(group_id, Resources::new()),
+            tasks: tasks.iter().map(|name| task(name)).collect(),
+        }))
+    };
+    let launch = |tasks: &[&str]| Call::Accept {
+        offer_ids: vec![offer_id(1)],
+        operations: vec![group(tasks)],
+        filters: Filters::default(),
+    };
+    let effects = script.call(launch(&["b", "a", "c"]));
+    let [
+        Effect::Deliver(News::Refused { refusal, .. }),
+        Effect::Deliver(News::Update(b)),
+        Effect::Deliver(News::Update(c)),
+        Effect::Send(FrameworkToMaster::Accept { .. }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert!(refusal.to_string().contains("a task a is live already"));
+    for (status, name) in [(b, "b"), (c, "c")] {
+        assert_eq!(status.task_id, id(name));
+        assert_eq!(status.state, TaskState::Error);
+        assert_eq!(status.reason, Some(Reason::TaskGroupInvalid));
+    }
+    let effects = script.call(launch(&["d", "e"]));
+    let [Effect::Send(FrameworkToMaster::Accept { operations, .. })] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(operations[..], [group(&["d", "e"])]);
+}
+
+#[test]
 fn an_accept_that_fits_no_frame_ends_its_tasks_and_gives_the_offer_back() {
     let mut script = Script::subscribed();
     let mut big = task("a");

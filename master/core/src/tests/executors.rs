@@ -172,7 +172,7 @@ fn another_executor_of_the_same_id_is_refused() {
     let (mut world, _, f) = with_two_tasks();
     world.pass(secs(60));
     let mut other = run_in("v");
-    other.executor.as_mut().expect("it has one").command = Command::shell("other");
+    other.executor.as_mut().expect("it has one").command = Some(Command::shell("other"));
     let told = world.accept(f, &[2], vec![other]);
     let refused = told.iter().find(|line| line.contains("ERROR"));
     let refused = refused.unwrap_or_else(|| panic!("{told:?}"));

@@ -47,7 +47,7 @@ fn executor() -> ExecutorDescription {
         executor_id: ExecutorId::new("e").expect("a good id"),
         framework_id: None,
         name: String::new(),
-        command: Command::shell("true"),
+        command: Some(Command::shell("true")),
         resources: resources("cpus:0.5"),
         labels: Default::default(),
         shutdown_grace: None,

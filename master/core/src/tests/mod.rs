@@ -7,6 +7,7 @@ mod executors;
 mod explain;
 mod framework_update;
 mod frameworks;
+mod groups;
 mod launches;
 mod life;
 mod maintenance;

@@ -625,6 +625,16 @@ fn slave_line(message: &MasterToSlave) -> String {
                 executor.expect("its executor")
             )
         }
+        MasterToSlave::RunGroup(run) => {
+            let tasks = run.group.tasks.iter().map(|task| task.task_id.as_str());
+            let tasks: Vec<&str> = tasks.collect();
+            format!(
+                "run {} {} in group {}",
+                run.framework.framework_id,
+                tasks.join("+"),
+                run.group.executor.executor_id
+            )
+        }
         MasterToSlave::ShutdownExecutor {
             framework_id,
             executor_id,

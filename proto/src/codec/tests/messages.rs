@@ -7,6 +7,7 @@ use crate::{
     constraint::{OfferWishes, Subject},
     executor::ExecutorDescription,
     framework::FrameworkDescription,
+    group::TaskGroup,
     ids::{ClusterId, Epoch, ExecutorId, FrameworkId, OperationId, SlaveId, TaskId, UpdateId},
     message::{
         executor::{ExecutorToSlave, ExecutorUpdate, SlaveToExecutor},
@@ -15,7 +16,7 @@ use crate::{
             FrameworkToMaster, ReconcileOperation, ReconcileTask, SlaveToMaster, StatusUpdate,
             TaskReport,
         },
-        slave::{MasterToSlave, RunExecutor, RunTask, TaskFramework},
+        slave::{MasterToSlave, RunExecutor, RunGroup, RunTask, TaskFramework},
     },
     offer::{Filters, Operation},
     operation::{
@@ -90,6 +91,14 @@ fn executor() -> ExecutorDescription {
     executor.shutdown_grace = Some(Duration::from_secs(7));
     executor.data = bytes::Bytes::from_static(b"config");
     executor
+}
+
+fn group() -> TaskGroup {
+    let id = ExecutorId::new("pod").unwrap();
+    TaskGroup {
+        executor: ExecutorDescription::group(id, resources("mem:8")),
+        tasks: vec![task("t-3"), task("t-4")],
+    }
 }
 
 fn check<T>(messages: &[T], seed: u64)
@@ -187,6 +196,7 @@ fn mutated_frames_of_frameworks_end_in_a_message_or_an_error() {
                 change: change(),
             })),
             Operation::Launch(vec![task("t-1"), task("t-2")]),
+            Operation::LaunchGroup(Box::new(group())),
         ],
         filters: Filters::default(),
     };
@@ -277,6 +287,11 @@ fn mutated_frames_of_masters_end_in_a_message_or_an_error() {
             MasterToSlave::RunTask(Box::new(run)),
             ordered,
             in_executor,
+            MasterToSlave::RunGroup(Box::new(RunGroup {
+                framework: for_framework(),
+                role: role(),
+                group: group(),
+            })),
         ],
         3,
     );

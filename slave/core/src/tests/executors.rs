@@ -115,8 +115,9 @@ impl Slave {
     fn with_executor_fetching() -> Self {
         let mut slave = Self::registered();
         let mut run = Box::new(run_in("t"));
-        if let Some(executor) = &mut run.task.executor {
-            executor.command.uris = vec![meros_proto::fetch::FetchUri::new("http://h/f")];
+        let executor = run.task.executor.as_mut();
+        if let Some(command) = executor.and_then(|executor| executor.command.as_mut()) {
+            command.uris = vec![meros_proto::fetch::FetchUri::new("http://h/f")];
         }
         slave.hear(
             MasterToSlave::RunInExecutor { run, starts: true },
@@ -328,7 +329,7 @@ fn what_the_master_has_charged_in_vain_it_is_told() {
 fn another_executor_of_the_same_id_is_refused() {
     let mut slave = Slave::executing();
     let mut other = run_in("u");
-    other.task.executor.as_mut().unwrap().command = Command::shell("other");
+    other.task.executor.as_mut().unwrap().command = Some(Command::shell("other"));
     let order = MasterToSlave::RunInExecutor {
         run: Box::new(other),
         starts: false,

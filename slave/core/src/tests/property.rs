@@ -1,8 +1,11 @@
 //! Random events, nonsense included.
 
 use meros_proto::check::{Check, HealthCheck};
+use meros_proto::executor::ExecutorDescription;
 use meros_proto::fetch::FetchUri;
-use meros_proto::message::slave::ReconcileOnSlave;
+use meros_proto::group::TaskGroup;
+use meros_proto::ids::ExecutorId;
+use meros_proto::message::slave::{ReconcileOnSlave, RunGroup};
 use meros_proto::operation::{Change, ChangeKind, OperationNumber};
 use meros_proto::status::TaskState;
 use proptest::prelude::*;
@@ -36,6 +39,15 @@ enum Step {
         killing: bool,
         limit: bool,
         checked: bool,
+    },
+    /// Of the tasks whose bits are set.
+    RunGroup {
+        framework: u32,
+        tasks: u8,
+        fetches: bool,
+    },
+    ShutdownGroup {
+        framework: u32,
     },
     Kill {
         framework: u32,
@@ -113,6 +125,9 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Run { connection, framework, task, cpus, killing, limit, checked }
             }
         ),
+        4 => (framework(), 0_u8..32, any::<bool>())
+            .prop_map(|(framework, tasks, fetches)| Step::RunGroup { framework, tasks, fetches }),
+        1 => framework().prop_map(|framework| Step::ShutdownGroup { framework }),
         4 => (framework(), task(), prop::option::of(any::<u16>()))
             .prop_map(|(framework, task, grace)| Step::Kill { framework, task, grace }),
         1 => framework().prop_map(|framework| Step::Shutdown { framework }),
@@ -298,6 +313,12 @@ impl World {
                     self.tasks_written
                         .insert((run.framework.framework_id, run.task.task_id.clone()));
                 }
+                Record::GroupAdded { tasks, .. } => {
+                    let tasks = tasks.iter();
+                    self.tasks_written.extend(
+                        tasks.map(|run| (run.framework.framework_id, run.task.task_id.clone())),
+                    );
+                }
                 _ => {}
             }
             self.disk.apply(record);
@@ -422,6 +443,42 @@ impl World {
                     connection.saturating_sub(2),
                     MasterToSlave::RunTask(Box::new(run)),
                 );
+            }
+            Step::RunGroup {
+                framework,
+                tasks,
+                fetches,
+            } => {
+                let like = run(framework, "t0");
+                let members = (0..5).filter(|bit| tasks & (1 << bit) != 0);
+                let members = members.map(|task| {
+                    let mut task = run(framework, task_id(task).as_str()).task;
+                    task.resources = "cpus:0.5".parse().unwrap();
+                    if fetches && let Some(command) = &mut task.command {
+                        command.uris.push(FetchUri::new("http://a/b"));
+                    }
+                    task
+                });
+                let group_id = ExecutorId::new("g").unwrap();
+                let resources = "mem:32".parse().unwrap();
+                let order = RunGroup {
+                    framework: like.framework,
+                    role: like.role,
+                    group: TaskGroup {
+                        executor: ExecutorDescription::group(group_id, resources),
+                        tasks: members.collect(),
+                    },
+                };
+                self.hear(0, MasterToSlave::RunGroup(Box::new(order)));
+            }
+            Step::ShutdownGroup { framework } => {
+                let framework_id = FrameworkId(framework);
+                let executor_id = ExecutorId::new("g").unwrap();
+                let message = MasterToSlave::ShutdownExecutor {
+                    framework_id,
+                    executor_id,
+                };
+                self.hear(0, message);
             }
             Step::Kill {
                 framework,
@@ -652,6 +709,11 @@ fn remembered(core: &SlaveCore) -> Checkpoint {
                 let (run, heard) = (executor.run.clone(), executor.heard);
                 (key.clone(), CheckpointedExecutor { run, heard })
             })
+            .chain(core.groups.iter().map(|(key, group)| {
+                let heard = if group.is_ending { GROUP_IS_ENDING } else { 0 };
+                let run = group.run.clone();
+                (key.clone(), CheckpointedExecutor { run, heard })
+            }))
             .collect(),
         updates: updates.collect(),
         claims: core.claims.clone(),

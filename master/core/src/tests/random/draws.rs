@@ -1,5 +1,7 @@
 //! What is drawn: events of every kind, with few names, so that they meet.
 
+use meros_proto::group::TaskGroup;
+
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -322,14 +324,24 @@ pub(super) fn from_framework() -> impl Strategy<Value = FrameworkToMaster> {
         prop::collection::vec(task, 0..4),
         prop::collection::vec(change(), 0..2),
         filters.clone(),
+        prop::option::weighted(0.3, executor()),
     )
         .prop_map(
-            |(offer_ids, tasks, changes, filters)| FrameworkToMaster::Accept {
+            |(offer_ids, tasks, changes, filters, group)| FrameworkToMaster::Accept {
                 offer_ids,
                 operations: changes
                     .into_iter()
                     .map(ordered)
-                    .chain([Operation::Launch(tasks)])
+                    .chain([match group {
+                        None => Operation::Launch(tasks),
+                        Some(id) => Operation::LaunchGroup(Box::new(TaskGroup {
+                            executor: ExecutorDescription::group(
+                                executor_id(id),
+                                resources("cpus:0.1"),
+                            ),
+                            tasks,
+                        })),
+                    }])
                     .collect(),
                 filters,
             },
