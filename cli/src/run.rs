@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use meros_proto::fetch::{FetchUri, ParseDigestError};
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{FrameworkId, TaskId};
+use meros_proto::image::Image;
 use meros_proto::offer::{Filters, Offer};
 use meros_proto::resources::{Resource, ResourceName, Resources, Scalar};
 use meros_proto::role::RoleName;
@@ -85,6 +86,14 @@ pub(crate) struct Args {
     /// `extract`, `executable`, `cache`, `name=FILE`, `sha256=DIGITS`. Can be given again
     #[arg(long, value_name = "URI[,HOW…]", value_parser = parse_fetch)]
     fetch: Vec<FetchUri>,
+    /// Run in the file tree of this image, with its entrypoint, variables, directory and user, such as
+    /// alpine:3.20, registry:5000/app@sha256:… or oci:/srv/images/app; the command is what its entrypoint is
+    /// given. Needs slaves that run as root
+    #[arg(long, value_name = "REFERENCE", value_parser = parse_image)]
+    image: Option<Image>,
+    /// Run this program of the image in place of its entrypoint
+    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    entrypoint: Option<String>,
     /// End everything after so long, such as 30s
     #[arg(long, value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -102,8 +111,8 @@ pub(crate) struct Args {
     cluster: ClusterArgs,
     #[command(flatten)]
     identity: IdentityArgs,
-    /// The command and its arguments
-    #[arg(last = true, required = true)]
+    /// The command and its arguments; none is what the image says
+    #[arg(last = true, required_unless_present = "image")]
     command: Vec<String>,
 }
 
@@ -147,6 +156,11 @@ fn parse_fetch(text: &str) -> Result<FetchUri, String> {
     }
     fetch.check()?;
     Ok(fetch)
+}
+
+fn parse_image(text: &str) -> Result<Image, String> {
+    let image = Image::new(text);
+    image.check().map(|()| image)
 }
 
 fn parse_where(text: &str) -> Result<Constraint, String> {
@@ -214,7 +228,7 @@ impl Run {
     fn new(args: Args) -> Result<Self, CliError> {
         let name = match &args.name {
             Some(name) => name.clone(),
-            None => default_name(&args.command),
+            None => default_name(&args.command, args.image.as_ref()),
         };
         let task_id = |id: String| {
             TaskId::new(id).map_err(|error| {
@@ -450,6 +464,10 @@ impl Run {
         command.environment = self.args.env.iter().cloned().collect();
         command.user.clone_from(&self.args.user);
         command.uris.clone_from(&self.args.fetch);
+        command.image.clone_from(&self.args.image);
+        if let (Some(image), Some(program)) = (&mut command.image, &self.args.entrypoint) {
+            image.entrypoint = Some(program.clone());
+        }
         let task = Task::new(id.as_str())
             .name(self.name.clone())
             .run(command)
@@ -588,10 +606,20 @@ pub(crate) fn code_of(status: &TaskStatus) -> u8 {
     }
 }
 
-/// The command's file name, as far as it can stand in a task id.
-fn default_name(command: &[String]) -> String {
+/// The file name of the command or of the image, as far as it can stand in a task id.
+fn default_name(command: &[String], image: Option<&Image>) -> String {
     let program = command.first().map_or("", String::as_str);
-    let file = program.rsplit('/').next().unwrap_or_default();
+    let image = image.map_or("", |image| image.reference.as_str());
+    let named = if program.is_empty() {
+        image.split('@').next().unwrap_or_default()
+    } else {
+        program
+    };
+    let file = named.rsplit('/').next().unwrap_or_default();
+    let file = match program.is_empty() {
+        true => file.split(':').next().unwrap_or_default(),
+        false => file,
+    };
     let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let name: String = file.chars().filter(|c| good(*c)).take(64).collect();
     if name.trim_matches('.').is_empty() {
@@ -623,7 +651,7 @@ mod tests {
 
     #[test]
     fn task_names_come_from_the_command() {
-        let name = |command: &str| default_name(&[command.to_owned()]);
+        let name = |command: &str| default_name(&[command.to_owned()], None);
         assert_eq!(name("/usr/bin/env"), "env");
         assert_eq!(name("a b"), "ab");
         assert_eq!(name(".."), "task");

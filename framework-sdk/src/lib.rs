@@ -154,6 +154,7 @@ pub use meros_proto::ids::{
     ClusterId, ExecutorId, FrameworkId, OfferId, OperationId, ParseIdError, SlaveId, TaskId,
     UpdateId,
 };
+pub use meros_proto::image::Image;
 pub use meros_proto::labels::{Label, Labels};
 pub use meros_proto::message::master::ReconcileTask;
 pub use meros_proto::offer::{Filters, Offer, Operation};

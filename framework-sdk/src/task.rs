@@ -8,6 +8,7 @@ use meros_proto::check::{Check, HealthCheck};
 use meros_proto::executor::ExecutorDescription;
 use meros_proto::fetch::FetchUri;
 use meros_proto::ids::{ExecutorId, ParseIdError, TaskId};
+use meros_proto::image::Image;
 use meros_proto::labels::{Label, Labels, LabelsError};
 use meros_proto::offer::Offer;
 use meros_proto::resources::{
@@ -151,6 +152,22 @@ impl Task {
     #[must_use]
     pub fn fetch(mut self, uri: FetchUri) -> Self {
         self.command = self.command.fetch(uri);
+        self
+    }
+
+    /// Runs in the file tree of this image instead of the slave's: with its entrypoint, environment, working
+    /// directory and user. Call it after the command, which is what its entrypoint is given; a
+    /// [shell line](Self::command) takes the place of both. See docs/images.md.
+    ///
+    /// ```
+    /// use meros_sdk::Task;
+    /// let task = Task::new("t").argv(["echo", "hello"]).image("alpine:3.20").cpus(0.5).mem(64.0);
+    /// // What the image itself says:
+    /// let web = Task::new("web").argv::<String>([]).image("nginx").cpus(0.5).mem(64.0);
+    /// ```
+    #[must_use]
+    pub fn image(mut self, reference: impl Into<String>) -> Self {
+        self.command = self.command.image(Image::new(reference));
         self
     }
 

@@ -10,6 +10,7 @@ use meros_proto::executor::ExecutorDescription;
 use meros_proto::fetch::{FetchUri, check_uris};
 use meros_proto::group::TaskGroup;
 use meros_proto::ids::{ExecutorId, TaskId};
+use meros_proto::image::Image;
 use meros_proto::resources::Scalar;
 use meros_proto::task::{Command, Execute, TaskDescription, TaskLimits};
 
@@ -18,14 +19,25 @@ use crate::pb;
 use crate::refused::{Refused, absent};
 use crate::resources::{from_v1, labels_from_v1};
 
-const NO_IMAGES: &str = "Meros runs tasks on the slave's own file system";
+/// An image of a task, and how its command goes with it.
+struct InImage {
+    image: Image,
+    /// Whether the program of a command is an argument of the image's entrypoint, as with Docker, and not
+    /// instead of it.
+    keeps_entrypoint: bool,
+}
 
 /// Reads a task.
 ///
 /// # Errors
 /// The first field that breaks a rule, or that Meros cannot honour.
 pub fn task(from: &pb::TaskInfo, ids: Ids) -> Result<TaskDescription, Refused> {
-    container("container", from.container.as_ref())?;
+    let image = container("container", from.container.as_ref())?;
+    absent(
+        image.is_some() && from.executor.is_some(),
+        "container",
+        "a task of an executor runs where that does: give the image to the executor",
+    )?;
     let grace = from.kill_policy.as_ref().and_then(|it| it.grace_period);
     Ok(TaskDescription {
         name: from.name.clone(),
@@ -34,7 +46,7 @@ pub fn task(from: &pb::TaskInfo, ids: Ids) -> Result<TaskDescription, Refused> {
         resources: from_v1("resources", &from.resources)?,
         limits: limits(from)?,
         command: match &from.command {
-            Some(it) => Some(command("command", it)?),
+            Some(it) => Some(command_in("command", it, image)?),
             None => None,
         },
         executor: match &from.executor {
@@ -272,7 +284,40 @@ fn command(field: &str, from: &pb::CommandInfo) -> Result<Command, Refused> {
         environment,
         user: from.user.clone().filter(|user| !user.is_empty()),
         uris,
+        image: None,
     })
+}
+
+/// The same in an image. Without a program an image is asked what to run; with one Docker gives that to the
+/// image's entrypoint, and Mesos's own containers run it instead.
+fn command_in(
+    field: &str,
+    from: &pb::CommandInfo,
+    image: Option<InImage>,
+) -> Result<Command, Refused> {
+    let mut command = command(field, from)?;
+    let Some(InImage {
+        mut image,
+        keeps_entrypoint,
+    }) = image
+    else {
+        return Ok(command);
+    };
+    if let (false, Some(program)) = (from.shell(), &from.value) {
+        let arguments = from.arguments.iter().cloned();
+        if keeps_entrypoint {
+            let all = std::iter::once(program.clone()).chain(arguments);
+            command.execute = Execute::Argv(all.collect());
+        } else {
+            image.entrypoint = Some(program.clone());
+            command.execute = Execute::Argv(arguments.skip(1).collect());
+        }
+    }
+    image
+        .check()
+        .map_err(|why| Refused::invalid(format!("{field}: image"), why))?;
+    command.image = Some(image);
+    Ok(command)
 }
 
 /// Reads a file to fetch. v1 has no field for a digest: `#sha256=` and the digits at the end of the URI
@@ -307,9 +352,10 @@ fn executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refused> {
         "executor.type",
         "the default executor runs task groups: use LAUNCH_GROUP instead of LAUNCH",
     )?;
+    let image = container("executor.container", from.container.as_ref())?;
     let no_command = || Refused::invalid("executor.command", "it is missing");
     let from_command = from.command.as_ref().ok_or_else(no_command)?;
-    let command = command("executor.command", from_command)?;
+    let command = command_in("executor.command", from_command, image)?;
     described_executor(from, Some(command))
 }
 
@@ -349,6 +395,12 @@ fn default_executor(from: &pb::ExecutorInfo) -> Result<ExecutorDescription, Refu
         let why = "the default executor has none: leave it out";
         return Err(Refused::invalid("executor.command", why));
     }
+    let image = container("executor.container", from.container.as_ref())?;
+    absent(
+        image.is_some(),
+        "executor.container",
+        "the default executor is no process: give each task its image",
+    )?;
     described_executor(from, None)
 }
 
@@ -356,7 +408,6 @@ fn described_executor(
     from: &pb::ExecutorInfo,
     command: Option<Command>,
 ) -> Result<ExecutorDescription, Refused> {
-    container("executor.container", from.container.as_ref())?;
     Ok(ExecutorDescription {
         executor_id: executor_id("executor.executor_id", &from.executor_id)?,
         framework_id: None,
@@ -373,18 +424,61 @@ fn described_executor(
     })
 }
 
-/// A container that asks for nothing else than what every task has is none.
-fn container(field: &str, from: Option<&pb::ContainerInfo>) -> Result<(), Refused> {
-    let Some(from) = from else { return Ok(()) };
+/// The image of a container of either kind; Docker itself runs neither.
+fn image(field: &str, from: &pb::ContainerInfo) -> Result<Option<InImage>, Refused> {
+    use pb::container_info::docker_info::Network;
+    use pb::image::Type;
     let path = |name: &str| format!("{field}.{name}");
-    absent(from.docker.is_some(), &path("docker"), NO_IMAGES)?;
+    let missing = |name: &str| Refused::invalid(path(name), "it is missing");
+    let from_mesos = from.mesos.as_ref().and_then(|it| it.image.as_ref());
+    if from.r#type() == pb::container_info::Type::Docker {
+        let docker = from.docker.as_ref().ok_or_else(|| missing("docker"))?;
+        absent(
+            docker.network() != Network::Host,
+            &path("docker.network"),
+            "tasks use the slave's own network: HOST",
+        )?;
+        absent(
+            docker.privileged(),
+            &path("docker.privileged"),
+            "the slave's configuration decides about capabilities",
+        )?;
+        absent(
+            !docker.parameters.is_empty(),
+            &path("docker.parameters"),
+            "they are for the program `docker`, which does not run here",
+        )?;
+        return Ok(Some(InImage {
+            image: Image::new(&docker.image),
+            keeps_entrypoint: true,
+        }));
+    }
     absent(
-        from.r#type() == pb::container_info::Type::Docker,
-        &path("type"),
-        NO_IMAGES,
+        from.docker.is_some(),
+        &path("docker"),
+        "it goes with the type DOCKER",
     )?;
-    let image = from.mesos.as_ref().and_then(|it| it.image.as_ref());
-    absent(image.is_some(), &path("mesos.image"), NO_IMAGES)?;
+    let Some(image) = from_mesos else {
+        return Ok(None);
+    };
+    absent(
+        image.r#type() == Type::Appc,
+        &path("mesos.image.appc"),
+        "images are those of Docker and of the OCI",
+    )?;
+    let docker = image.docker.as_ref();
+    let docker = docker.ok_or_else(|| missing("mesos.image.docker"))?;
+    Ok(Some(InImage {
+        image: Image::new(&docker.name),
+        keeps_entrypoint: false,
+    }))
+}
+
+/// A container that asks for nothing else than what every task has, and perhaps an image.
+fn container(field: &str, from: Option<&pb::ContainerInfo>) -> Result<Option<InImage>, Refused> {
+    let Some(from) = from else { return Ok(None) };
+    let path = |name: &str| format!("{field}.{name}");
+    let image = image(field, from)?;
     absent(
         !from.volumes.is_empty(),
         &path("volumes"),
@@ -416,7 +510,8 @@ fn container(field: &str, from: Option<&pb::ContainerInfo>) -> Result<(), Refuse
         from.tty_info.is_some(),
         &path("tty_info"),
         "tasks have no terminal",
-    )
+    )?;
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -469,6 +564,47 @@ mod tests {
         );
         let command = read(&json).expect("fine").command.expect("given");
         assert_eq!(command, Command::argv(["/bin/echo", "a"]));
+    }
+
+    #[test]
+    fn an_image_runs_what_docker_or_mesos_would_run_in_it() {
+        let docker = r#"{"type":"DOCKER","docker":{"image":"a:1","force_pull_image":true}}"#;
+        let mesos =
+            r#"{"type":"MESOS","mesos":{"image":{"type":"DOCKER","docker":{"name":"a:1"}}}}"#;
+        let image = Image::new("a:1");
+        let program = r#"{"shell":false,"value":"p","arguments":["x","y"]}"#;
+        let arguments = r#"{"shell":false,"arguments":["x"]}"#;
+        let nothing = r#"{"shell":false}"#;
+        let line = r#"{"value":"l"}"#;
+        let of_docker = Command::argv(["p", "x", "y"]).image(image.clone());
+        let of_mesos = Command::argv(["y"]).image(image.clone().entrypoint("p"));
+        for (container, command, expected) in [
+            (docker, program, of_docker),
+            (mesos, program, of_mesos),
+            (docker, arguments, Command::argv(["x"]).image(image.clone())),
+            (mesos, arguments, Command::argv(["x"]).image(image.clone())),
+            (
+                mesos,
+                nothing,
+                Command::argv::<String>([]).image(image.clone()),
+            ),
+            (docker, line, Command::shell("l").image(image)),
+        ] {
+            let json = format!(r#"{{{HEAD},"container":{container},"command":{command}}}"#);
+            assert_eq!(read(&json).expect("fine").command, Some(expected), "{json}");
+        }
+        let executor = r#""executor":{"executor_id":{"value":"e"},"command":{"value":"x"}}"#;
+        let why = read(&format!(r#"{{{HEAD},"container":{docker},{executor}}}"#));
+        assert!(
+            why.expect_err("two places")
+                .starts_with("container is not supported")
+        );
+        let bad = docker.replace("a:1", "A B");
+        let why = read(&format!(r#"{{{HEAD},"container":{bad},"command":{line}}}"#));
+        assert!(
+            why.expect_err("no image")
+                .starts_with("command: image is not valid")
+        );
     }
 
     #[test]
@@ -541,12 +677,24 @@ mod tests {
                 "health_check.http.statuses",
             ),
             (
-                r#""container":{"type":"DOCKER","docker":{"image":"a"}}"#,
+                r#""container":{"type":"DOCKER","docker":{"image":"a","network":"BRIDGE"}}"#,
+                "container.docker.network",
+            ),
+            (
+                r#""container":{"type":"DOCKER","docker":{"image":"a","privileged":true}}"#,
+                "container.docker.privileged",
+            ),
+            (
+                r#""container":{"type":"DOCKER","docker":{"image":"a","parameters":[{"key":"k","value":"v"}]}}"#,
+                "container.docker.parameters",
+            ),
+            (
+                r#""container":{"type":"MESOS","docker":{"image":"a"}}"#,
                 "container.docker",
             ),
             (
-                r#""container":{"type":"MESOS","mesos":{"image":{"type":"DOCKER"}}}"#,
-                "container.mesos.image",
+                r#""container":{"type":"MESOS","mesos":{"image":{"type":"APPC"}}}"#,
+                "container.mesos.image.appc",
             ),
             (
                 r#""container":{"type":"MESOS","volumes":[{"container_path":"a","mode":"RW"}]}"#,

@@ -19,7 +19,9 @@ pub const OUTPUT_FILE_BYTES_MAX: usize = 1_024;
 /// The most parts of such a name.
 const OUTPUT_FILE_PARTS_MAX: usize = 64;
 /// What the slave itself keeps in a sandbox.
-const RESERVED: [&str; 5] = ["stdout", "stdout.1", "stderr", "stderr.1", ".tmp"];
+const RESERVED: [&str; 6] = [
+    "stdout", "stdout.1", "stderr", "stderr.1", ".tmp", ".rootfs",
+];
 /// Endings of what is unpacked.
 const ARCHIVES: [&str; 6] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".zip"];
 

@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod framework;
 pub mod group;
 pub mod ids;
+pub mod image;
 pub mod labels;
 pub mod maintenance;
 pub mod message;

@@ -10,6 +10,7 @@ use crate::check::{Check, HealthCheck};
 use crate::executor::ExecutorDescription;
 use crate::fetch::FetchUri;
 use crate::ids::{SlaveId, TaskId};
+use crate::image::Image;
 use crate::labels::Labels;
 use crate::resources::{Resources, Scalar};
 
@@ -29,7 +30,9 @@ pub const TASK_DATA_BYTES_MAX: usize = 1 << 20;
 pub enum Execute {
     /// A line for `/bin/sh -c`.
     Shell(String),
-    /// A program, looked up in the task's PATH, and its arguments; the first is the program.
+    /// A program, looked up in the task's PATH, and its arguments; the first is the program. With an
+    /// [image](Command::image): what its entrypoint is given, in place of the image's own arguments (its
+    /// `Cmd`), or the program if it has no entrypoint; may be empty then.
     Argv(Vec<String>),
 }
 
@@ -48,6 +51,10 @@ pub struct Command {
     /// [`URIS_MAX`](crate::fetch::URIS_MAX).
     #[serde(default)]
     pub uris: Vec<FetchUri>,
+    /// The image whose file tree, environment, user and working directory it has. Default: none, and it
+    /// runs in the slave's own tree. Needs a slave that runs as root.
+    #[serde(default)]
+    pub image: Option<Image>,
 }
 
 impl Command {
@@ -59,6 +66,7 @@ impl Command {
             environment: BTreeMap::new(),
             user: None,
             uris: Vec::new(),
+            image: None,
         }
     }
 
@@ -71,6 +79,7 @@ impl Command {
             environment: BTreeMap::new(),
             user: None,
             uris: Vec::new(),
+            image: None,
         }
     }
 
@@ -86,6 +95,19 @@ impl Command {
     pub fn fetch(mut self, uri: FetchUri) -> Self {
         self.uris.push(uri);
         self
+    }
+
+    /// The same command in the file tree of an image.
+    #[must_use]
+    pub fn image(mut self, image: Image) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// Whether something has to be brought before it can start, which may take long: files or an image.
+    #[must_use]
+    pub fn is_prepared(&self) -> bool {
+        !self.uris.is_empty() || self.image.is_some()
     }
 
     /// Bytes of arguments and environment, as [`COMMAND_BYTES_MAX`] counts them.

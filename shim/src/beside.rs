@@ -196,7 +196,7 @@ fn become_check(
     if let Some(account) = &request.account {
         switch_user(account)?;
     }
-    enter(&request.sandbox)?;
+    enter(request.workdir())?;
     step("hear signals", SigSet::empty().thread_set_mask())?;
     confine::give_up_rights(request, filter)?;
     let env = request.env.iter().chain(&command.env);

@@ -54,11 +54,13 @@ pub enum Part {
     Files,
     /// By Landlock: processes outside of the task cannot be signalled or traced.
     Signals,
+    /// A task that asks for an image has its file tree instead of the host's.
+    Image,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::User,
         Self::Pid,
         Self::Mount,
@@ -73,6 +75,7 @@ impl Part {
         Self::Seccomp,
         Self::Files,
         Self::Signals,
+        Self::Image,
     ];
 
     /// Its name in options, logs and metrics.
@@ -93,6 +96,7 @@ impl Part {
             Self::Seccomp => "seccomp",
             Self::Files => "landlock-files",
             Self::Signals => "landlock-signals",
+            Self::Image => "image",
         }
     }
 
@@ -100,7 +104,9 @@ impl Part {
     #[must_use]
     pub fn needs(self) -> Option<Self> {
         match self {
-            Self::Pid | Self::Tmp | Self::Dev | Self::Paths | Self::ReadOnly => Some(Self::Mount),
+            Self::Pid | Self::Tmp | Self::Dev | Self::Paths | Self::ReadOnly | Self::Image => {
+                Some(Self::Mount)
+            }
             _ => None,
         }
     }
@@ -132,6 +138,17 @@ pub struct Confinement {
     pub capabilities: u64,
     /// Most descriptors of one process; lower if the shim's own limit is.
     pub open_files_max: Option<u64>,
+    /// The file tree of the task, if it is not the host's. Then nothing of `hidden` is there anyway.
+    pub rootfs: Option<Rootfs>,
+}
+
+/// A file tree made of the layers of an image, and a place for what the task changes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rootfs {
+    /// Folders that lie over each other, the uppermost first. Shared, and never written.
+    pub layers: Vec<PathBuf>,
+    /// Where the command starts, in that tree; made if it is not there.
+    pub workdir: PathBuf,
 }
 
 impl Confinement {

@@ -183,7 +183,7 @@ fn become_command(
     if let Some(account) = &request.account {
         switch_user(account)?;
     }
-    enter(&request.sandbox)?;
+    enter(request.workdir())?;
     step("hear signals", SigSet::empty().thread_set_mask())?;
     confine::give_up_rights(request, filter)?;
     if command.has_terminal {

@@ -44,12 +44,13 @@ mod network;
 mod reap;
 mod request;
 mod rights;
+mod rootfs;
 mod serve;
 mod task;
 mod view;
 
 pub use beside::CHECK_OUTPUT_BYTES_MAX;
-pub use confine::{Confinement, Part};
+pub use confine::{Confinement, Part, Rootfs};
 pub use exec::{EXECS_MAX, exec_socket};
 pub use files::{EXIT, Exit, ExitStatus, REQUEST, SOCKET, STATE, State, read_exit, read_state};
 pub use frames::{BadFrame, CheckEnd, ExecCommand, FRAME_BYTES_MAX, Frames, Order, Told, frame};

@@ -1,7 +1,7 @@
 //! What a slave wants run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Request {
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: BTreeMap<String, String>,
-    /// Working directory, where `stdout` and `stderr` are written as well.
+    /// Where `stdout` and `stderr` are written; the working directory of a task without a tree of its own.
     pub sandbox: PathBuf,
     /// Who it runs as; none is the shim's own user.
     pub account: Option<Account>,
@@ -44,6 +44,16 @@ pub struct Request {
     /// What keeps it apart beside its groups; nothing in requests of older slaves.
     #[serde(default)]
     pub confinement: Confinement,
+}
+
+impl Request {
+    /// Where the command starts, and what runs beside it: the sandbox, or what its image says.
+    pub(crate) fn workdir(&self) -> &Path {
+        match &self.confinement.rootfs {
+            Some(rootfs) => &rootfs.workdir,
+            None => &self.sandbox,
+        }
+    }
 }
 
 /// A command that runs beside the task for a moment, as if the task had started it.

@@ -155,7 +155,7 @@ fn become_task(
     if let Some(account) = &request.account {
         switch_user(account)?;
     }
-    enter(&request.sandbox)?;
+    enter(request.workdir())?;
     step("hear signals", SigSet::empty().thread_set_mask())?;
     // Last: what comes before may not be allowed any more.
     confine::give_up_rights(request, filter)?;
@@ -179,9 +179,9 @@ pub(crate) fn execute<'a>(
     step(Failure::EXEC, Err(error))
 }
 
-pub(crate) fn enter(sandbox: &Path) -> Result<(), Failure> {
-    let entered = std::env::set_current_dir(sandbox);
-    step(&format!("enter {}", sandbox.display()), entered)
+pub(crate) fn enter(workdir: &Path) -> Result<(), Failure> {
+    let entered = std::env::set_current_dir(workdir);
+    step(&format!("enter {}", workdir.display()), entered)
 }
 
 pub(crate) fn switch_user(account: &Account) -> Result<(), Failure> {

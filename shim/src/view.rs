@@ -1,5 +1,5 @@
 //! The file tree as a task sees it: the host's, with the slave's own folders, raw devices and the
-//! kernel's switches taken out.
+//! kernel's switches taken out; or that of an image, with what every task has put in (`rootfs`).
 //!
 //! Nothing here is seen outside of the task's mount namespace, and all of it goes with the task's last
 //! process. A task without the privilege to mount cannot undo it.
@@ -19,6 +19,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::confine::{Confinement, Part, of};
 use crate::request::{Failure, Request, step};
+use crate::rootfs;
 
 /// In the sandbox: what the task sees as `/tmp`. It counts as the task's disk, and goes with it.
 const TMP: &str = ".tmp";
@@ -27,11 +28,11 @@ const TMP_MODE: u32 = 0o1777;
 /// Links and empty files only.
 const DEV_OPTIONS: &str = "mode=755,size=64k";
 /// Covers a folder; nothing can be written there.
-const COVER_OPTIONS: &str = "mode=755,size=64k";
+pub(crate) const COVER_OPTIONS: &str = "mode=755,size=64k";
 /// Memory of the task: its own limit holds here as well.
-const SHM_OPTIONS: &str = "mode=1777";
+pub(crate) const SHM_OPTIONS: &str = "mode=1777";
 const SANE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
-const INERT: MsFlags = SANE.union(MsFlags::MS_NOEXEC);
+pub(crate) const INERT: MsFlags = SANE.union(MsFlags::MS_NOEXEC);
 
 /// Makes it, in a mount namespace that is ours alone.
 pub(crate) fn arrange(request: &Request) -> Result<(), Failure> {
@@ -39,7 +40,11 @@ pub(crate) fn arrange(request: &Request) -> Result<(), Failure> {
     let apart = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE);
     of(Part::Mount, step("keep mounts to ourselves", apart))?;
     // Before anything is covered that it may be in.
-    let own = own_folders(request)?;
+    let mut own = own_folders(request)?;
+    if let Some(rootfs) = &confinement.rootfs {
+        rootfs::arrange(request, rootfs, &mut own)?;
+        return restrict(confinement, &own);
+    }
     if confinement.has(Part::Tmp) {
         of(Part::Tmp, private_tmp(&request.sandbox))?;
     }
@@ -47,7 +52,8 @@ pub(crate) fn arrange(request: &Request) -> Result<(), Failure> {
         of(Part::Paths, hide(&confinement.hidden, &own))?;
     }
     if confinement.has(Part::Dev) {
-        of(Part::Dev, devices(&confinement.devices, request))?;
+        let devices = of(Part::Dev, Devices::find(&confinement.devices))?;
+        of(Part::Dev, devices.mount(request))?;
     } else if confinement.has(Part::Ipc) && !own.iter().any(|own| own.path.starts_with("/dev")) {
         let made = mount_new("tmpfs", Path::new("/dev/shm"), INERT, SHM_OPTIONS);
         of(Part::Ipc, made)?;
@@ -56,8 +62,7 @@ pub(crate) fn arrange(request: &Request) -> Result<(), Failure> {
         of(Part::Pid, mount_new("proc", Path::new("/proc"), INERT, ""))?;
     }
     if confinement.has(Part::Paths) {
-        let masked = confinement.masked.iter().try_for_each(|path| mask(path));
-        of(Part::Paths, masked)?;
+        mask_all(confinement)?;
     } else if confinement.has(Part::ReadOnly) {
         let shown = own.iter().try_for_each(|own| bind(&own.link(), &own.path));
         of(Part::ReadOnly, shown)?;
@@ -65,26 +70,26 @@ pub(crate) fn arrange(request: &Request) -> Result<(), Failure> {
     restrict(confinement, &own)
 }
 
-const NONE: Option<&str> = None;
+pub(crate) const NONE: Option<&str> = None;
 
 /// A folder that stays as it is, and a hold on it.
-struct Own {
-    path: PathBuf,
+pub(crate) struct Own {
+    pub(crate) path: PathBuf,
     open: File,
 }
 
 impl Own {
     /// A name of it that holds when it is covered.
-    fn link(&self) -> PathBuf {
+    pub(crate) fn link(&self) -> PathBuf {
         link(&self.open)
     }
 }
 
-fn link(open: &File) -> PathBuf {
+pub(crate) fn link(open: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()))
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_PATH).open(path)
 }
@@ -104,19 +109,24 @@ fn own_folders(request: &Request) -> Result<Vec<Own>, Failure> {
 }
 
 /// A file system of this kind at a folder.
-fn mount_new(kind: &str, at: &Path, flags: MsFlags, options: &str) -> Result<(), Failure> {
+pub(crate) fn mount_new(
+    kind: &str,
+    at: &Path,
+    flags: MsFlags,
+    options: &str,
+) -> Result<(), Failure> {
     let made = mount(Some(kind), at, Some(kind), flags, Some(options));
     step(&format!("mount {kind} at {}", at.display()), made)
 }
 
 /// The same file or folder at another place, with what is mounted below.
-fn bind(from: &Path, to: &Path) -> Result<(), Failure> {
+pub(crate) fn bind(from: &Path, to: &Path) -> Result<(), Failure> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     let bound = mount(Some(from), to, NONE, flags, NONE);
     step(&format!("show {}", to.display()), bound)
 }
 
-fn private_tmp(sandbox: &Path) -> Result<(), Failure> {
+pub(crate) fn private_tmp(sandbox: &Path) -> Result<(), Failure> {
     let tmp = sandbox.join(TMP);
     let make = || {
         DirBuilder::new().mode(0o700).create(&tmp)?;
@@ -150,27 +160,40 @@ fn hide(hidden: &[PathBuf], own: &[Own]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn devices(wanted: &[PathBuf], request: &Request) -> Result<(), Failure> {
-    let dev = Path::new("/dev");
-    let mut kept = Vec::new();
-    for path in wanted {
-        match open(path) {
-            Ok(open) => kept.push((path, open)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return step(&format!("find {}", path.display()), Err(error)),
+/// Devices of the host, held before anything covers them.
+pub(crate) struct Devices<'a> {
+    kept: Vec<(&'a Path, File)>,
+}
+
+impl<'a> Devices<'a> {
+    /// Those that there are.
+    pub(crate) fn find(wanted: &'a [PathBuf]) -> Result<Self, Failure> {
+        let mut kept = Vec::new();
+        for path in wanted {
+            match open(path) {
+                Ok(open) => kept.push((path.as_path(), open)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return step(&format!("find {}", path.display()), Err(error)),
+            }
         }
+        Ok(Self { kept })
     }
+
+    /// Makes `/dev` of them.
+    pub(crate) fn mount(self, request: &Request) -> Result<(), Failure> {
+        make_dev(self.kept, request)
+    }
+}
+
+fn make_dev(kept: Vec<(&Path, File)>, request: &Request) -> Result<(), Failure> {
+    let dev = Path::new("/dev");
     // Of the host's: where syslog(3) writes to, a link to somewhere else.
     let log = fs::read_link("/dev/log");
     mount_new("tmpfs", dev, MsFlags::MS_NOSUID, DEV_OPTIONS)?;
     for (path, open) in kept {
         let is_folder = open.metadata().is_ok_and(|found| found.is_dir());
         let made = || {
-            let folder = if is_folder {
-                Some(path.as_path())
-            } else {
-                path.parent()
-            };
+            let folder = if is_folder { Some(path) } else { path.parent() };
             if let Some(folder) = folder {
                 DirBuilder::new()
                     .recursive(true)
@@ -216,6 +239,12 @@ fn devices(wanted: &[PathBuf], request: &Request) -> Result<(), Failure> {
         step("make /dev/log", symlink(target, dev.join("log")))?;
     }
     Ok(())
+}
+
+/// What a task can neither read nor write.
+pub(crate) fn mask_all(confinement: &Confinement) -> Result<(), Failure> {
+    let masked = confinement.masked.iter().try_for_each(|path| mask(path));
+    of(Part::Paths, masked)
 }
 
 fn mask(path: &Path) -> Result<(), Failure> {

@@ -67,6 +67,13 @@ pub const FETCH_STALL_MIN: Duration = Duration::from_secs(1);
 /// Tasks wait for the places of those that stand still.
 pub const FETCH_STALL_MAX: Duration = Duration::from_secs(60 * 60);
 
+/// Bytes of one image: as much as of fetched files.
+pub const IMAGE_BYTES_DEFAULT: u64 = 16 << 30;
+/// Bytes of images that are kept: some dozens of the usual ones.
+pub const IMAGE_STORE_BYTES_DEFAULT: u64 = 20 << 30;
+/// The most registries without TLS.
+pub const IMAGE_REGISTRIES_MAX: usize = 64;
+
 /// How long tasks have to end when the slave is stopped.
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// Supervisors lose patience sooner.
@@ -134,7 +141,7 @@ pub struct RawConfig {
 
     /// Parts of isolation that must be there (`pid` or `pid=on`: the slave does not start without) or
     /// are not wanted (`pid=off`), as `PART,PART=off,…`. Default: what the machine gives of user, pid,
-    /// mount, ipc, uts, tmp, dev, paths, capabilities, seccomp, cpu, memory, pids, kill, disk; and not
+    /// mount, ipc, uts, tmp, dev, paths, capabilities, seccomp, image, cpu, memory, pids, kill, disk; and not
     /// net, read-only, landlock-files. `all=off` is for all that are not named. See docs/isolation.md
     #[arg(long, env = "MEROS_ISOLATION", value_name = "PARTS")]
     pub isolation: Option<String>,
@@ -188,6 +195,26 @@ pub struct RawConfig {
     /// system. Default none
     #[arg(long, env = "MEROS_FETCH_CA", value_name = "FILE")]
     pub fetch_ca: Option<PathBuf>,
+
+    /// Most bytes of the layers of one image, as they come and as they are unpacked, 1024 to 1 PiB. Default
+    /// 16 GiB. A larger one fails its task
+    #[arg(long, env = "MEROS_IMAGE_BYTES_MAX", value_name = "BYTES")]
+    pub image_bytes_max: Option<u64>,
+
+    /// Most bytes of unpacked layers of images that are kept, 0 to 1 PiB. Default 20 GiB. Beyond it images
+    /// that no container is made of go, the least recently used first; those in use stay whatever they take
+    #[arg(long, env = "MEROS_IMAGE_STORE_BYTES_MAX", value_name = "BYTES")]
+    pub image_store_bytes_max: Option<u64>,
+
+    /// Registries that are spoken to without TLS, as `host:port,…`; at most 64. Default none but this
+    /// machine's own addresses. Who is in between can put anything into an image that is named by a tag
+    #[arg(long, env = "MEROS_IMAGE_INSECURE_REGISTRIES", value_name = "HOSTS")]
+    pub image_insecure_registries: Option<String>,
+
+    /// File with credentials for registries, as `docker login` writes it (`auths` only, no helpers).
+    /// Default none. Whoever may launch tasks can run every image that they are good for
+    #[arg(long, env = "MEROS_IMAGE_CREDENTIALS", value_name = "FILE")]
+    pub image_credentials: Option<PathBuf>,
 
     /// Whether all tasks end when the slave stops, crashes or is killed. Default false: they run on,
     /// and the next start finds them; only tasks of frameworks without `checkpoint` end
@@ -253,6 +280,12 @@ impl RawConfig {
             fetch_cache_bytes_max: self.fetch_cache_bytes_max.or(lower.fetch_cache_bytes_max),
             fetch_stall_timeout: self.fetch_stall_timeout.or(lower.fetch_stall_timeout),
             fetch_ca: self.fetch_ca.or(lower.fetch_ca),
+            image_bytes_max: self.image_bytes_max.or(lower.image_bytes_max),
+            image_store_bytes_max: self.image_store_bytes_max.or(lower.image_store_bytes_max),
+            image_insecure_registries: self
+                .image_insecure_registries
+                .or(lower.image_insecure_registries),
+            image_credentials: self.image_credentials.or(lower.image_credentials),
             tasks_end_with_slave: self.tasks_end_with_slave.or(lower.tasks_end_with_slave),
             stop_grace: self.stop_grace.or(lower.stop_grace),
             executor_registration_timeout: self
@@ -343,6 +376,14 @@ pub enum ConfigError {
         /// What was given.
         piece: String,
     },
+    /// A registry is none, or there are too many.
+    #[error(
+        "image_insecure_registries has {piece:?}: give up to {IMAGE_REGISTRIES_MAX} hosts, such as registry.lan:5000"
+    )]
+    Registry {
+        /// What was given.
+        piece: String,
+    },
     /// A device is none, or there are too many.
     #[error(
         "task_devices has {piece:?}: give up to {TASK_DEVICES_MAX} paths below /dev, such as /dev/fuse,/dev/kvm"
@@ -403,6 +444,14 @@ pub struct Config {
     pub fetch_stall_timeout: Duration,
     /// Authorities that are trusted for `https:` beside the system's.
     pub fetch_ca: Option<PathBuf>,
+    /// Bytes of one image.
+    pub image_bytes_max: u64,
+    /// Bytes of images that are kept.
+    pub image_store_bytes_max: u64,
+    /// Registries without TLS.
+    pub image_insecure_registries: Vec<String>,
+    /// Credentials for registries.
+    pub image_credentials: Option<PathBuf>,
     /// Whether no task outlives the slave.
     pub tasks_end_with_slave: bool,
     /// From SIGTERM to SIGKILL for tasks that end with the slave when it is stopped.
@@ -503,6 +552,23 @@ impl Config {
             )?,
             fetch_stall_timeout: stall,
             fetch_ca: raw.fetch_ca,
+            image_bytes_max: check_number(
+                "image_bytes_max",
+                raw.image_bytes_max.unwrap_or(IMAGE_BYTES_DEFAULT),
+                FETCH_BYTES_MIN,
+                FETCH_BYTES_MAX,
+            )?,
+            image_store_bytes_max: check_number(
+                "image_store_bytes_max",
+                raw.image_store_bytes_max
+                    .unwrap_or(IMAGE_STORE_BYTES_DEFAULT),
+                0,
+                FETCH_BYTES_MAX,
+            )?,
+            image_insecure_registries: check_registries(
+                &raw.image_insecure_registries.unwrap_or_default(),
+            )?,
+            image_credentials: raw.image_credentials,
             tasks_end_with_slave: raw.tasks_end_with_slave.unwrap_or(false),
             stop_grace,
             executor_registration_timeout: check_executor_timeout(
@@ -534,6 +600,19 @@ fn check_folders(text: &str) -> Result<Vec<PathBuf>, ConfigError> {
             piece: piece.chars().take(64).collect(),
         }),
         None => Ok(pieces.into_iter().map(PathBuf::from).collect()),
+    }
+}
+
+fn check_registries(text: &str) -> Result<Vec<String>, ConfigError> {
+    let pieces = text.split(',').map(str::trim);
+    let pieces: Vec<&str> = pieces.filter(|piece| !piece.is_empty()).collect();
+    let in_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let bad = pieces.iter().find(|piece| !piece.bytes().all(in_host));
+    match bad.or(pieces.get(IMAGE_REGISTRIES_MAX)) {
+        Some(piece) => Err(ConfigError::Registry {
+            piece: piece.chars().take(64).collect(),
+        }),
+        None => Ok(pieces.into_iter().map(str::to_ascii_lowercase).collect()),
     }
 }
 

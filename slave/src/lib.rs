@@ -18,6 +18,7 @@ mod exit;
 mod fetch;
 mod files;
 mod http;
+mod image;
 mod metrics;
 mod output;
 mod plan;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::checkpoint::writer::Progress;
 use crate::exec::ExecCounters;
 use crate::fetch::Fetcher;
+use crate::image::Images;
 use crate::sandbox::Collected;
 use crate::shell::containers::ContainerCounters;
 use crate::shell::inbox::Inbox;
@@ -47,6 +48,8 @@ pub(crate) struct Metrics {
     /// How tasks are kept apart; the same as long as the slave runs.
     pub(crate) isolation: Vec<IsolationRow>,
     pub(crate) fetcher: Arc<Fetcher>,
+    /// Or why there are none.
+    pub(crate) images: Result<Arc<Images>, String>,
     pub(crate) execs: Arc<ExecCounters>,
     sandboxes_removed: AtomicU64,
     sandboxes_kept: AtomicU64,
@@ -62,6 +65,7 @@ impl Metrics {
         inbox: Inbox,
         isolation: Vec<IsolationRow>,
         fetcher: Arc<Fetcher>,
+        images: Result<Arc<Images>, String>,
     ) -> Self {
         Self {
             containers,
@@ -70,6 +74,7 @@ impl Metrics {
             inbox,
             isolation,
             fetcher,
+            images,
             execs: Arc::default(),
             sandboxes_removed: AtomicU64::new(0),
             sandboxes_kept: AtomicU64::new(0),
@@ -317,6 +322,7 @@ impl Lookup {
             inbox,
             isolation,
             fetcher,
+            images,
             execs,
             sandboxes_removed,
             sandboxes_kept,
@@ -444,6 +450,9 @@ impl Lookup {
             "Fetched files that are kept for other tasks",
             cache_files,
         )?;
+        if let Ok(images) = images {
+            encode_images(images, out)?;
+        }
         out.gauge(
             "execs_open",
             "Commands of operators that run in containers",
@@ -466,4 +475,53 @@ impl Lookup {
         )?;
         out.process(http)
     }
+}
+
+/// Of a slave that can run images.
+fn encode_images(images: &Images, out: &mut Out<'_, '_>) -> fmt::Result {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (counters, kept) = (&images.counters, images.kept());
+    let counts = [
+        ("image_pulls", "Images brought", read(&counters.pulls)),
+        (
+            "image_hits",
+            "Images that were here when a task wanted them",
+            read(&counters.hits),
+        ),
+        (
+            "image_failures",
+            "Tasks that failed because their image could not be had",
+            read(&counters.failures),
+        ),
+        (
+            "image_bytes",
+            "Bytes of layers that came from registries, compressed",
+            read(&counters.bytes),
+        ),
+        (
+            "image_layers_unpacked",
+            "Layers unpacked",
+            read(&counters.layers),
+        ),
+        (
+            "image_damaged",
+            "Images and layers on disk that were not what they should be, and were dropped",
+            kept.damaged,
+        ),
+        (
+            "image_collected_bytes",
+            "Bytes of layers removed to make room",
+            kept.collected_bytes,
+        ),
+    ];
+    counts
+        .into_iter()
+        .try_for_each(|(name, help, value)| out.counter(name, help, value))?;
+    out.gauge(
+        "image_store_bytes",
+        "Bytes of unpacked layers on disk",
+        kept.bytes,
+    )?;
+    out.gauge("image_store_layers", "Unpacked layers on disk", kept.layers)?;
+    out.gauge("images", "Images on disk", kept.images)
 }

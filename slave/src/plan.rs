@@ -80,6 +80,7 @@ pub(crate) fn container_spec(
         user: user
             .filter(|user| settings.own_user.as_ref() != Some(user))
             .cloned(),
+        image: None,
         ends_with_slave,
         checks: checks(&run.task),
     })
@@ -192,6 +193,7 @@ pub(crate) fn executor_spec(
         user: user
             .filter(|user| settings.own_user.as_ref() != Some(user))
             .cloned(),
+        image: None,
         ends_with_slave,
         checks: BTreeMap::new(),
     }

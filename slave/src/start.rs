@@ -34,9 +34,10 @@ use crate::endpoint::Endpoint;
 use crate::exec::Execs;
 use crate::executor::{Sessions, Tokens};
 use crate::exit::ExitReason;
-use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError};
+use crate::fetch::{FetchSettings, Fetcher, OpenFetcherError, trust};
 use crate::files::Files;
 use crate::http::{self, Api, Executors, Site};
+use crate::image::{ImageSettings, Images};
 use crate::metrics::{IsolationRow, Metrics};
 use crate::output::{Outputs, file_bytes_max};
 use crate::plan::{TaskSettings, parse_owner};
@@ -129,6 +130,14 @@ pub enum StartError {
     /// Files cannot be fetched for tasks.
     #[error("cannot prepare to fetch files")]
     Fetcher(#[source] OpenFetcherError),
+    /// The images of an earlier run cannot be read.
+    #[error("cannot use the images in {}: check who owns it, or remove it", path.display())]
+    Images {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The endpoint file cannot be written.
     #[error("cannot write {}", path.display())]
     Endpoint {
@@ -161,6 +170,8 @@ struct Ground {
     sandboxes: Sandboxes,
     volumes: Volumes,
     fetcher: Arc<Fetcher>,
+    /// Or why there are none.
+    images: Result<Arc<Images>, String>,
 }
 
 /// Starts a slave in the current tokio runtime.
@@ -256,6 +267,7 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
     let sandboxes = Sandboxes::below(data_dir.join("sandboxes"));
     let fetcher = Fetcher::open(fetch_settings(config), data_dir.join("fetch"))
         .map_err(StartError::Fetcher)?;
+    let images = open_images(config, &containerizer, data_dir.join("images"))?;
     Ok(Ground {
         lock,
         store,
@@ -266,7 +278,38 @@ fn prepare(config: &Config) -> Result<Ground, StartError> {
         sandboxes,
         volumes: Volumes::below(data_dir.join("volumes")),
         fetcher: Arc::new(fetcher),
+        images,
     })
+}
+
+/// None, with the reason, if tasks have the slave's own tree only.
+fn open_images(
+    config: &Config,
+    containerizer: &Containerizer,
+    root: PathBuf,
+) -> Result<Result<Arc<Images>, String>, StartError> {
+    match containerizer.parts().get(&Part::Image) {
+        Some(PartState::On) => {}
+        Some(PartState::Missing(reason) | PartState::Off(Some(reason))) => {
+            return Ok(Err(reason.clone()));
+        }
+        Some(PartState::Off(None)) | None => {
+            let reason = "its --isolation says image=off";
+            return Ok(Err(reason.to_owned()));
+        }
+    }
+    let tls = trust(config.fetch_ca.as_deref()).map_err(StartError::Fetcher)?;
+    let settings = ImageSettings {
+        folders: config.fetch_folders.clone(),
+        image_bytes_max: config.image_bytes_max,
+        store_bytes_max: config.image_store_bytes_max,
+        insecure: config.image_insecure_registries.clone(),
+        credentials: config.image_credentials.clone(),
+        stall: config.fetch_stall_timeout,
+    };
+    let images = Images::open(root.clone(), settings, Arc::new(tls));
+    let images = images.map_err(|source| StartError::Images { path: root, source })?;
+    Ok(Ok(Arc::new(images)))
 }
 
 fn fetch_settings(config: &Config) -> FetchSettings {
@@ -400,6 +443,7 @@ fn assemble(
         sandboxes,
         volumes,
         fetcher,
+        images,
     } = ground;
     let clock = Clock::start();
     let fits = recovered.checkpoint.total(&description.resources);
@@ -456,6 +500,7 @@ fn assemble(
         volumes,
         prober: Prober::new(),
         fetcher: Arc::clone(&fetcher),
+        images: images.clone(),
         outputs: Arc::clone(&outputs),
         counters: Arc::clone(&counters),
         inbox: inbox.clone(),
@@ -467,6 +512,11 @@ fn assemble(
     let (mut containers, containers_gone) = Containers::new(supervision, Handle::current());
     // Before the first effect, which may be about one of them.
     running.into_iter().for_each(|it| containers.inherit(it));
+    if let Ok(images) = &images {
+        // Now that it is known what is in use.
+        let images = Arc::clone(images);
+        drop(spawn_blocking(move || images.collect()));
+    }
     let hint = LeaderHint::default();
     let link_counters = Arc::<LinkCounters>::default();
     let progress = Arc::clone(&writer.progress);
@@ -477,6 +527,7 @@ fn assemble(
         inbox.clone(),
         isolation,
         fetcher,
+        images,
     ));
     let (stop, stopped) = watch::channel(false);
     let endpoint = Endpoint::write(&config.data_dir, http_addr)?;
@@ -544,6 +595,7 @@ fn sort_out(
             owner,
             age,
             log_bytes_max,
+            layers,
             state,
         } = found;
         let known = parse_owner(&owner);
@@ -565,6 +617,7 @@ fn sort_out(
                     container,
                     owner: owner.clone(),
                     log_bytes_max,
+                    layers,
                     found: *found,
                 });
                 meros_slave_core::FoundState::Running { pid }

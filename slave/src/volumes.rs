@@ -13,7 +13,9 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use meros_slave_core::{MountedVolume, VolumeDirectory};
-use nix::unistd::{User, chown};
+use nix::unistd::chown;
+
+use crate::fetch::Owner;
 
 /// All volumes of one slave.
 #[derive(Debug, Clone)]
@@ -36,13 +38,13 @@ impl Volumes {
         }
     }
 
-    /// Puts volumes into a new sandbox, for a task of this user if it is not our own. Says where their
+    /// Puts volumes into a new sandbox, for a task of this owner if it is not us. Says where their
     /// data is. Blocks.
     pub(crate) fn mount(
         &self,
         volumes: &[MountedVolume],
         sandbox: &Path,
-        user: Option<&str>,
+        owner: Option<Owner>,
     ) -> io::Result<Vec<PathBuf>> {
         let mut all = Vec::with_capacity(volumes.len());
         if volumes.is_empty() {
@@ -52,10 +54,8 @@ impl Volumes {
             .recursive(true)
             .mode(0o711)
             .create(&self.root)?;
-        // One that is not known is refused when its container is started.
-        let owner = user.and_then(|name| User::from_name(name).ok().flatten());
-        let own = |path: &Path| match &owner {
-            Some(owner) => chown(path, Some(owner.uid), Some(owner.gid)).map_err(io::Error::from),
+        let own = |path: &Path| match owner {
+            Some((user, group)) => chown(path, Some(user), Some(group)).map_err(io::Error::from),
             None => Ok(()),
         };
         for volume in volumes {

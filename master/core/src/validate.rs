@@ -291,7 +291,12 @@ fn check_command(field: &str, command: &Command) -> Result<(), Refusal> {
         Execute::Shell(line) => std::slice::from_ref(line),
         Execute::Argv(argv) => argv.as_slice(),
     };
-    if words.first().is_none_or(String::is_empty) {
+    if let Some(image) = &command.image {
+        image.check().map_err(|why| invalid("image", why))?;
+    }
+    // An image may know itself what to run.
+    let is_for_image = command.image.is_some() && words.is_empty();
+    if words.first().is_none_or(String::is_empty) && !is_for_image {
         return Err(invalid(field, "it names no program"));
     }
     if words
@@ -417,6 +422,10 @@ fn check_check(field: &str, check: &Check) -> Result<(), Refusal> {
         Probe::Command(command) => {
             let field = format!("{field}.command");
             check_command(&field, command)?;
+            if command.image.is_some() {
+                let why = "it has an image, and runs where its task does";
+                return Err(invalid(&field, why));
+            }
             let bytes = command.bytes();
             if bytes > CHECK_COMMAND_BYTES_MAX {
                 let why = format!(

@@ -256,7 +256,7 @@ async fn a_v1_framework_lives_from_its_subscription_to_its_teardown() {
 
     // One task of two can be launched; the other fails alone, and says why (semantics D1).
     let mut bad = task("bad", &offer);
-    bad["container"] = json!({"type": "DOCKER", "docker": {"image": "a"}});
+    bad["container"] = json!({"type": "DOCKER", "docker": {"image": "a", "network": "BRIDGE"}});
     framework
         .accepted(
             json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": [

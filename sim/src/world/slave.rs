@@ -533,7 +533,11 @@ impl World {
                 if is_executor && !node.rng.percent(3) {
                     self.dial_from_executor(slave, container);
                 }
-                Event::ContainerStarted { container, pid }
+                Event::ContainerStarted {
+                    container,
+                    pid,
+                    image: None,
+                }
             }
             ContainerStep::NotStarted => {
                 self.end_container(slave, container, FoundState::NeverRan);

@@ -25,6 +25,7 @@ use meros_proto::time::Timestamp;
 use tracing::{debug, info};
 
 use crate::event::{CheckPurpose, Found, ProbeId};
+use crate::groups::group_key;
 use crate::task::{Cause, Phase, Task};
 use crate::timers::Due;
 use crate::{Effect, Effects, SlaveCore, TaskKey};
@@ -350,10 +351,11 @@ impl SlaveCore {
     }
 }
 
-/// Whether probes of it count.
+/// Whether probes of it count. Of a member of a group from when all of the group run.
 fn is_checked(task: &Task) -> bool {
     let runs = matches!(task.phase, Phase::Running { .. });
-    runs && task.ending.is_none() && !task.abandoned
+    let is_told = group_key(&task.run).is_none() || !task.is_unheard();
+    runs && is_told && task.ending.is_none() && !task.abandoned
 }
 
 fn is_about_checks(status: &TaskStatus) -> bool {

@@ -177,8 +177,10 @@ pub enum Event {
         container: ContainerId,
         /// Its process id.
         pid: u32,
+        /// Its image by its digest, if it has one.
+        image: Option<String>,
     },
-    /// Its sandbox is being prepared and this is how far it is; may come again and again before
+    /// Its sandbox or its image is being prepared and this is how far it is; may come again and again before
     /// `ContainerStarted`.
     ContainerPreparing {
         /// Which.

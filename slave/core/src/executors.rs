@@ -13,6 +13,7 @@ use meros_proto::message::executor::SlaveToExecutor;
 use meros_proto::message::master::SlaveToMaster;
 use meros_proto::message::slave::{RunExecutor, RunTask};
 use meros_proto::status::{Reason, TaskExit, TaskState};
+use meros_proto::task::Command;
 use meros_proto::time::Timestamp;
 use tracing::info;
 
@@ -347,8 +348,7 @@ impl SlaveCore {
                 self.end_executor(key, HowEnded::NeverStarted, now, effects);
             }
             ExecutorPhase::Starting { container }
-                if (executor.run.executor.command.as_ref())
-                    .is_some_and(|it| !it.uris.is_empty()) =>
+                if (executor.run.executor.command.as_ref()).is_some_and(Command::is_prepared) =>
             {
                 effects.push(Effect::CancelStart { container });
             }

@@ -94,9 +94,11 @@ impl SlaveCore {
         key: &ExecutorKey,
         run: &RunExecutor,
         members: &[RunTask],
-    ) -> Result<(), End> {
-        let dropped =
-            |reason, message: String| Err(End::by_slave(TaskState::Dropped, reason, message));
+    ) -> Result<(), Box<End>> {
+        let dropped = |reason, message: String| {
+            let end = End::by_slave(TaskState::Dropped, reason, message);
+            Err(Box::new(end))
+        };
         let invalid = |message: String| dropped(Reason::TaskGroupInvalid, message);
         let id = &key.1;
         if members.is_empty() || members.len() > TASKS_PER_GROUP_MAX || !run.executor.is_group() {
@@ -134,7 +136,7 @@ impl SlaveCore {
                 return invalid(format!("task {task_id} of its group has no command"));
             }
             if let Some(end) = self.refuse_place(member) {
-                return Err(end);
+                return Err(Box::new(end));
             }
             if let Err(sum) = need.checked_add_assign(&task.resources) {
                 return invalid(sum.to_string());
@@ -149,7 +151,7 @@ impl SlaveCore {
         let alone = members
             .iter()
             .find_map(|member| self.refuse_room(member, &need));
-        alone.map_or(Ok(()), Err)
+        alone.map_or(Ok(()), |end| Err(Box::new(end)))
     }
 
     /// None of it is run. A task that is here under the same id is left alone.

@@ -1,6 +1,6 @@
 //! From an order to run a task to the end of its container.
 //!
-//! Command tasks go from STAGING straight to RUNNING, unless files have to be fetched for them: then
+//! Command tasks go from STAGING straight to RUNNING, unless files or an image have to be brought for them: then
 //! STARTING (semantics F2) says so, and now and then how far it is. For all others it would only hold
 //! RUNNING back by a round trip to the framework, because only the head of an update stream is in
 //! flight (semantics I1). For the same reason the next word of progress waits until the framework has
@@ -180,6 +180,7 @@ impl SlaveCore {
         &mut self,
         container: ContainerId,
         pid: u32,
+        image: Option<String>,
         now: Timestamp,
         effects: &mut Effects,
     ) {
@@ -194,6 +195,7 @@ impl SlaveCore {
         }
         let group = group_key(&task.run);
         task.phase = Phase::Running { container, pid };
+        task.image = image;
         if let Some(ending) = &mut task.ending {
             // Killed while it was being started: nobody hears of it as running.
             ending.kill_at = Some(now.after(ending.grace));
@@ -219,7 +221,10 @@ impl SlaveCore {
         effects: &mut Effects,
     ) {
         self.start_checks(key, age, now);
-        let status = self.running(key, now);
+        let mut status = self.running(key, now);
+        // A tag stands for something else tomorrow.
+        let image = self.tasks[key].image.as_ref();
+        status.message = image.map_or_else(String::new, |image| format!("image {image}"));
         self.update_task(key, status, effects);
     }
 

@@ -240,9 +240,11 @@ impl SlaveCore {
                 self.on_master(connection, message, now, effects);
             }
             Event::Persisted { record } => self.on_persisted(record, now, effects),
-            Event::ContainerStarted { container, pid } => {
-                self.on_container_started(container, pid, now, effects);
-            }
+            Event::ContainerStarted {
+                container,
+                pid,
+                image,
+            } => self.on_container_started(container, pid, image, now, effects),
             Event::ContainerPreparing { container, message } => {
                 self.on_container_preparing(container, message, now, effects);
             }

@@ -77,6 +77,8 @@ pub(crate) struct Task {
     pub(crate) acknowledged: Option<Box<TaskStatus>>,
     /// When its framework was last told how far its preparation is.
     pub(crate) progress_told: Option<Timestamp>,
+    /// Its image by its digest, if it has one and was started in this life.
+    pub(crate) image: Option<String>,
 }
 
 impl Task {
@@ -91,6 +93,7 @@ impl Task {
             state: TaskState::Staging,
             acknowledged: None,
             progress_told: None,
+            image: None,
         }
     }
 
@@ -106,11 +109,10 @@ impl Task {
         matches!(self.state, TaskState::Staging | TaskState::Starting)
     }
 
-    /// Whether its container has been asked for and its files are being fetched, or may be.
+    /// Whether its container has been asked for and its files or its image are being brought, or may be.
     pub(crate) fn is_prepared(&self) -> bool {
-        let fetches = |command: &Command| !command.uris.is_empty();
-        matches!(self.phase, Phase::Starting { .. })
-            && self.run.task.command.as_ref().is_some_and(fetches)
+        let command = self.run.task.command.as_ref();
+        matches!(self.phase, Phase::Starting { .. }) && command.is_some_and(Command::is_prepared)
     }
 
     /// The grace of a kill: the one asked for, else the task's, else the default; never so long

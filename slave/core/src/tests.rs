@@ -150,6 +150,7 @@ impl Slave {
         let started = Event::ContainerStarted {
             container: container(1),
             pid: 99,
+            image: None,
         };
         self.on(started, &["persist update F1/t RUNNING #1"]);
         self.durable(&["send 1 update F1/t RUNNING #1 latest RUNNING"]);

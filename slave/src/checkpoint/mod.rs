@@ -35,7 +35,7 @@ pub use error::{AppendError, OpenStoreError};
 pub use meros_daemon::lock::{DataDirLock, LockError};
 
 /// The layout on disk that this release writes. Identity and claims are as in 1 and 2; tasks and updates
-/// have more fields since 3 (files to fetch, checks), which also has executors; since 4 those may be groups.
+/// have more fields since 3 (files to fetch, checks), which also has executors; since 4 those may be groups, and tasks have images.
 const FORMAT: u32 = 4;
 
 /// Marks a task as being killed. A release that takes any mark for "was seen running" loses no more than

@@ -258,8 +258,8 @@ fn a_damaged_identity_or_a_newer_format_is_refused() {
         matches!(
             error,
             OpenStoreError::NewerFormat {
-                found: 4,
-                ours: 3,
+                found: 5,
+                ours: 4,
                 ..
             }
         ),

@@ -52,6 +52,22 @@ impl Config {
                 "fetch_ca",
                 self.fetch_ca.as_deref().map(path).unwrap_or_default(),
             ),
+            ("image_bytes_max", self.image_bytes_max.to_string()),
+            (
+                "image_store_bytes_max",
+                self.image_store_bytes_max.to_string(),
+            ),
+            (
+                "image_insecure_registries",
+                self.image_insecure_registries.join(","),
+            ),
+            (
+                "image_credentials",
+                self.image_credentials
+                    .as_deref()
+                    .map(path)
+                    .unwrap_or_default(),
+            ),
             (
                 "tasks_end_with_slave",
                 self.tasks_end_with_slave.to_string(),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use meros_shim::{Confinement, Failure, Frames, Part, Request, Told};
+use meros_shim::{Confinement, Failure, Frames, Part, Request, Rootfs, Told};
 use nix::unistd::geteuid;
 
 use super::error::OpenError;
@@ -234,25 +234,34 @@ pub(crate) fn confine(
     let mut states = plan(wanted, is_root, folders)?;
     loop {
         let confinement = confinement(wanted, &states);
-        if confinement.parts.is_empty() {
-            return Ok(Confined {
-                confinement,
-                states,
-            });
+        if !confinement.parts.is_empty() {
+            let failure = try_out(&confinement, program, folders)?;
+            if failure.step != Failure::EXEC {
+                let part = blame(&failure, &confinement).ok_or_else(|| OpenError::Trial {
+                    step: failure.step.clone(),
+                    source: io::Error::from_raw_os_error(failure.errno),
+                })?;
+                let reason = reason(part, &failure, is_root);
+                lose(&wanted.wishes, &mut states, part, &reason, is_root)?;
+                continue;
+            }
         }
-        let failure = try_out(&confinement, program, folders)?;
-        if failure.step == Failure::EXEC {
-            return Ok(Confined {
-                confinement,
-                states,
-            });
+        if is_on(&states, Part::Image) {
+            // Once more, in a tree that is not the host's.
+            let mut with_image = confinement.clone();
+            with_image.parts.insert(Part::Image);
+            with_image.parts.remove(&Part::Files);
+            with_image.rootfs = Some(trial_rootfs(folders));
+            let failure = try_out(&with_image, program, folders)?;
+            if failure.step != Failure::EXEC {
+                let reason = reason(Part::Image, &failure, is_root);
+                lose(&wanted.wishes, &mut states, Part::Image, &reason, is_root)?;
+            }
         }
-        let part = blame(&failure, &confinement).ok_or_else(|| OpenError::Trial {
-            step: failure.step.clone(),
-            source: io::Error::from_raw_os_error(failure.errno),
-        })?;
-        let reason = reason(part, &failure, is_root);
-        lose(&wanted.wishes, &mut states, part, &reason, is_root)?;
+        return Ok(Confined {
+            confinement,
+            states,
+        });
     }
 }
 
@@ -292,6 +301,10 @@ fn plan(
         let reason = "a slave of root makes no user namespaces: its tasks run as their own users";
         refuse_if_named(wishes, Part::User, reason)?;
         states.insert(Part::User, PartState::Off(Some(reason.to_owned())));
+    }
+    if !is_root && is_on(&states, Part::Image) {
+        let reason = "the files of images belong to many users; run the slave as root";
+        lose(wishes, &mut states, Part::Image, reason, is_root)?;
     }
     if is_on(&states, Part::Seccomp) && default_filter().is_none() {
         let reason = "no filter is known for this processor";
@@ -361,7 +374,8 @@ fn lose(
 fn confinement(wanted: &Wanted, states: &BTreeMap<Part, PartState>) -> Confinement {
     let parts: BTreeSet<Part> = Part::ALL
         .into_iter()
-        .filter(|part| is_on(states, *part))
+        // Of those tasks only that have one.
+        .filter(|part| is_on(states, *part) && *part != Part::Image)
         .collect();
     let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
     let masked = paths(&MASKED).into_iter().chain(wanted.masked.clone());
@@ -377,6 +391,18 @@ fn confinement(wanted: &Wanted, states: &BTreeMap<Part, PartState>) -> Confineme
             .into_iter()
             .fold(0, |bits, number| bits | 1 << number),
         open_files_max: wanted.open_files_max,
+        rootfs: None,
+    }
+}
+
+/// The sandbox of a trial has two of these in it.
+const TRIAL_LAYERS: [&str; 2] = ["upper-layer", "lower-layer"];
+
+fn trial_rootfs(folders: &Path) -> Rootfs {
+    let trial = folders.with_extension("trial");
+    Rootfs {
+        layers: TRIAL_LAYERS.iter().map(|name| trial.join(name)).collect(),
+        workdir: PathBuf::from("/"),
     }
 }
 
@@ -413,6 +439,9 @@ fn try_out(
             confinement: confinement.clone(),
         })?;
         fs::create_dir(sandbox)?;
+        for layer in TRIAL_LAYERS {
+            fs::create_dir(path.join(layer))?;
+        }
         let (mut child, mut stream) = program.start(&folder)?;
         let told = first_word(&mut stream, &mut Frames::default(), TRIAL_TIMEOUT);
         let _ = child.kill();
@@ -447,6 +476,10 @@ fn reason(part: Part, failure: &Failure, is_root: bool) -> String {
             "the kernel needs Landlock (lsm=landlock,…), and Linux 6.12 or newer for signals"
         }
         Part::Seccomp => "the kernel needs CONFIG_SECCOMP_FILTER",
+        Part::Image => {
+            "the kernel needs overlayfs, and the data directory a file system that it can write to: ext4 and \
+             xfs are, another overlayfs is not"
+        }
         _ if is_root => "does the slave itself run in a container that forbids it?",
         _ => "run the slave as root",
     };

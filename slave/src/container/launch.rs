@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use meros_shim::{Account, CheckCommand, Confinement, Failure, Request};
+use meros_shim::{Account, CheckCommand, Confinement, Failure, Part, Request};
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist};
 
 use super::error::StartError;
@@ -35,7 +35,10 @@ pub(crate) fn launch(
     boot_id: &str,
     spec: &ContainerSpec,
 ) -> Result<Launched, StartError> {
-    let account = spec.user.as_deref().map(find_account).transpose()?;
+    let account = match &spec.image {
+        Some(image) => Some(image.account.clone()),
+        None => spec.user.as_deref().map(find_account).transpose()?,
+    };
     let at = |path: &Path| {
         let path = path.to_owned();
         |source| StartError::Sandbox { path, source }
@@ -48,10 +51,7 @@ pub(crate) fn launch(
             .map_err(at(&spec.sandbox))?;
     }
     let group = Group::create(isolation, &spec.id, &spec.limits)?;
-    let confinement = Confinement {
-        shown: spec.shown.clone(),
-        ..confinement.clone()
-    };
+    let confinement = confinement_of(spec, confinement);
     let request = request(isolation, &group, confinement, account, boot_id, spec);
     match folder
         .create(&request)
@@ -74,6 +74,22 @@ pub(crate) fn launch(
             Err(StartError::Spawn { source })
         }
     }
+}
+
+/// What all tasks are confined by, for this one. Landlock is for a tree that is the host's: what a task with
+/// an image writes is in its sandbox anyway.
+fn confinement_of(spec: &ContainerSpec, all: &Confinement) -> Confinement {
+    let mut own = Confinement {
+        shown: spec.shown.clone(),
+        ..all.clone()
+    };
+    if let Some(image) = &spec.image {
+        own.rootfs = Some(image.rootfs.clone());
+        own.parts.insert(Part::Image);
+        own.parts.remove(&Part::Files);
+        own.hidden.clear();
+    }
+    own
 }
 
 fn request(
@@ -135,7 +151,8 @@ pub(crate) fn explain(failure: Failure, spec: &ContainerSpec, group: &Group) -> 
         TaskCommand::Argv(_) => spec.command.name().to_owned(),
     };
     // ENOENT of a script that does exist means its interpreter.
-    let is_missing = !command.contains('/') || !spec.sandbox.join(&command).exists();
+    let is_missing =
+        spec.image.is_some() || !command.contains('/') || !spec.sandbox.join(&command).exists();
     if source.kind() == io::ErrorKind::NotFound && is_missing {
         StartError::CommandNotFound { command }
     } else {

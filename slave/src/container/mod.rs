@@ -30,7 +30,7 @@
 //! [ends with its slave](ContainerSpec::ends_with_slave) is killed by its shim. If a shim is killed,
 //! its container is killed and reported as [such](ExitReport::shim_lost).
 //!
-//! Kernel 5.3 or newer (pidfds). Absent: what a task is, retries, checkpoints, images, networks.
+//! Kernel 5.3 or newer (pidfds). Absent: what a task is, retries, checkpoints, where the layers of images come from, networks.
 #![forbid(unsafe_code)]
 
 mod calls;
@@ -74,11 +74,11 @@ pub use exec::{EXECS_MAX, Exec, ExecError, ExecInput, ExecOutput, ExecSpec, Exec
 pub use isolation::{
     CgroupRoot, DEFAULT_CGROUP_NAME, Facility, HierarchyKind, Isolation, IsolationReport,
 };
-pub use meros_shim::{CheckEnd, LOG_FLOOR_BYTES, Part};
+pub use meros_shim::{Account, CheckEnd, LOG_FLOOR_BYTES, Part, Rootfs};
 pub use recover::{Found, FoundState, Inventory};
 pub use report::{ExitReport, ExitStatus, LogUsage, OomReport, OomScope, Usage};
 pub use spec::{
-    COMMAND_BYTES_MAX, CheckCommand, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, Limits,
+    COMMAND_BYTES_MAX, CheckCommand, ContainerSpec, DEFAULT_PATH, ID_BYTES_MAX, ImageRoot, Limits,
     MEMORY_FLOOR_BYTES, TaskCommand,
 };
 pub use supervise::{Adoptable, Container, DISK_WATCH_INTERVAL};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use meros_shim::{Exit, ExitStatus, Frames, REQUEST, Request, Told, read_state};
@@ -34,6 +34,8 @@ pub struct Found {
     pub age: Duration,
     /// Most bytes that were to be kept of each of its outputs.
     pub log_bytes_max: u64,
+    /// What its file tree is made of, if that is not the host's.
+    pub layers: Vec<PathBuf>,
     /// What has become of it.
     pub state: FoundState,
 }
@@ -130,6 +132,10 @@ fn examine(
         owner: request.owner,
         age: age.unwrap_or_default(),
         log_bytes_max: request.stdout_bytes_max,
+        layers: request
+            .confinement
+            .rootfs
+            .map_or_else(Vec::new, |it| it.layers),
         state,
     })
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use meros_shim::{Account, Rootfs};
+
 use super::error::StartError;
 
 /// One CPU in millicpus; also the neutral point of both CPU weight scales below.
@@ -131,7 +133,8 @@ pub struct ContainerSpec {
     pub command: TaskCommand,
     /// The whole environment of the task: nothing is inherited. `PATH` is added if missing.
     pub env: BTreeMap<String, String>,
-    /// Working directory, absolute; holds `stdout` and `stderr`. Created if missing, never removed here.
+    /// Working directory unless an image says otherwise, absolute; holds `stdout` and `stderr`. Created if
+    /// missing, never removed here.
     pub sandbox: PathBuf,
     /// What it may use.
     pub limits: Limits,
@@ -143,10 +146,22 @@ pub struct ContainerSpec {
     pub shown: Vec<PathBuf>,
     /// Account that the task runs as, which then owns the sandbox; `None` is our own.
     pub user: Option<String>,
+    /// The file tree that it sees in place of the host's; `user` then says nothing.
+    pub image: Option<ImageRoot>,
     /// Whether it is killed when the slave goes, however that happens.
     pub ends_with_slave: bool,
     /// Commands that [`Container::check`](super::Container::check) runs beside it, by name.
     pub checks: BTreeMap<String, CheckCommand>,
+}
+
+/// The file tree of a container that has an image, and who the container runs as in it. Needs the
+/// [part](super::Part) `image`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRoot {
+    /// What it is made of, and where the command starts.
+    pub rootfs: Rootfs,
+    /// As the image knows users; owns the sandbox.
+    pub account: Account,
 }
 
 /// A command that runs beside a container's own for a moment.
@@ -233,6 +248,7 @@ mod tests {
             stderr_bytes_max: 1 << 20,
             shown: Vec::new(),
             user: None,
+            image: None,
             ends_with_slave: false,
             checks: BTreeMap::new(),
         }

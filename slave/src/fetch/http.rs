@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -29,37 +29,48 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
 /// Below it a transfer stands still.
 const RATE_MIN: u64 = 1 << 10;
 /// As many as browsers follow, about.
-const REDIRECTS_MAX: usize = 10;
+pub(crate) const REDIRECTS_MAX: usize = 10;
 /// The largest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// How far a download is.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
-    pub(super) bytes: AtomicU64,
+pub(crate) struct Meter {
+    pub(crate) bytes: AtomicU64,
     /// 0 if the server has not said.
-    pub(super) expected: AtomicU64,
+    pub(crate) expected: AtomicU64,
 }
 
 /// What all downloads share.
 #[derive(Debug)]
-pub(super) struct Http {
-    pub(super) tls: Arc<ClientConfig>,
-    pub(super) stall: Duration,
-    pub(super) file_bytes_max: u64,
+pub(crate) struct Http {
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) stall: Duration,
+    pub(crate) file_bytes_max: u64,
 }
 
 impl Http {
     /// All of it into `into`.
-    pub(super) async fn download(
+    pub(crate) async fn download(
         &self,
         uri: &str,
         into: &mut Stored,
         meter: &Meter,
     ) -> Result<(), Failure> {
-        let mut body = self.open(uri).await?.into_body();
+        let body = self.open(uri).await?.into_body();
+        self.receive(body, self.file_bytes_max, into, meter).await
+    }
+
+    /// All that comes, up to a bound.
+    pub(crate) async fn receive(
+        &self,
+        mut body: Incoming,
+        bytes_max: u64,
+        into: &mut Stored,
+        meter: &Meter,
+    ) -> Result<(), Failure> {
         let expected = hyper::body::Body::size_hint(&body).exact().unwrap_or(0);
-        self.check_size(expected)?;
+        check_size(expected, bytes_max)?;
         meter.expected.store(expected, Ordering::Relaxed);
         let (mut total, mut in_window) = (0, 0);
         let mut window = Instant::now() + self.stall;
@@ -86,7 +97,7 @@ impl Http {
             };
             total += data.len() as u64;
             in_window += data.len() as u64;
-            self.check_size(total)?;
+            check_size(total, bytes_max)?;
             into.write(data).await?;
             meter.bytes.store(total, Ordering::Relaxed);
             // A quick server never runs into the end of a window.
@@ -97,22 +108,11 @@ impl Http {
         }
     }
 
-    fn check_size(&self, bytes: u64) -> Result<(), Failure> {
-        match bytes <= self.file_bytes_max {
-            true => Ok(()),
-            false => Err(Failure::TooLarge {
-                what: "the file",
-                max: self.file_bytes_max,
-                option: "file",
-            }),
-        }
-    }
-
     /// Until somebody answers 200.
     async fn open(&self, uri: &str) -> Result<Response<Incoming>, Failure> {
         let mut uri = parse(uri)?;
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.get(&uri).await?;
+            let response = self.get(&uri, &HeaderMap::new()).await?;
             match response.status() {
                 StatusCode::OK => return Ok(response),
                 status if status.is_redirection() => {
@@ -128,13 +128,18 @@ impl Http {
         Err(Failure::Redirect("it is redirected more than ten times"))
     }
 
-    async fn get(&self, uri: &Uri) -> Result<Response<Incoming>, Failure> {
+    /// One answer, whatever it is, to a request with these headers.
+    pub(crate) async fn get(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Response<Incoming>, Failure> {
         let (host, port) = address(uri)?;
         let connect = async {
             let stream = TcpStream::connect((host, port)).await;
             let stream = stream.map_err(|error| Failure::Connect(error.to_string()))?;
             if uri.scheme_str() != Some("https") {
-                return ask(stream, uri).await;
+                return ask(stream, uri, headers).await;
             }
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|error| Failure::Invalid(format!("{host:?}: {error}")))?;
@@ -143,6 +148,7 @@ impl Http {
             ask(
                 stream.map_err(|error| Failure::Connect(error.to_string()))?,
                 uri,
+                headers,
             )
             .await
         };
@@ -154,8 +160,19 @@ impl Http {
     }
 }
 
+fn check_size(bytes: u64, max: u64) -> Result<(), Failure> {
+    match bytes <= max {
+        true => Ok(()),
+        false => Err(Failure::TooLarge {
+            what: "the file",
+            max,
+            option: "file",
+        }),
+    }
+}
+
 /// One request on a connection of its own, which ends with the answer.
-async fn ask<S>(stream: S, uri: &Uri) -> Result<Response<Incoming>, Failure>
+async fn ask<S>(stream: S, uri: &Uri, headers: &HeaderMap) -> Result<Response<Incoming>, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -177,16 +194,17 @@ where
     });
     let authority = uri.authority().map_or("", |it| it.as_str());
     let path = uri.path_and_query().map_or("/", |it| it.as_str());
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header(HOST, authority)
         .header(USER_AGENT, concat!("meros/", env!("CARGO_PKG_VERSION")))
         .body(Empty::new())
         .map_err(|error| Failure::Invalid(error.to_string()))?;
+    request.headers_mut().extend(headers.clone());
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok(response)
 }
 
-fn parse(uri: &str) -> Result<Uri, Failure> {
+pub(crate) fn parse(uri: &str) -> Result<Uri, Failure> {
     let without_fragment = uri.split('#').next().unwrap_or_default();
     without_fragment
         .parse()
@@ -216,7 +234,7 @@ fn address(uri: &Uri) -> Result<(&str, u16), Failure> {
 }
 
 /// Where a redirect leads to.
-fn follow(from: &Uri, to: &str) -> Result<Uri, Failure> {
+pub(crate) fn follow(from: &Uri, to: &str) -> Result<Uri, Failure> {
     let scheme = from.scheme_str().unwrap_or("http");
     let authority = from.authority().map_or("", |it| it.as_str());
     let is_absolute = to

@@ -12,9 +12,10 @@
 
 mod cancel;
 mod error;
-mod http;
+pub(crate) mod http;
 mod landing;
-mod store;
+mod progress;
+pub(crate) mod store;
 mod unpack;
 mod zip;
 
@@ -26,16 +27,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meros_proto::fetch::{FetchUri, check_uris};
-use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior};
 
 pub(crate) use cancel::{Cancel, Canceller, cancel};
 pub(crate) use error::{Failure, FetchError};
 pub(crate) use landing::Owner;
+pub(crate) use progress::Progress;
 
 use error::shortened;
 use http::{Http, Meter};
@@ -45,11 +45,6 @@ use unpack::{Budget, unpack};
 
 /// Tasks that have their files fetched at the same time.
 const TASKS_MAX: usize = 8;
-/// What takes no longer, as out of the cache, is not told: the task's framework would have to acknowledge
-/// that before it hears that the task runs.
-const TELL_AFTER: Duration = Duration::from_millis(100);
-/// Between two words of progress.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What an admin decides about fetching.
@@ -121,13 +116,6 @@ pub(crate) struct Destination {
     pub(crate) owner: Option<Owner>,
 }
 
-/// What is being done for a task, for those who wait.
-#[derive(Debug, Default)]
-struct Progress {
-    doing: Mutex<String>,
-    meter: Meter,
-}
-
 impl Fetcher {
     /// Blocks.
     pub(crate) fn open(settings: FetchSettings, folder: PathBuf) -> Result<Self, OpenFetcherError> {
@@ -164,18 +152,9 @@ impl Fetcher {
         tell: &(dyn Fn(String) + Send + Sync),
     ) -> Result<(), FetchError> {
         let progress = Progress::default();
-        *progress.doing.lock() = "waiting for the fetches of other tasks".to_owned();
-        let mut work = std::pin::pin!(self.fetch_all(uris, destination, cancel, &progress));
-        let first = Instant::now() + TELL_AFTER;
-        let mut beat = tokio::time::interval_at(first, TELL_INTERVAL);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = &mut work => break result,
-                _ = beat.tick() => tell(progress.text()),
-            }
-        };
+        progress.says("waiting for the fetches of other tasks");
+        let work = self.fetch_all(uris, destination, cancel, &progress);
+        let result = progress.told(work, tell).await;
         if let Err(error) = &result
             && !matches!(error.why, Failure::Cancelled)
         {
@@ -205,12 +184,13 @@ impl Fetcher {
         for (nth, uri) in uris.iter().enumerate() {
             let (number, of_all) = (nth + 1, uris.len());
             let name = shortened(&uri.value);
-            *progress.doing.lock() = format!("fetching {name} ({number} of {of_all})");
+            progress.says(format!("fetching {name} ({number} of {of_all})"));
             let failed = |why| of(&uri.value, why);
             let fetched = self.bring(uri, cancel, &progress.meter).await;
             let fetched = fetched.map_err(failed)?;
-            *progress.doing.lock() =
-                format!("putting {name} ({number} of {of_all}) into the sandbox");
+            progress.says(format!(
+                "putting {name} ({number} of {of_all}) into the sandbox"
+            ));
             let put = Put {
                 uri: uri.clone(),
                 fetched,
@@ -280,7 +260,7 @@ impl Fetcher {
         let path = percent_encoding::percent_decode_str(path).decode_utf8();
         let path = path.map_err(|_| Failure::Invalid("its path is not UTF-8".to_owned()))?;
         let (fetcher, path) = (Arc::clone(self), PathBuf::from(path.into_owned()));
-        let opened = spawn_blocking(move || fetcher.open_local(&path)).await;
+        let opened = spawn_blocking(move || open_local(&fetcher.settings.folders, &path)).await;
         let mut file = opened.map_err(|error| Failure::Disk(io::Error::other(error)))??;
         let expected = file.metadata().map_err(Failure::Local)?.len();
         meter.expected.store(expected, Ordering::Relaxed);
@@ -310,45 +290,33 @@ impl Fetcher {
             meter.bytes.store(total, Ordering::Relaxed);
         }
     }
-
-    /// Opens a file below one of the folders that are allowed, whatever links there are.
-    fn open_local(&self, path: &Path) -> Result<File, Failure> {
-        let is_plain = path
-            .components()
-            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        let mut folders = self.settings.folders.iter();
-        let below = folders.find_map(|folder| Some((folder, path.strip_prefix(folder).ok()?)));
-        let Some((folder, rest)) = below.filter(|_| is_plain) else {
-            return Err(Failure::NotAllowed);
-        };
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-        let folder = openat(CWD, folder, flags, Mode::empty());
-        let folder = folder.map_err(|error| Failure::Local(error.into()))?;
-        // Not blocked by a pipe.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&folder, rest, flags, Mode::empty(), resolve) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::XDEV) => return Err(Failure::NotAllowed),
-            Err(error) => return Err(Failure::Local(error.into())),
-        };
-        match file.metadata() {
-            Ok(found) if found.is_file() => Ok(file),
-            Ok(_) => Err(Failure::Invalid("it is not a regular file".to_owned())),
-            Err(error) => Err(Failure::Local(error)),
-        }
-    }
 }
 
-impl Progress {
-    fn text(&self) -> String {
-        let doing = self.doing.lock().clone();
-        let bytes = self.meter.bytes.load(Ordering::Relaxed);
-        match self.meter.expected.load(Ordering::Relaxed) {
-            _ if bytes == 0 => doing,
-            0 => format!("{doing}: {bytes} bytes"),
-            expected => format!("{doing}: {bytes} of {expected} bytes"),
-        }
+/// Opens a file below one of the folders that are allowed, whatever links there are.
+pub(crate) fn open_local(folders: &[PathBuf], path: &Path) -> Result<File, Failure> {
+    let is_plain = path
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let mut folders = folders.iter();
+    let below = folders.find_map(|folder| Some((folder, path.strip_prefix(folder).ok()?)));
+    let Some((folder, rest)) = below.filter(|_| is_plain) else {
+        return Err(Failure::NotAllowed);
+    };
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    let folder = openat(CWD, folder, flags, Mode::empty());
+    let folder = folder.map_err(|error| Failure::Local(error.into()))?;
+    // Not blocked by a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = match openat2(&folder, rest, flags, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::XDEV) => return Err(Failure::NotAllowed),
+        Err(error) => return Err(Failure::Local(error.into())),
+    };
+    match file.metadata() {
+        Ok(found) if found.is_file() => Ok(file),
+        Ok(_) => Err(Failure::Invalid("it is not a regular file".to_owned())),
+        Err(error) => Err(Failure::Local(error)),
     }
 }
 
@@ -384,7 +352,7 @@ impl Put {
 }
 
 /// The authorities of the system and those of the admin's.
-fn trust(more: Option<&Path>) -> Result<ClientConfig, OpenFetcherError> {
+pub(crate) fn trust(more: Option<&Path>) -> Result<ClientConfig, OpenFetcherError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors {

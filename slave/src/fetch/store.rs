@@ -26,7 +26,7 @@ const FILES_MAX: usize = 10_000;
 
 /// The folder of what was fetched.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     folder: PathBuf,
     bytes_max: u64,
     made: AtomicU64,
@@ -51,13 +51,13 @@ struct Entry {
 
 /// A fetched file, open for reading at its beginning.
 #[derive(Debug)]
-pub(super) struct Fetched {
-    pub(super) file: File,
-    pub(super) bytes: u64,
+pub(crate) struct Fetched {
+    pub(crate) file: File,
+    pub(crate) bytes: u64,
 }
 
 /// A file that comes. Removed when it is dropped.
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     file: tokio::fs::File,
     path: PathBuf,
     digest: Context,
@@ -66,7 +66,7 @@ pub(super) struct Incoming {
 
 impl Store {
     /// Blocks.
-    pub(super) fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Self> {
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -82,13 +82,13 @@ impl Store {
     }
 
     /// Bytes and number of the files that are kept.
-    pub(super) fn kept(&self) -> (u64, u64) {
+    pub(crate) fn kept(&self) -> (u64, u64) {
         let kept = self.kept.lock();
         (kept.bytes, kept.files.len() as u64)
     }
 
     /// Held by whoever brings this file, so that it comes once.
-    pub(super) fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut under_way = self.under_way.lock();
         // As many as there are fetches at work, and those are bounded.
         under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// A file that is kept: the one of this digest, else the one of this URI.
-    pub(super) fn find(&self, uri: &str, digest: Option<Sha256>) -> Option<Fetched> {
+    pub(crate) fn find(&self, uri: &str, digest: Option<Sha256>) -> Option<Fetched> {
         let mut kept = self.kept.lock();
         let digest = digest.or_else(|| kept.by_uri.get(uri).copied())?;
         kept.clock += 1;
@@ -108,7 +108,7 @@ impl Store {
         Some(Fetched { file, bytes })
     }
 
-    pub(super) async fn begin(&self) -> Result<Incoming, Failure> {
+    pub(crate) async fn begin(&self) -> Result<Incoming, Failure> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("incoming-{number}"));
         let mut options = File::options();
@@ -123,7 +123,7 @@ impl Store {
     }
 
     /// Takes a file that has come; with `keep` others find it by that URI.
-    pub(super) async fn finish(
+    pub(crate) async fn finish(
         &self,
         mut incoming: Incoming,
         expected: Option<Sha256>,
@@ -195,7 +195,7 @@ impl Store {
 
 impl Incoming {
     /// Some more of it.
-    pub(super) async fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, data: &[u8]) -> Result<(), Failure> {
         self.digest.update(data);
         self.bytes += data.len() as u64;
         self.file.write_all(data).await.map_err(Failure::Disk)

@@ -11,6 +11,7 @@ mod error;
 mod exec;
 mod executor;
 mod files;
+mod images;
 mod logs;
 mod operator;
 mod reads;
@@ -155,6 +156,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/executors", get(executors))
         .route("/api/v1/logs/{framework}/{task}/{stream}", get(logs::read))
         .merge(files::routes())
+        .merge(images::routes())
         .merge(state::routes())
         .merge(reads::routes())
         .merge(containers::routes())

@@ -19,7 +19,7 @@ use meros_slave_core::{
     TaskKey, VolumeDirectory,
 };
 use meros_v1::ids::Ids;
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Gid, Uid, User, geteuid};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -27,11 +27,12 @@ use tracing::{debug, warn};
 
 use super::inbox::{Inbox, Input};
 use crate::container::{
-    Adoptable, Container, Containerizer, ExitReport, ExitStatus, OomScope, Part, PartState,
-    StartError,
+    Adoptable, Container, ContainerSpec, Containerizer, ExitReport, ExitStatus, OomScope, Part,
+    PartState, StartError,
 };
 use crate::executor::{Callers, Door, Sessions, Tokens};
 use crate::fetch::{self, Cancel, Canceller, Destination, Fetcher, cancel};
+use crate::image::{self, Hold, Images, Prepared};
 use crate::output::{LiveOutput, Outputs};
 use crate::plan::{
     TaskSettings, V1Access, container_spec, executor_place, executor_spec, limits_of,
@@ -73,6 +74,8 @@ pub(crate) struct Supervision {
     pub(crate) volumes: Volumes,
     pub(crate) prober: Prober,
     pub(crate) fetcher: Arc<Fetcher>,
+    /// Or why there are none.
+    pub(crate) images: Result<Arc<Images>, String>,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) counters: Arc<ContainerCounters>,
     pub(crate) inbox: Inbox,
@@ -102,6 +105,8 @@ pub(crate) struct Inherited {
     pub(crate) container: ContainerId,
     pub(crate) owner: Owner,
     pub(crate) log_bytes_max: u64,
+    /// What its file tree is made of, if that is an image's.
+    pub(crate) layers: Vec<PathBuf>,
     pub(crate) found: Adoptable,
 }
 
@@ -205,6 +210,7 @@ impl Containers {
             container,
             owner,
             log_bytes_max,
+            layers,
             found,
         } = inherited;
         let is_executor = matches!(owner, Owner::Executor(_));
@@ -215,6 +221,10 @@ impl Containers {
             Ok(process) => Arc::new(process),
             // The runtime shuts down; the next start finds it again.
             Err(error) => return warn!(%container, %error, "failed to take over a container"),
+        };
+        let holds = match &self.supervision.images {
+            Ok(images) => images.inherit(&layers),
+            Err(_) => Vec::new(),
         };
         let supervised = self.supervised(key, container);
         let outputs = &self.supervision.outputs;
@@ -231,7 +241,7 @@ impl Containers {
             .ok()
         });
         self.runtime
-            .spawn(supervised.see_through(process, output, door));
+            .spawn(supervised.see_through(process, output, door, holds));
     }
 
     fn supervised(&self, key: TaskKey, container: ContainerId) -> Supervised {
@@ -381,6 +391,17 @@ impl What {
     }
 }
 
+impl What {
+    /// What it wants of its image, if it has one.
+    fn in_image(&self) -> Option<image::Wanted> {
+        let (command, framework) = match self {
+            Self::Task(run) => (run.task.command.as_ref(), &run.framework),
+            Self::Executor(run, _) => (run.executor.command.as_ref(), &run.framework),
+        };
+        image::Wanted::of(command, framework.user.as_ref())
+    }
+}
+
 /// What is to run in a container.
 struct Order {
     slave_id: SlaveId,
@@ -403,13 +424,19 @@ impl Supervised {
     async fn run(self, order: Order, output: Arc<LiveOutput>) {
         let container = self.container;
         match self.launch(order).await {
-            Ok((process, door)) => {
+            Ok(Launched {
+                process,
+                door,
+                image,
+            }) => {
                 self.shared.counters.started.fetch_add(1, Ordering::Relaxed);
                 output.attach(&process);
-                let started = Input::Started(container, Arc::clone(&process));
+                let (name, holds) = image.map(|it| (it.name, it.holds)).unzip();
+                let started = Input::Started(container, Arc::clone(&process), name);
                 // If the core is gone, what becomes of it is known already.
                 let _ = self.shared.inbox.send(started).await;
-                self.see_through(process, output, door).await;
+                let holds = holds.unwrap_or_default();
+                self.see_through(process, output, door, holds).await;
             }
             Err(message) => {
                 self.shared
@@ -429,6 +456,7 @@ impl Supervised {
         process: Arc<Container>,
         output: Arc<LiveOutput>,
         door: Option<Door>,
+        image: Vec<Hold>,
     ) {
         let container = self.container;
         let callers = Callers::new();
@@ -440,7 +468,7 @@ impl Supervised {
         let Some(report) = self.watch(&process).await else {
             return;
         };
-        drop(open);
+        drop((open, image));
         // What it sent before its end is heard before its end.
         callers.dismiss().await;
         self.count(&report);
@@ -458,7 +486,7 @@ impl Supervised {
         drop(self.alive);
     }
 
-    async fn launch(&self, order: Order) -> Result<(Arc<Container>, Option<Door>), String> {
+    async fn launch(&self, order: Order) -> Result<Launched, String> {
         let Order {
             slave_id,
             what,
@@ -477,7 +505,7 @@ impl Supervised {
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         let settings = &self.shared.settings;
         let is_executor = matches!(what, What::Executor(..));
-        let uris = what.uris();
+        let (uris, in_image) = (what.uris(), what.in_image());
         let mut spec = match what {
             What::Task(run) => container_spec(
                 &run,
@@ -502,23 +530,72 @@ impl Supervised {
                 },
             ),
         };
-        let (volumes, user, at) = (shared_volumes, spec.user.clone(), sandbox.clone());
-        let put = spawn_blocking(move || volumes.mount(&mounted, &at, user.as_deref())).await;
+        let image = match in_image {
+            Some(wanted) => {
+                let prepared = self.prepare_image(wanted, spec, &cancel).await?;
+                spec = prepared.0;
+                Some(prepared.1)
+            }
+            None => None,
+        };
+        let (owner, at) = (owner_of(&spec).await, sandbox.clone());
+        let known = owner.as_ref().ok().copied().flatten();
+        let volumes = shared_volumes;
+        let put = spawn_blocking(move || volumes.mount(&mounted, &at, known)).await;
         spec.shown = put
             .map_err(|error| error.to_string())?
             .map_err(|error| format!("cannot put the volumes into the sandbox: {error}"))?;
         if !uris.is_empty() {
             // After the volumes: nothing that was fetched is to lead them astray.
-            self.fetch(&uris, sandbox.clone(), spec.user.clone(), &cancel)
-                .await?;
+            self.fetch(&uris, sandbox.clone(), owner?, &cancel).await?;
         }
-        let door = is_executor.then(|| Door::open(&sandbox, spec.user.is_none()));
+        let is_own_user = spec.user.is_none() && spec.image.is_none();
+        let door = is_executor.then(|| Door::open(&sandbox, is_own_user));
         let door = door
             .transpose()
             .map_err(|error| format!("cannot make the socket of the executor: {error}"))?;
         let started = self.shared.containerizer.start(spec).await;
         let process = started.map(Arc::new).map_err(|error| explain(&error))?;
-        Ok((process, door))
+        Ok(Launched {
+            process,
+            door,
+            image,
+        })
+    }
+
+    /// Brings its image, and makes it a container in that.
+    async fn prepare_image(
+        &self,
+        wanted: image::Wanted,
+        mut spec: ContainerSpec,
+        cancel: &Cancel,
+    ) -> Result<(ContainerSpec, Prepared), String> {
+        let images = self.shared.images.as_ref().map_err(|why| {
+            let why = image::Failure::Unavailable(why.clone());
+            let reference = wanted.image().reference.chars().take(200).collect();
+            image::ImageError { reference, why }.to_string()
+        })?;
+        let tell = self.teller();
+        let prepared = images.prepare(wanted.image(), cancel, &tell).await;
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        let furnished = spawn_blocking(move || {
+            wanted.furnish(&mut spec, &prepared)?;
+            Ok::<_, image::ImageError>((spec, prepared))
+        });
+        let furnished = furnished.await.map_err(|error| error.to_string())?;
+        furnished.map_err(|error| error.to_string())
+    }
+
+    /// Tells how far its preparation is.
+    fn teller(&self) -> impl Fn(String) + Send + Sync + 'static {
+        let container = self.container;
+        let inbox = self.shared.inbox.clone();
+        move |message: String| {
+            inbox.offer(Input::Event(Event::ContainerPreparing {
+                container,
+                message,
+            }));
+        }
     }
 
     /// A check that could never be passed is no reason to kill a task again and again.
@@ -541,22 +618,11 @@ impl Supervised {
         &self,
         uris: &[FetchUri],
         sandbox: PathBuf,
-        user: Option<String>,
+        owner: Option<fetch::Owner>,
         cancel: &Cancel,
     ) -> Result<(), String> {
-        let owner = match user {
-            Some(name) => Some(account(name).await?),
-            None => None,
-        };
         let destination = Destination { sandbox, owner };
-        let container = self.container;
-        let inbox = self.shared.inbox.clone();
-        let tell = move |message: String| {
-            inbox.offer(Input::Event(Event::ContainerPreparing {
-                container,
-                message,
-            }));
-        };
+        let tell = self.teller();
         let fetched = self.shared.fetcher.fetch(uris, &destination, cancel, &tell);
         fetched.await.map_err(|error| error.to_string())
     }
@@ -601,6 +667,25 @@ impl Supervised {
             &counters.log_bytes_dropped,
             usage.stdout.bytes_dropped + usage.stderr.bytes_dropped,
         );
+    }
+}
+
+/// A container that runs, and what goes with it.
+struct Launched {
+    process: Arc<Container>,
+    door: Option<Door>,
+    image: Option<Prepared>,
+}
+
+/// Who will own the sandbox of a container, if not we.
+async fn owner_of(spec: &ContainerSpec) -> Result<Option<fetch::Owner>, String> {
+    if let Some(image) = &spec.image {
+        let (uid, gid) = (image.account.uid, image.account.gid);
+        return Ok(Some((Uid::from_raw(uid), Gid::from_raw(gid))));
+    }
+    match spec.user.clone() {
+        Some(name) => account(name).await.map(Some),
+        None => Ok(None),
     }
 }
 

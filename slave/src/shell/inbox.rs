@@ -27,8 +27,8 @@ const INBOX: usize = 4_096;
 pub(crate) enum Input {
     /// A master's connection, and how to write to it.
     Connected(ConnectionId, transport::Sender<SlaveToMaster>),
-    /// A container's command runs.
-    Started(ContainerId, Arc<Container>),
+    /// A container's command runs; in this image, if it has one.
+    Started(ContainerId, Arc<Container>, Option<String>),
     /// A connection of an executor, and how to write to it.
     ExecutorConnected(SessionId, Outbox),
     /// Anything else that the core is told as it is.

@@ -183,10 +183,15 @@ impl Shell {
                 self.link = Some((connection, sender));
                 self.handle(Event::Connected { connection }, now);
             }
-            Input::Started(container, process) => {
+            Input::Started(container, process, image) => {
                 let pid = u32::try_from(process.pid()).unwrap_or(0);
                 self.containers.started(container, process);
-                self.handle(Event::ContainerStarted { container, pid }, now);
+                let started = Event::ContainerStarted {
+                    container,
+                    pid,
+                    image,
+                };
+                self.handle(started, now);
             }
             Input::ExecutorConnected(session, outbox) => {
                 self.sessions.insert(session, outbox);

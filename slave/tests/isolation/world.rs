@@ -222,6 +222,7 @@ fn spec(id: &str, command: TaskCommand, limits: Limits, sandbox: PathBuf) -> Con
         stdout_bytes_max: 1 << 20,
         stderr_bytes_max: 1 << 20,
         shown: Vec::new(),
+        image: None,
         user: None,
         ends_with_slave: true,
         checks: BTreeMap::new(),

@@ -8,6 +8,7 @@ mod exec;
 mod fetch;
 mod groups;
 mod hostile;
+mod images;
 mod life;
 mod operator;
 #[path = "../common/sweep.rs"]
@@ -63,6 +64,30 @@ fn main() {
         case(
             "what_is_fetched_belongs_to_the_user_of_the_task",
             fetch::of_another_user,
+        ),
+        case(
+            "an_image_of_a_layout_or_a_tarball_runs_as_it_says_and_what_is_wrong_with_one_is_told",
+            images::from_a_layout,
+        ),
+        case(
+            "an_image_of_a_registry_is_pulled_by_digest_or_tag_with_a_token_and_a_kill_ends_the_wait",
+            images::from_a_registry,
+        ),
+        case(
+            "a_damaged_layer_of_a_registry_is_refused_and_nothing_is_left_of_it",
+            images::damaged_in_a_registry,
+        ),
+        case(
+            "fifty_containers_share_one_copy_of_an_image_that_stays_as_long_as_one_runs",
+            images::shared_by_many,
+        ),
+        case(
+            "an_image_that_was_damaged_on_disk_comes_anew",
+            images::damaged_on_disk,
+        ),
+        case(
+            "a_slave_without_images_refuses_tasks_that_want_one",
+            images::off,
         ),
         case(
             "a_restarted_slave_has_its_id_and_its_unacknowledged_updates",

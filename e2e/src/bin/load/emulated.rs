@@ -231,7 +231,11 @@ impl Emulated {
                         let pid = self.pids;
                         let end = Instant::now() + self.ground.task_time;
                         self.running.push_back((end, container));
-                        events.push(Event::ContainerStarted { container, pid });
+                        events.push(Event::ContainerStarted {
+                            container,
+                            pid,
+                            image: None,
+                        });
                     }
                     Effect::KillContainer { container, .. } => {
                         let before = self.running.len();

@@ -60,6 +60,9 @@ fn ended() -> SlaveToMaster {
 fn a_group_is_one_order_and_takes_what_it_says_until_it_has_ended() {
     let (mut world, s, f) = with_group();
     assert_eq!(free(&world), "cpus:1.5;mem:896");
+    // What is given back is not to be offered again.
+    let roles = Vec::new();
+    world.framework_says(f, FrameworkToMaster::Suppress { roles });
     world.update(s, "a", TaskState::Finished);
     world.acknowledge(f, "a", UpdateId(1));
     assert_eq!(free(&world), "cpus:2.5;mem:960");

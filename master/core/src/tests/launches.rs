@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use meros_proto::check::{Check, HealthCheck};
+use meros_proto::check::{Check, HealthCheck, Probe};
 use meros_proto::executor::ExecutorDescription;
 use meros_proto::framework::FrameworkCapability;
 use meros_proto::ids::{ExecutorId, FrameworkId, SlaveId, UpdateId};
+use meros_proto::image::Image;
 use meros_proto::message::master::FrameworkToMaster;
 use meros_proto::status::TaskState;
 use meros_proto::task::{
@@ -115,6 +116,20 @@ fn a_bad_task_is_refused_with_the_field_and_the_rule() {
                 ..good()
             },
             "it names no program",
+        ),
+        (
+            TaskDescription {
+                command: Some(Command::argv([""]).image(Image::new("a"))),
+                ..good()
+            },
+            "it names no program",
+        ),
+        (
+            TaskDescription {
+                command: Some(Command::shell("x").image(Image::new("a b"))),
+                ..good()
+            },
+            "image is not valid: \"a b\" is empty, or has a blank",
         ),
         (
             TaskDescription {
@@ -325,7 +340,7 @@ fn a_check_that_breaks_a_rule_is_refused_with_its_field() {
     };
     let mut as_root = Command::shell("true");
     as_root.user = Some("root".to_owned());
-    let as_root = meros_proto::check::Probe::Command(Box::new(as_root));
+    let as_root = Probe::Command(Box::new(as_root));
     let cases = [
         (of(Check::tcp(0)), "check.port is not valid: it is 0"),
         (of(Check::grpc(0, "")), "check.port is not valid"),
@@ -341,6 +356,12 @@ fn a_check_that_breaks_a_rule_is_refused_with_its_field() {
         (
             of(Check::http(1, "/".repeat(3_000))),
             "at most 2048 are allowed",
+        ),
+        (
+            of(Check::new(Probe::Command(Box::new(
+                Command::shell("x").image(Image::new("a")),
+            )))),
+            "check.command is not valid: it has an image",
         ),
         (
             of(Check::shell("")),

@@ -191,6 +191,7 @@ fn readiness_is_told_and_kills_nothing() {
     let started = Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     };
     slave.on(started, &["persist update F1/t RUNNING #1"]);
     // Without a result, and of the right kind.

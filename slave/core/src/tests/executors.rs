@@ -63,6 +63,7 @@ fn started() -> Event {
     Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     }
 }
 

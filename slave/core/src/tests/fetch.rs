@@ -1,6 +1,7 @@
-//! Tasks whose files are fetched before they start.
+//! Tasks whose files are fetched, or whose image is brought, before they start.
 
 use meros_proto::fetch::FetchUri;
+use meros_proto::image::Image;
 use meros_proto::status::{Reason, TaskState, TaskStatus};
 
 use super::*;
@@ -30,6 +31,7 @@ fn started() -> Event {
     Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     }
 }
 
@@ -157,4 +159,34 @@ fn a_crash_during_a_fetch_drops_the_task() {
     let dropped = written(&slave);
     assert_eq!(dropped.state, TaskState::Dropped);
     assert_eq!(dropped.reason, Some(Reason::SlaveRestarted));
+}
+
+#[test]
+fn an_image_is_waited_for_like_files_and_a_running_task_says_which_it_is() {
+    let in_image = || {
+        let mut run = run(1, "t");
+        let command = run.task.command.take().unwrap();
+        run.task.command = Some(command.image(Image::new("a:latest")));
+        MasterToSlave::RunTask(Box::new(run))
+    };
+    let mut slave = Slave::registered();
+    slave.hear(in_image(), &["persist task F1/t"]);
+    slave.durable(&["start 1-1 F1/t"]);
+    let started = Event::ContainerStarted {
+        container: container(1),
+        pid: 99,
+        image: Some("a@sha256:00".to_owned()),
+    };
+    slave.on(started, &["persist update F1/t RUNNING #1"]);
+    assert_eq!(written(&slave).message, "image a@sha256:00");
+
+    let mut slave = Slave::registered();
+    slave.hear(in_image(), &["persist task F1/t"]);
+    slave.durable(&["start 1-1 F1/t"]);
+    slave.hear(kill(), &["cancel 1-1"]);
+    slave.on(
+        not_started("image_cancelled"),
+        &["persist update F1/t KILLED #1"],
+    );
+    assert_eq!(written(&slave).reason, Some(Reason::TaskKilledDuringLaunch));
 }

@@ -30,6 +30,7 @@ fn started(number: u64) -> Event {
     Event::ContainerStarted {
         container: container(number),
         pid: 90 + u32::try_from(number).unwrap(),
+        image: None,
     }
 }
 
@@ -116,7 +117,7 @@ fn a_group_is_told_as_running_when_all_of_it_runs() {
     let mut slave = Slave::with_running_group();
     assert_eq!(
         slave.free(),
-        "cpus:1.5;disk:1000;mem:3936;ports:[31000-32000]"
+        "cpus:1.5;mem:3936;disk:1000;ports:[31000-32000]"
     );
     // One that finishes leaves the other alone.
     slave.on(
@@ -294,7 +295,7 @@ fn a_slave_that_dies_before_it_tells_of_a_group_tells_of_all_of_it() {
     ]);
     assert_eq!(
         slave.free(),
-        "cpus:1.5;disk:1000;mem:3936;ports:[31000-32000]"
+        "cpus:1.5;mem:3936;disk:1000;ports:[31000-32000]"
     );
     let connection = ConnectionId(1);
     slave.on(

@@ -9,6 +9,7 @@ fn started() -> Event {
     Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     }
 }
 
@@ -486,6 +487,7 @@ fn a_stopped_slave_waits_for_a_task_that_is_being_started() {
     let started = Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     };
     slave.on(started, &["persist update F1/t RUNNING #1"]);
     slave.durable(&["send 1 update F1/t RUNNING #1 latest RUNNING", "exit"]);

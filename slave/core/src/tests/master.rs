@@ -292,6 +292,7 @@ fn an_update_is_sent_only_when_it_is_durable() {
     let started = Event::ContainerStarted {
         container: container(1),
         pid: 99,
+        image: None,
     };
     slave.on(started, &["persist update F1/t RUNNING #1"]);
     slave.after(Duration::from_secs(60), &[]);

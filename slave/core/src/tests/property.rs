@@ -578,7 +578,11 @@ impl World {
                 if let Some(at) = self.containers.iter().position(|c| c.0 == container) {
                     self.containers[at].1 = true;
                 }
-                self.feed(Event::ContainerStarted { container, pid: 5 });
+                self.feed(Event::ContainerStarted {
+                    container,
+                    pid: 5,
+                    image: None,
+                });
             }
             Step::Preparing { nth } => {
                 let container = self.container(nth, |started| !started);

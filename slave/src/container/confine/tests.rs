@@ -47,7 +47,7 @@ fn what_is_said_of_parts_is_read_and_nonsense_is_refused() {
 #[test]
 fn root_has_all_but_a_network_a_frozen_root_and_landlock_by_default() {
     let states = plan(&wanted(""), true, Path::new(DATA)).unwrap();
-    let expected = "pid mount ipc uts tmp dev paths capabilities seccomp";
+    let expected = "pid mount ipc uts tmp dev paths capabilities seccomp image";
     assert_eq!(on(&states).join(" "), expected);
     let states = plan(&wanted("all=off,net"), true, Path::new(DATA)).unwrap();
     assert_eq!(on(&states), ["net"]);

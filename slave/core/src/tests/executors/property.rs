@@ -210,7 +210,11 @@ impl Run {
             Step::Started => {
                 if let Some((container, false)) = self.container {
                     self.container = Some((container, true));
-                    self.feed(Event::ContainerStarted { container, pid: 1 });
+                    self.feed(Event::ContainerStarted {
+                        container,
+                        pid: 1,
+                        image: None,
+                    });
                 }
             }
             Step::Subscribe => {
