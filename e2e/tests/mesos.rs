@@ -1,12 +1,16 @@
 //! Clients of Mesos, unmodified, at work on a real cluster (issue 7). They come from public registries;
 //! where they are not installed, the test says so and is over.
 
+#[path = "common/python.rs"]
+mod python;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use meros_e2e::{ClusterOptions, LocalCluster, eventually};
 use meros_proto::view::{FrameworkRow, FrameworkState};
+use python::python_with;
 use serde_json::Value;
 
 /// Far longer than it takes.
@@ -60,20 +64,6 @@ fn node_has(module: &str) -> bool {
         eprintln!("skipped: node has no {module}; docs/mesos.md tells how to install it");
     }
     has
-}
-
-/// The Python that has this module: `MEROS_TEST_PYTHON`, else `python3`.
-fn python_with(module: &str) -> Option<String> {
-    let python = std::env::var("MEROS_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let tried = Command::new(&python)
-        .args(["-c", &format!("import {module}")])
-        .stderr(Stdio::null())
-        .status();
-    let has = tried.is_ok_and(|status| status.success());
-    if !has {
-        eprintln!("skipped: {python} has no {module}; docs/mesos.md tells how to install it");
-    }
-    has.then_some(python)
 }
 
 #[test]
