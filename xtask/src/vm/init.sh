@@ -21,6 +21,11 @@ if [ "$1" != again ]; then
     exec switch_root /new /init again
 fi
 
+# As every machine has them; the kernel makes none.
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mkdir /dev/pts /dev/shm
 mount -t devpts -o nosuid,noexec devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev shm /dev/shm

@@ -49,6 +49,7 @@ const PROGRAMS: &[&str] = &[
     "grep",
     "head",
     "id",
+    "ln",
     "ls",
     "mkdir",
     "mknod",
